@@ -1,0 +1,234 @@
+"""Every setting once, with its unit or source, and the checks that need no data and no device.
+
+A config file is a Python file with `get_config()` that starts from `default_config()` and changes the
+lines that differ. Values are overridden on the command line by `--config.key=value`. Lists and None cannot
+be overridden there, so sequences are tuples and unset values are typed placeholders.
+"""
+
+import difflib
+import math
+from typing import Any
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from biggan_jax.errors import UserError
+
+# A resumed run may change these: they alter how long, how often or where, never what is computed.
+RESUMABLE = frozenset(
+    {
+        "num_steps",
+        "log_every_steps",
+        "checkpoint_every_steps",
+        "sample_every_steps",
+        "keep_checkpoints",
+        "mesh",
+        "tensorboard",
+        "data.source",
+        "data.on_bad_record",
+    }
+)
+
+
+def default_config() -> ConfigDict:
+    """The default config: BigGAN at 128 pixels, hyperparameters of Brock et al. 2019, appendix C."""
+    c = ConfigDict()
+    c.seed = 0  # of parameters, latents and data order
+    c.batch_size = 2048  # real images of one update of one player, over all devices
+    c.num_d_steps = 2  # discriminator updates for one of the generator (Brock et al., appendix C)
+    c.accumulation_steps = 1  # microbatches of one update, each with its own batch statistics
+    c.num_steps = 150_000  # generator updates of the whole run
+    c.log_every_steps = 100
+    c.checkpoint_every_steps = 1000
+    c.sample_every_steps = 1000
+    c.keep_checkpoints = 2  # newest ones
+    c.compute_dtype = "float32"  # float32 | bfloat16: activations and convolutions
+    c.mesh = (-1,)  # devices along ('data',); -1 takes all there are
+    c.loss = "hinge"  # hinge | non_saturating | wasserstein | least_squares
+    c.tensorboard = True  # event files beside metrics.jsonl (loads TensorFlow: 3 s, 600 MB)
+
+    c.model = m = ConfigDict()
+    m.name = "biggan"
+    m.resolution = 128  # pixels
+    m.channels = 3  # 1 grey, 3 RGB
+    m.ch = 96  # channel multiplier of both players
+    m.num_classes = placeholder(int)  # `train` fills it from the data; 1 is unconditional
+    m.dim_z = 120  # 20 for each chunk at 128 pixels
+    m.shared_dim = 128  # width of the shared class embedding
+    m.g_attention = (64,)  # resolutions (pixels) after whose block self-attention stands
+    m.d_attention = (64,)
+    m.z_distribution = "normal"
+    m.cond_order = "embedding_z"  # embedding_z (BigGAN-PyTorch) | z_embedding (TF-Hub)
+    m.rgb_width = placeholder(int)  # output channels of the last convolution; unset: channels
+    m.bn_eps = 1e-5
+    m.bn_momentum = 0.9  # weight of the old running statistics
+    m.sn_eps = 1e-6
+    m.sn_iterations = 1  # power iterations of a training forward
+    m.sn_eval = "iterate"  # iterate (BigGAN-PyTorch) | stored (torch.nn.utils.spectral_norm)
+
+    c.optimizer = o = ConfigDict()
+    o.g_lr = 5e-5  # TTUR: separate learning rates (Heusel et al. 2017)
+    o.d_lr = 2e-4
+    o.beta1 = 0.0
+    o.beta2 = 0.999
+    o.eps = 1e-8
+
+    c.regularizer = r = ConfigDict()
+    r.g_orthogonal = 1e-4  # beta of Brock et al., equation 3; 0 is off
+    r.d_orthogonal = 0.0
+    r.orthogonal_form = "off_diagonal"  # off_diagonal (1 - I) | full
+
+    c.ema = e = ConfigDict()
+    e.decay = 0.9999  # of G's parameters and statistics, per generator update
+    e.start_step = 20_000  # until then the average is a copy of G
+
+    c.data = d = ConfigDict()
+    d.source = placeholder(str)  # digits | tfds:NAME[:SPLIT] | folder:PATH | fashion_mnist:FOLDER | ...
+    d.flip = False  # random horizontal flips
+    d.on_bad_record = "error"  # error | skip: the next good record takes its place
+    return c
+
+
+def validate(config: ConfigDict, num_devices: int) -> None:
+    """Checks what can be known without data: domains and the arithmetic of the batch.
+
+    Args:
+      config: a full config.
+      num_devices: devices of the mesh, over all processes.
+
+    Raises:
+      UserError: one line with both numbers and the setting to change.
+    """
+    for key in (
+        "batch_size",
+        "num_d_steps",
+        "accumulation_steps",
+        "num_steps",
+        "log_every_steps",
+        "checkpoint_every_steps",
+        "sample_every_steps",
+        "keep_checkpoints",
+    ):
+        if config[key] < 1:
+            raise UserError(f"{key} is {config[key]}; set --config.{key} to 1 or more")
+    micro = num_devices * config.accumulation_steps
+    if config.batch_size % micro:
+        lower = max(config.batch_size // micro, 1) * micro
+        raise UserError(
+            f"batch_size {config.batch_size} is not divisible by {num_devices} devices x "
+            f"{config.accumulation_steps} accumulation steps = {micro}: set "
+            f"--config.batch_size={lower} or change --config.accumulation_steps"
+        )
+    if config.compute_dtype not in ("float32", "bfloat16"):
+        raise UserError(
+            f"compute_dtype is {config.compute_dtype!r}: set --config.compute_dtype to float32 or "
+            "bfloat16"
+        )
+    if config.regularizer.orthogonal_form not in ("off_diagonal", "full"):
+        raise UserError(
+            f"regularizer.orthogonal_form is {config.regularizer.orthogonal_form!r}: set it to "
+            "off_diagonal or full"
+        )
+    if config.data.on_bad_record not in ("error", "skip"):
+        raise UserError(
+            f"data.on_bad_record is {config.data.on_bad_record!r}: set it to error or skip"
+        )
+    if config.ema.start_step < 0:
+        raise UserError(
+            f"ema.start_step is {config.ema.start_step}; set --config.ema.start_step to 0 or more"
+        )
+    _check_ranges(config)
+
+
+def _check_ranges(config: ConfigDict) -> None:
+    """Real-valued settings: (section, key, lowest, highest), both included unless open."""
+    for section, key, low, high in (
+        ("optimizer", "g_lr", 0, math.inf),
+        ("optimizer", "d_lr", 0, math.inf),
+        ("optimizer", "eps", 0, math.inf),
+        ("optimizer", "beta1", 0, 1),
+        ("optimizer", "beta2", 0, 1),
+        ("regularizer", "g_orthogonal", 0, math.inf),
+        ("regularizer", "d_orthogonal", 0, math.inf),
+        ("ema", "decay", 0, 1),
+        ("model", "bn_momentum", 0, 1),
+    ):
+        value = config[section][key]
+        # `beta = 1` divides by zero in Adam's bias correction.
+        if not low <= value < high and not (key in ("decay", "bn_momentum") and value == high):
+            raise UserError(
+                f"{section}.{key} is {value}; set --config.{section}.{key} to a value from {low} to "
+                f"below {high}"
+            )
+
+
+def step_settings(config: ConfigDict) -> dict[str, Any]:
+    """The part of the config that `step.build` takes, as explicit arguments."""
+    return {
+        "loss": config.loss,
+        "num_d_steps": config.num_d_steps,
+        "accumulation_steps": config.accumulation_steps,
+        "g_lr": config.optimizer.g_lr,
+        "d_lr": config.optimizer.d_lr,
+        "beta1": config.optimizer.beta1,
+        "beta2": config.optimizer.beta2,
+        "adam_eps": config.optimizer.eps,
+        "g_orthogonal": config.regularizer.g_orthogonal,
+        "d_orthogonal": config.regularizer.d_orthogonal,
+        "orthogonal_form": config.regularizer.orthogonal_form,
+        "ema_decay": config.ema.decay,
+        "ema_start_step": config.ema.start_step,
+    }
+
+
+def flatten(config: ConfigDict | dict, prefix: str = "") -> dict[str, Any]:
+    """{'model.ch': 96, ...} with lists as tuples, so that a config and its JSON compare equal."""
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, ConfigDict | dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = tuple(value) if isinstance(value, list) else value
+    return flat
+
+
+def from_saved(saved: dict[str, Any]) -> ConfigDict:
+    """The config of a `config.json`: the defaults, overwritten by the saved values.
+
+    A model directory may hold the `model` section alone.
+
+    Raises:
+      UserError: for a key that this version does not know.
+    """
+    config = default_config().lock()
+    try:
+        config.update_from_flattened_dict(flatten(saved))
+    except (KeyError, AttributeError, TypeError) as e:
+        raise UserError(f"the saved config does not fit this version: {_first_line(e)}") from e
+    return config
+
+
+def check_resume(saved: dict[str, Any], config: ConfigDict) -> None:
+    """Raises UserError, naming the keys, when `config` cannot continue a run made with `saved`."""
+    old, new = flatten(saved), flatten(config)
+    changed = [
+        f"{key} {old.get(key)} -> {new.get(key)}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and key not in RESUMABLE
+    ]
+    if changed:
+        raise UserError(
+            f"this workdir holds a run of another config ({'; '.join(changed)}): restore these values "
+            "or choose another --workdir"
+        )
+
+
+def nearest_key(key: str) -> str | None:
+    """The known config key that looks most like `key`, for error messages."""
+    near = difflib.get_close_matches(key, list(flatten(default_config())), 1, 0.5)
+    return near[0] if near else None
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error.args[0] if error.args else error)
+    return text.strip().splitlines()[0]

@@ -1,0 +1,185 @@
+"""GAN losses: discriminator logits -> scalar.
+
+Every discriminator loss comes as two parts, one over the real and one over the generated batch, each a
+mean over its own batch; D minimises their sum. Logits of any shape and dtype are accepted and the
+arithmetic is at least float32.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from biggan_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class GANLoss:
+    """A pair of losses, one for each player.
+
+    Attributes:
+      name: the key in `LOSSES`.
+      d_loss: `(real_logits, fake_logits) -> (loss_real, loss_fake)`; D minimises the sum.
+      g_loss: `(fake_logits) -> loss`; G minimises it.
+    """
+
+    name: str
+    d_loss: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+    g_loss: Callable[[jax.Array], jax.Array]
+
+
+def _mean(x: jax.Array) -> jax.Array:
+    # A bfloat16 mean over a large batch keeps 8 bits: promote before any arithmetic.
+    return jnp.mean(x, dtype=x.dtype)
+
+
+def _promote(x: jax.Array) -> jax.Array:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def hinge_d(real_logits: jax.Array, fake_logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Hinge loss of the discriminator.
+
+    Args:
+      real_logits: D(x), any shape, any real number.
+      fake_logits: D(G(z)), any shape, any real number.
+
+    Returns:
+      mean max(0, 1 - D(x)) and mean max(0, 1 + D(G(z))), scalars >= 0.
+
+    References:
+      Lim and Ye 2017, Geometric GAN; Zhang et al. 2019, SAGAN, equation 4.
+    """
+    real, fake = _promote(real_logits), _promote(fake_logits)
+    return _mean(jax.nn.relu(1.0 - real)), _mean(jax.nn.relu(1.0 + fake))
+
+
+def critic_g(fake_logits: jax.Array) -> jax.Array:
+    """Loss of the generator against a hinge or Wasserstein critic.
+
+    Args:
+      fake_logits: D(G(z)), any shape, any real number.
+
+    Returns:
+      -mean D(G(z)), a scalar.
+
+    References:
+      Zhang et al. 2019, SAGAN, equation 4; Arjovsky et al. 2017, Wasserstein GAN, algorithm 1.
+    """
+    return -_mean(_promote(fake_logits))
+
+
+def non_saturating_d(
+    real_logits: jax.Array, fake_logits: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Cross entropy of the discriminator, D(x) being the logit of 'real'.
+
+    Args:
+      real_logits: D(x), any shape, any real number.
+      fake_logits: D(G(z)), any shape, any real number.
+
+    Returns:
+      mean softplus(-D(x)) and mean softplus(D(G(z))), scalars >= 0.
+
+    References:
+      Goodfellow et al. 2014, Generative Adversarial Nets, equation 1.
+    """
+    real, fake = _promote(real_logits), _promote(fake_logits)
+    return _mean(jax.nn.softplus(-real)), _mean(jax.nn.softplus(fake))
+
+
+def non_saturating_g(fake_logits: jax.Array) -> jax.Array:
+    """Non-saturating loss of the generator: -log sigmoid(D(G(z))).
+
+    Args:
+      fake_logits: D(G(z)), any shape, any real number.
+
+    Returns:
+      mean softplus(-D(G(z))), a scalar >= 0.
+
+    References:
+      Goodfellow et al. 2014, Generative Adversarial Nets, section 3.
+    """
+    return _mean(jax.nn.softplus(-_promote(fake_logits)))
+
+
+def wasserstein_d(real_logits: jax.Array, fake_logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Wasserstein loss of the critic; the Lipschitz bound is the caller's (spectral norm, penalty).
+
+    Args:
+      real_logits: D(x), any shape, any real number.
+      fake_logits: D(G(z)), any shape, any real number.
+
+    Returns:
+      -mean D(x) and mean D(G(z)), scalars.
+
+    References:
+      Arjovsky et al. 2017, Wasserstein GAN, algorithm 1.
+    """
+    return -_mean(_promote(real_logits)), _mean(_promote(fake_logits))
+
+
+def least_squares_d(
+    real_logits: jax.Array, fake_logits: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Least squares loss of the discriminator with targets 1 (real) and 0 (fake).
+
+    Args:
+      real_logits: D(x), any shape, any real number.
+      fake_logits: D(G(z)), any shape, any real number.
+
+    Returns:
+      mean (D(x) - 1)^2 / 2 and mean D(G(z))^2 / 2, scalars >= 0.
+
+    References:
+      Mao et al. 2017, Least Squares GAN, equation 9.
+    """
+    real, fake = _promote(real_logits), _promote(fake_logits)
+    return 0.5 * _mean(jnp.square(real - 1.0)), 0.5 * _mean(jnp.square(fake))
+
+
+def least_squares_g(fake_logits: jax.Array) -> jax.Array:
+    """Least squares loss of the generator with target 1.
+
+    Args:
+      fake_logits: D(G(z)), any shape, any real number.
+
+    Returns:
+      mean (D(G(z)) - 1)^2 / 2, a scalar >= 0.
+
+    References:
+      Mao et al. 2017, Least Squares GAN, equation 9.
+    """
+    return 0.5 * _mean(jnp.square(_promote(fake_logits) - 1.0))
+
+
+LOSSES: dict[str, GANLoss] = {
+    loss.name: loss
+    for loss in (
+        GANLoss("hinge", hinge_d, critic_g),
+        GANLoss("non_saturating", non_saturating_d, non_saturating_g),
+        GANLoss("wasserstein", wasserstein_d, critic_g),
+        GANLoss("least_squares", least_squares_d, least_squares_g),
+    )
+}
+
+
+def get(name: str) -> GANLoss:
+    """Looks a loss up by its name.
+
+    Args:
+      name: a key of `LOSSES`.
+
+    Returns:
+      The pair of losses.
+
+    Raises:
+      UserError: the name is unknown; the message gives the nearest one and all of them.
+    """
+    if name in LOSSES:
+        return LOSSES[name]
+    near = difflib.get_close_matches(name, LOSSES, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise UserError(f"unknown loss {name!r}; {hint}choose from {', '.join(LOSSES)}")

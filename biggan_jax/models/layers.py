@@ -1,0 +1,291 @@
+"""Spectrally normalised layers and conditional batch norm.
+
+Both ready-made spectral norms of Flax are unfit here: `nnx.SpectralNorm` overwrites the weights with
+the normalised ones, `linen.SpectralNorm` stores an already normalised kernel at init. These keep the raw
+weight in `params` and the power-iteration vectors in the collection `spectral`.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from biggan_jax.models import resample
+
+Dtype = jnp.dtype
+Initializer = Callable[..., jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerSettings:
+    """What every layer of a model shares.
+
+    Attributes:
+      dtype: dtype of activations and of the convolutions (float32 or bfloat16).
+      param_dtype: dtype of parameters (float32; float64 under x64).
+      kernel_init: initialiser of every kernel and embedding; biases start at zero.
+      sn_eps: floor of the norms in the power iteration, `x / max(|x|, eps)`.
+      sn_iterations: power iterations of one training forward.
+      sn_eval: 'iterate': an eval forward computes sigma by one iteration that is not stored (as
+        BigGAN-PyTorch); 'stored': it uses the stored u and v as they are (as torch's spectral_norm).
+      bn_eps: added to the batch variance.
+      bn_momentum: weight of the old running statistics in an update.
+      fused: fuse resampling into convolutions (`models/resample.py`).
+    """
+
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+    kernel_init: Initializer = nn.initializers.orthogonal()
+    sn_eps: float = 1e-6
+    sn_iterations: int = 1
+    sn_eval: str = "iterate"
+    bn_eps: float = 1e-5
+    bn_momentum: float = 0.9
+    fused: bool = True
+
+
+def at_least_float32(x: jax.Array) -> jax.Array:
+    """x in float32, or in its own dtype where that is wider."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _unit(x: jax.Array, eps: float) -> jax.Array:
+    return x / jnp.maximum(jnp.linalg.norm(x), eps)
+
+
+def power_iteration(w: jax.Array, u: jax.Array, iterations: int, eps: float):
+    """Estimates the largest singular value of w.
+
+    Args:
+      w: matrix [out, rest], at least float32.
+      u: left vector [out] of the last iteration.
+      iterations: at least 1.
+      eps: floor of the norms.
+
+    Returns:
+      (sigma, u, v): sigma's gradient flows through w only, u [out] and v [rest] are constants.
+
+    References:
+      Miyato et al. 2018, "Spectral Normalization for GANs", algorithm 1 and equation 12.
+    """
+    # HIGHEST: on TPU a float32 matmul otherwise runs in bfloat16 passes, and sigma scales every weight.
+    dot = lambda a, b: jnp.dot(a, b, precision=lax.Precision.HIGHEST)
+    w_constant = lax.stop_gradient(w)
+    for _ in range(iterations):
+        v = _unit(dot(u, w_constant), eps)
+        u = _unit(dot(w_constant, v), eps)
+    u, v = lax.stop_gradient((u, v))
+    return dot(u, dot(w, v)), u, v
+
+
+class SpectralModule(nn.Module):
+    """A layer whose weight may be divided by its spectral norm.
+
+    Attributes:
+      settings: what every layer of the model shares.
+      spectral_norm: False leaves the weight as it is.
+    """
+
+    settings: LayerSettings = LayerSettings()
+    spectral_norm: bool = True
+
+    def normalize(self, weight: jax.Array, matrix: jax.Array, train: bool) -> jax.Array:
+        """weight / sigma(matrix); a training forward stores the advanced u.
+
+        Args:
+          weight: the raw parameter.
+          matrix: the same numbers as [out, rest].
+          train: advance and store u (the collection `spectral` must be mutable).
+        """
+        if not self.spectral_norm:
+            return weight
+        s = self.settings
+        matrix = at_least_float32(matrix)
+        # Not normalised at init, as in the peers: the first iteration does that.
+        u = self.variable("spectral", "u", self._normal, matrix.shape[0], matrix.dtype)
+        if s.sn_eval == "stored":
+            v = self.variable("spectral", "v", self._normal, matrix.shape[1], matrix.dtype)
+            if not train:
+                dot = lambda a, b: jnp.dot(a, b, precision=lax.Precision.HIGHEST)
+                return weight / dot(u.value, dot(matrix, v.value)).astype(weight.dtype)
+        iterations = s.sn_iterations if train else 1
+        sigma, new_u, new_v = power_iteration(matrix, u.value, iterations, s.sn_eps)
+        if train and not self.is_initializing():
+            u.value = new_u
+            if s.sn_eval == "stored":
+                v.value = new_v
+        return weight / sigma.astype(weight.dtype)
+
+    def _normal(self, length: int, dtype: Dtype) -> jax.Array:
+        return jax.random.normal(self.make_rng("params"), (length,), dtype)
+
+
+class Conv(SpectralModule):
+    """3x3 or 1x1 convolution, optionally resampled and spectrally normalised.
+
+    Attributes:
+      features: output channels.
+      kernel_size: 1 or 3.
+      use_bias: add a bias (zero at init).
+      resample: 'none', 'up' (nearest, before the convolution) or 'down' (average, after it).
+    """
+
+    features: int = 0
+    kernel_size: int = 3
+    use_bias: bool = True
+    resample: str = "none"
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        s = self.settings
+        shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
+        kernel = self.param("kernel", s.kernel_init, shape, s.param_dtype)
+        kernel = self.normalize(kernel, kernel.reshape(-1, self.features).T, train)
+        y = resample.resampled_conv(
+            x.astype(s.dtype), kernel.astype(s.dtype), self.resample, fused=s.fused
+        )
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,), s.param_dtype)
+            y = y + bias.astype(s.dtype)[None, None, None]
+        return y
+
+
+class Dense(SpectralModule):
+    """Linear layer [N, in] -> [N, features], optionally spectrally normalised.
+
+    Attributes:
+      features: output features.
+      use_bias: add a bias (zero at init).
+      dtype: overrides the settings' dtype (D's head stays in float32).
+    """
+
+    features: int = 0
+    use_bias: bool = True
+    dtype: Dtype | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        s = self.settings
+        dtype = self.dtype or s.dtype
+        shape = (x.shape[-1], self.features)
+        kernel = self.param("kernel", s.kernel_init, shape, s.param_dtype)
+        kernel = self.normalize(kernel, kernel.T, train)
+        y = jnp.dot(x.astype(dtype), kernel.astype(dtype))
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,), s.param_dtype)
+            y = y + bias.astype(dtype)[None]
+        return y
+
+
+class Embed(SpectralModule):
+    """Lookup table [num_embeddings, features]; spectrally normalised as one matrix before the lookup.
+
+    Attributes:
+      num_embeddings: number of classes.
+      features: width of a row.
+    """
+
+    num_embeddings: int = 0
+    features: int = 0
+
+    @nn.compact
+    def __call__(self, labels: jax.Array, train: bool) -> jax.Array:
+        s = self.settings
+        shape = (self.num_embeddings, self.features)
+        table = self.param("embedding", s.kernel_init, shape, s.param_dtype)
+        return jnp.take(self.normalize(table, table, train), labels, axis=0)
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation with the gain and bias given by the caller.
+
+    A training forward normalises with the biased variance of the batch and stores the unbiased one in
+    the running statistics. Under jit over a sharded batch the statistics are those of the global batch.
+
+    Attributes:
+      settings: what every layer of the model shares.
+    """
+
+    settings: LayerSettings = LayerSettings()
+
+    @nn.compact
+    def __call__(self, x: jax.Array, gain: jax.Array, bias: jax.Array, train: bool) -> jax.Array:
+        """Normalises x over N, H, W.
+
+        Args:
+          x: [N, H, W, C].
+          gain, bias: [N, C], or [1, C] for all examples alike.
+          train: use and store the statistics of this batch; otherwise the running ones.
+
+        Returns:
+          [N, H, W, C] in the settings' dtype.
+        """
+        s = self.settings
+        channels = x.shape[-1]
+        wide = jnp.promote_types(s.param_dtype, jnp.float32)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), wide)
+        running_var = self.variable("batch_stats", "var", jnp.ones, (channels,), wide)
+        x = x.astype(wide)
+        if train:
+            # Two passes: E[x^2] - E[x]^2 in float32 loses a std of 0.01 beside a mean of 1000.
+            mean = x.mean((0, 1, 2))
+            var = jnp.square(x - mean[None, None, None]).mean((0, 1, 2))
+            if not self.is_initializing():
+                count = x.size // channels
+                unbiased = var * (count / max(count - 1, 1))
+                m = s.bn_momentum
+                running_mean.value = m * running_mean.value + (1 - m) * lax.stop_gradient(mean)
+                running_var.value = m * running_var.value + (1 - m) * lax.stop_gradient(unbiased)
+                # The batch's own moments, for standing statistics; dropped unless asked for.
+                self.sow("moments", "mean", mean)
+                self.sow("moments", "var", var)
+        else:
+            mean, var = running_mean.value, running_var.value
+        scale = lax.rsqrt(var + s.bn_eps)[None] * gain.astype(wide)
+        shift = bias.astype(wide)[:, None, None, :]
+        y = (x - mean[None, None, None]) * scale[:, None, None, :] + shift
+        return y.astype(s.dtype)
+
+
+class ConditionalBatchNorm(nn.Module):
+    """Batch norm with gain 1 + W_g c and bias W_b c, both linear maps without bias.
+
+    Attributes:
+      settings: what every layer of the model shares.
+      spectral_norm: normalise W_g and W_b spectrally.
+
+    References:
+      Brock et al. 2019, appendix B; de Vries et al. 2017.
+    """
+
+    settings: LayerSettings = LayerSettings()
+    spectral_norm: bool = True
+
+    @nn.compact
+    def __call__(self, x: jax.Array, condition: jax.Array, train: bool) -> jax.Array:
+        """Normalises x [N, H, W, C] under condition [N, K]."""
+        linear = lambda name: Dense(
+            self.settings, self.spectral_norm, x.shape[-1], use_bias=False, name=name
+        )
+        # Centred at 1: an uncentred gain starts every channel near 0 and stops learning.
+        gain = 1 + linear("gain")(condition, train)
+        bias = linear("bias")(condition, train)
+        return BatchNorm(self.settings, name="norm")(x, gain, bias, train)
+
+
+class AffineBatchNorm(nn.Module):
+    """Unconditional batch norm with a learned gain (1 at init) and bias (0 at init) per channel."""
+
+    settings: LayerSettings = LayerSettings()
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Normalises x [N, H, W, C]."""
+        s = self.settings
+        shape = (x.shape[-1],)
+        gain = self.param("gain", nn.initializers.ones, shape, s.param_dtype)
+        bias = self.param("bias", nn.initializers.zeros, shape, s.param_dtype)
+        return BatchNorm(s, name="norm")(x, gain[None], bias[None], train)

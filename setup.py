@@ -1,0 +1,50 @@
+"""Package metadata of biggan_jax (the tools' settings are in pyproject.toml)."""
+
+from setuptools import find_packages, setup
+
+# tensorflow-cpu is what clu's TensorBoard writer imports; where no CPU wheel exists the full one serves.
+CPU_WHEEL = "platform_machine == 'x86_64' and platform_system == 'Linux'"
+NO_CPU_WHEEL = "platform_machine != 'x86_64' or platform_system != 'Linux'"
+
+setup(
+    name="biggan_jax",
+    version="0.1.0",
+    description="SAGAN and BigGAN on JAX: train class-conditional GANs from a laptop to a TPU pod.",
+    long_description=open("README.md", encoding="utf-8").read(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["biggan_jax", "biggan_jax.*"]),
+    entry_points={"console_scripts": ["biggan = biggan_jax.cli:main"]},
+    install_requires=[
+        "jax>=0.10.2,<0.13",
+        "flax>=0.12.8,<0.13",
+        "optax>=0.2.8,<0.3",
+        "orbax-checkpoint>=0.12.8,<0.13",
+        "ml-collections>=1.1,<2",
+        "clu>=0.0.12,<0.1",
+        f"tensorflow-cpu>=2.21; {CPU_WHEEL}",
+        f"tensorflow>=2.21; {NO_CPU_WHEEL}",
+        "tensorboard",
+        "tensorflow-datasets>=4.9.10,<5",
+        "importlib_resources",  # undeclared by tensorflow-datasets 4.9.10
+        "grain>=0.2.18,<0.3",
+        "array-record>=0.8.3",
+        "numpy>=2.0",
+        "pillow>=10",
+        "scikit-learn>=1.4",
+        "matplotlib>=3.8",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "tpu": ["jax[tpu]"],
+        "gpu": ["jax[cuda13]"],
+        "import": ["torch>=2.6"],
+        "dev": ["pytest>=8", "ruff>=0.6", "scipy>=1.12"],
+    },
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

@@ -1,0 +1,31 @@
+"""Test session: 8 fake CPU devices, rank promotion refused, strict dtypes."""
+
+import os
+
+# Both are read once, when the backend starts: set them before anything imports jax.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = (
+        os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    ).strip()
+
+from pathlib import Path  # noqa: E402
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+# A stale or half-written entry of a shared cache must never decide a test.
+jax.config.update("jax_enable_compilation_cache", False)
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def fixtures_dir() -> Path:
+    """Folder of the peers' numerical fixtures; the test is skipped where it is not checked out."""
+    path = ROOT.parent / "shared" / "reference" / "fixtures"
+    if not path.is_dir():
+        pytest.skip(f"the peers' fixtures are not at {path}")
+    return path
