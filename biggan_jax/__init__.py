@@ -1,0 +1,15 @@
+"""SAGAN and BigGAN on JAX: train class-conditional GANs from a laptop to a TPU pod."""
+
+__version__ = "0.1.0"
+
+_LAZY = {"load_generator": "sampling", "load_discriminator": "sampling"}
+__all__ = ["__version__", "load_discriminator", "load_generator"]
+
+
+def __getattr__(name: str):
+    # Lazy: `import biggan_jax.losses` must not pull in Orbax, and `biggan --help` not even jax.
+    if name in _LAZY:
+        import importlib
+
+        return getattr(importlib.import_module(f"biggan_jax.{_LAZY[name]}"), name)
+    raise AttributeError(f"module 'biggan_jax' has no attribute {name!r}")

@@ -7,9 +7,12 @@ be overridden there, so sequences are tuples and unset values are typed placehol
 
 import difflib
 import math
+import os
+import re
 from typing import Any
 
-from ml_collections import ConfigDict
+from absl import flags
+from ml_collections import ConfigDict, config_flags
 from ml_collections.config_dict import placeholder
 
 from biggan_jax.errors import UserError
@@ -223,12 +226,45 @@ def check_resume(saved: dict[str, Any], config: ConfigDict) -> None:
         )
 
 
-def nearest_key(key: str) -> str | None:
-    """The known config key that looks most like `key`, for error messages."""
-    near = difflib.get_close_matches(key, list(flatten(default_config())), 1, 0.5)
-    return near[0] if near else None
-
-
 def _first_line(error: Exception) -> str:
     text = str(error.args[0] if error.args else error)
     return text.strip().splitlines()[0]
+
+
+def load(path: str, overrides: list[str]) -> ConfigDict:
+    """Loads a config file and applies command-line overrides.
+
+    Args:
+      path: a Python file with `get_config()`; `FILE:ARG` calls `get_config(ARG)`.
+      overrides: arguments such as `--config.model.ch=96`.
+
+    Returns:
+      The locked config.
+
+    Raises:
+      UserError: one line for a missing or broken file, an unknown key (with the nearest known one) or
+        a value of the wrong type.
+    """
+    file = path.rsplit(":", 1)[0] if not os.path.exists(path) else path
+    if not os.path.isfile(file):
+        raise UserError(f"--config {file}: no such file")
+    argv = ["biggan", f"--config={path}", *overrides]
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+    try:
+        rest = values(argv)
+        config = values.config
+    except Exception as e:
+        known = flatten(default_config())
+        for override in overrides:
+            key = re.sub(r"^--(no)?config\.|=.*", "", override, flags=re.DOTALL)
+            if key not in known and override.startswith("--"):
+                near = difflib.get_close_matches(key, list(known), 1, 0.5)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise UserError(f"unknown config key {key!r}{hint}") from e
+        raise UserError(f"--config {path}: {type(e).__name__}: {_first_line(e)}") from e
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"--config {path}: get_config() returned {type(config).__name__}")
+    if len(rest) > 1:
+        raise UserError(f"unexpected argument {rest[1]!r}; overrides are --config.KEY=VALUE")
+    return config

@@ -1,8 +1,8 @@
 """GAN losses: discriminator logits -> scalar.
 
-Every discriminator loss comes as two parts, one over the real and one over the generated batch, each a
-mean over its own batch; D minimises their sum. Logits of any shape and dtype are accepted and the
-arithmetic is at least float32.
+Every discriminator loss comes as two parts, one over the real and one over the generated batch,
+each a mean over its own batch; D minimises their sum. Logits of any shape and dtype are accepted
+and the arithmetic is at least float32.
 """
 
 import dataclasses
@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from biggan_jax.errors import UserError
 
@@ -30,13 +31,10 @@ class GANLoss:
     g_loss: Callable[[jax.Array], jax.Array]
 
 
-def _mean(x: jax.Array) -> jax.Array:
-    # A bfloat16 mean over a large batch keeps 8 bits: promote before any arithmetic.
-    return jnp.mean(x, dtype=x.dtype)
-
-
 def _promote(x: jax.Array) -> jax.Array:
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    # Before any arithmetic, since bfloat16 keeps 8 bits of a mean. numpy's promote_types, because
+    # jnp's refuses every pair of dtypes under jax_numpy_dtype_promotion='strict'.
+    return x.astype(np.promote_types(x.dtype, np.float32))
 
 
 def hinge_d(real_logits: jax.Array, fake_logits: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -53,7 +51,7 @@ def hinge_d(real_logits: jax.Array, fake_logits: jax.Array) -> tuple[jax.Array, 
       Lim and Ye 2017, Geometric GAN; Zhang et al. 2019, SAGAN, equation 4.
     """
     real, fake = _promote(real_logits), _promote(fake_logits)
-    return _mean(jax.nn.relu(1.0 - real)), _mean(jax.nn.relu(1.0 + fake))
+    return jnp.mean(jax.nn.relu(1.0 - real)), jnp.mean(jax.nn.relu(1.0 + fake))
 
 
 def critic_g(fake_logits: jax.Array) -> jax.Array:
@@ -68,7 +66,7 @@ def critic_g(fake_logits: jax.Array) -> jax.Array:
     References:
       Zhang et al. 2019, SAGAN, equation 4; Arjovsky et al. 2017, Wasserstein GAN, algorithm 1.
     """
-    return -_mean(_promote(fake_logits))
+    return -jnp.mean(_promote(fake_logits))
 
 
 def non_saturating_d(
@@ -87,7 +85,7 @@ def non_saturating_d(
       Goodfellow et al. 2014, Generative Adversarial Nets, equation 1.
     """
     real, fake = _promote(real_logits), _promote(fake_logits)
-    return _mean(jax.nn.softplus(-real)), _mean(jax.nn.softplus(fake))
+    return jnp.mean(jax.nn.softplus(-real)), jnp.mean(jax.nn.softplus(fake))
 
 
 def non_saturating_g(fake_logits: jax.Array) -> jax.Array:
@@ -102,7 +100,7 @@ def non_saturating_g(fake_logits: jax.Array) -> jax.Array:
     References:
       Goodfellow et al. 2014, Generative Adversarial Nets, section 3.
     """
-    return _mean(jax.nn.softplus(-_promote(fake_logits)))
+    return jnp.mean(jax.nn.softplus(-_promote(fake_logits)))
 
 
 def wasserstein_d(real_logits: jax.Array, fake_logits: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -118,7 +116,7 @@ def wasserstein_d(real_logits: jax.Array, fake_logits: jax.Array) -> tuple[jax.A
     References:
       Arjovsky et al. 2017, Wasserstein GAN, algorithm 1.
     """
-    return -_mean(_promote(real_logits)), _mean(_promote(fake_logits))
+    return -jnp.mean(_promote(real_logits)), jnp.mean(_promote(fake_logits))
 
 
 def least_squares_d(
@@ -137,7 +135,7 @@ def least_squares_d(
       Mao et al. 2017, Least Squares GAN, equation 9.
     """
     real, fake = _promote(real_logits), _promote(fake_logits)
-    return 0.5 * _mean(jnp.square(real - 1.0)), 0.5 * _mean(jnp.square(fake))
+    return 0.5 * jnp.mean(jnp.square(real - 1.0)), 0.5 * jnp.mean(jnp.square(fake))
 
 
 def least_squares_g(fake_logits: jax.Array) -> jax.Array:
@@ -152,7 +150,7 @@ def least_squares_g(fake_logits: jax.Array) -> jax.Array:
     References:
       Mao et al. 2017, Least Squares GAN, equation 9.
     """
-    return 0.5 * _mean(jnp.square(_promote(fake_logits) - 1.0))
+    return 0.5 * jnp.mean(jnp.square(_promote(fake_logits) - 1.0))
 
 
 LOSSES: dict[str, GANLoss] = {

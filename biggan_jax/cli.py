@@ -1,0 +1,220 @@
+"""`biggan COMMAND ...`: parse, dispatch, nothing else.
+
+With --json stdout is exactly one line, one JSON object; everything else goes to stderr. Exit codes: 0
+finished, 2 bad usage or input (one line says what is wrong and what to do), 1 failure, 130 after Ctrl-C,
+75 when SIGTERM stopped an unfinished run.
+"""
+
+import argparse
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+
+from biggan_jax.errors import UserError
+from biggan_jax.signals import EXIT_INTERRUPTED
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, allow_abbrev=False, **kwargs)
+
+    def error(self, message: str):
+        raise UserError(f"{message} (see {self.prog} --help)")
+
+
+def parser() -> Parser:
+    """The command line of the contract in the README."""
+    top = Parser(prog="biggan", description="Train and sample SAGAN and BigGAN on JAX.")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, run, help: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=help, description=help)
+        sub.set_defaults(run=run)
+        sub.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+        return sub
+
+    def takes_config(sub: argparse.ArgumentParser, required: bool = True) -> None:
+        sub.add_argument("--config", metavar="FILE", required=required, help="a file of configs/")
+        sub.epilog = "Any setting is overridden by --config.KEY=VALUE."
+
+    sub = command("train", run_train, "train a GAN; resumes by itself from the workdir")
+    takes_config(sub)
+    sub.add_argument("--workdir", required=True, metavar="DIR")
+
+    sub = command("sample", run_sample, "make images with a trained generator")
+    sub.add_argument("--from", dest="source", required=True, metavar="DIR")
+    sub.add_argument("--out", required=True, type=Path, metavar="F.png|F.npz")
+    sub.add_argument("--classes", metavar="0,3", help="default: all (a picture: 10 at most)")
+    sub.add_argument("--per-class", type=int, default=10, metavar="N")
+    sub.add_argument("--truncation", type=float, metavar="T", help="redraw every |z_i| > T")
+    sub.add_argument("--truncation-kind", choices=("resample", "scale"), default="resample")
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--bn-mode", choices=("running", "batch", "standing"), default="running")
+    sub.add_argument("--raw", action="store_true", help="raw weights instead of the average")
+    sub.add_argument("--interpolate", action="store_true", help="each row goes from one z to another")
+
+    sub = command("inspect", run_inspect, "layers, shapes, parameters and FLOPs; no data, no compile")
+    takes_config(sub, required=False)
+    sub.add_argument("--from", dest="source", metavar="DIR", help="instead of --config")
+
+    sub = command("prepare", run_prepare, "turn any image source into sharded records")
+    sub.add_argument("--source", required=True, metavar="SPEC", help="folder:PATH, tfds:NAME, ...")
+    sub.add_argument("--resolution", required=True, type=int, metavar="R", help="pixels")
+    sub.add_argument("--channels", type=int, choices=(1, 3), default=3)
+    sub.add_argument("--on-bad-record", choices=("error", "skip"), default="error")
+    sub.add_argument("--out", required=True, type=Path, metavar="DIR")
+
+    sub = command("bench", run_bench, "time the training step on synthetic batches")
+    takes_config(sub)
+    sub.add_argument("--data", action="store_true", help="time the input pipeline as well")
+    sub.add_argument("--profile", type=Path, metavar="DIR", help="write a profiler trace")
+    return top
+
+
+def load_config(args: argparse.Namespace, overrides: list[str], need_classes: bool = True):
+    """The config of --config and its overrides."""
+    from biggan_jax import config as config_lib
+    from biggan_jax import models
+
+    config = config_lib.load(args.config, overrides)
+    if need_classes:
+        models.check(config.model)
+    return config
+
+
+def run_train(args, overrides) -> tuple[dict, int]:
+    """`biggan train`."""
+    config = load_config(args, overrides, need_classes=False)
+    from biggan_jax.train import train
+
+    result = train(config, args.workdir)
+    code = result.pop("exit_code")
+    if code:
+        print(f"stopped after step {result['step']}; the same command continues", file=sys.stderr)
+    else:
+        say(args, f"finished {result['step']:,} steps; samples in {args.workdir}/samples")
+    return result | {"workdir": args.workdir, "finished": code == 0}, code
+
+
+def run_sample(args, overrides) -> tuple[dict, int]:
+    """`biggan sample`."""
+    no_overrides(overrides)
+    from biggan_jax import samples
+
+    result = samples.write(
+        args.source,
+        args.out,
+        classes=args.classes,
+        per_class=args.per_class,
+        truncation=args.truncation,
+        truncation_kind=args.truncation_kind,
+        seed=args.seed,
+        bn_mode=args.bn_mode,
+        ema=not args.raw,
+        interpolate=args.interpolate,
+    )
+    say(args, f"{result['count']} samples in {result['out']} ({result['seconds']:.1f} s)")
+    return result, 0
+
+
+def run_inspect(args, overrides) -> tuple[dict, int]:
+    """`biggan inspect`."""
+    from biggan_jax import config as config_lib
+    from biggan_jax import models, sharding, step, summary
+
+    if (args.config is None) == (args.source is None):
+        raise UserError("inspect takes one of --config FILE and --from DIR")
+    if args.source is not None:
+        no_overrides(overrides)
+        from biggan_jax import sampling
+
+        config = sampling.open_directory(args.source)[1]
+    else:
+        config = load_config(args, overrides)
+    mesh = sharding.make_mesh((1,))
+    config_lib.validate(config, mesh.size)
+
+    def build(fused: bool):
+        players = models.build(config.model, dtype=config.compute_dtype, fused=fused)
+        return step.build(*players, mesh, **config_lib.step_settings(config))
+
+    result, lines = summary.summarize(build(True), build(False), config.batch_size)
+    say(args, "\n".join(lines))
+    return result, 0
+
+
+def run_prepare(args, overrides) -> tuple[dict, int]:
+    """`biggan prepare`."""
+    no_overrides(overrides)
+    from tqdm import tqdm
+
+    from biggan_jax import data
+
+    if args.resolution < 1:
+        raise UserError(f"--resolution is {args.resolution}; set it to 1 or more pixels")
+    source = data.open_source(
+        args.source,
+        resolution=args.resolution,
+        channels=args.channels,
+        on_bad_record=args.on_bad_record,
+    )
+    with tqdm(total=len(source), unit="image", disable=None) as bar:
+        info = data.prepare(source, args.out, progress=lambda done: bar.update(done - bar.n))
+    if source.bad_records:
+        print(f"{source.bad_records} bad records were replaced", file=sys.stderr)
+    say(args, f"{info['count']:,} images of {info['num_classes']} classes in {args.out}")
+    return info | {"out": str(args.out)}, 0
+
+
+def run_bench(args, overrides) -> tuple[dict, int]:
+    """`biggan bench`."""
+    config = load_config(args, overrides)
+    from biggan_jax import bench
+
+    result = bench.bench(config, profile=args.profile)
+    if args.data:
+        result["input_images_per_second"] = bench.input_images_per_second(config)
+    say(args, "\n".join(f"{key:<26}{value:,.3f}" for key, value in result.items()))
+    return result, 0
+
+
+def no_overrides(overrides: list[str]) -> None:
+    """Refuses arguments that no option of the command takes."""
+    if overrides:
+        raise UserError(f"unknown argument {overrides[0]!r} (see biggan COMMAND --help)")
+
+
+def say(args: argparse.Namespace, text: str) -> None:
+    """Prints for a person, out of the way of the JSON line."""
+    print(text, file=sys.stderr if args.json else sys.stdout)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow only writes event files here
+    logging.getLogger("absl").setLevel(logging.WARNING)
+    try:
+        args, overrides = parser().parse_known_args(argv)
+        result, code = args.run(args, overrides)
+        if args.json:
+            print(json.dumps(result), flush=True)
+        return code
+    except UserError as e:
+        print(f"biggan: {e}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("biggan: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        return 1
+    except OSError as e:
+        # A full or read-only disk, an unreadable file: the message carries the path.
+        print(f"biggan: {e}", file=sys.stderr)
+        return 1
+    except ArithmeticError as e:
+        print(f"biggan: {e}", file=sys.stderr)
+        return 1

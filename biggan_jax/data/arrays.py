@@ -1,0 +1,77 @@
+"""Sources that fit into memory."""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from biggan_jax.data.source import Source, count_labels
+
+# Beyond this the images stay at their own size and are resized when they are read.
+PRELOAD_BYTES = 1 << 29
+
+
+class ArraySource(Source):
+    """Grey images held in memory, resized bilinearly by Pillow.
+
+    Args:
+      spec: the text that opened this source.
+      images: uint8 [n, side, side].
+      labels: integers [n] in [0, len(class_names)).
+      class_names: one name per class.
+      resolution: side of the images that `read` returns, in pixels.
+      channels: 1, or 3 for the grey value in each of R, G and B.
+
+    Raises:
+      UserError: a label lies outside [0, len(class_names)).
+    """
+
+    def __init__(
+        self,
+        spec: str,
+        images: np.ndarray,
+        labels: np.ndarray,
+        class_names: Sequence[str],
+        *,
+        resolution: int,
+        channels: int,
+    ):
+        super().__init__(spec, resolution, channels, class_names)
+        self._histogram = count_labels(labels, len(class_names), spec)
+        self._labels = labels.astype(np.int32)
+        self._digest = _digest(images, self._labels)
+        preload = len(images) * resolution * resolution <= PRELOAD_BYTES
+        self._images = _resize(images, resolution) if preload else images
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def read(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        index_n = self._check_indices(indices)
+        grey_NHW = _resize(self._images[index_n], self.resolution)
+        return np.repeat(grey_NHW[..., None], self.channels, axis=-1), self._labels[index_n]
+
+    def histogram(self) -> np.ndarray:
+        return self._histogram.copy()
+
+    def digest(self) -> str:
+        return self._digest
+
+
+def _resize(images: np.ndarray, resolution: int) -> np.ndarray:
+    if images.shape[1:] == (resolution, resolution):
+        return images
+    size, kernel = (resolution, resolution), Image.Resampling.BILINEAR
+    resized = np.empty((len(images), *size), np.uint8)
+    for i, image in enumerate(images):
+        resized[i] = np.asarray(Image.fromarray(image).resize(size, kernel))
+    return resized
+
+
+def _digest(images: np.ndarray, labels: np.ndarray) -> str:
+    """Hash of the images as they are stored, before resizing."""
+    digest = hashlib.sha256(repr(images.shape).encode())
+    digest.update(np.ascontiguousarray(images))
+    digest.update(labels.astype("<i4"))
+    return digest.hexdigest()

@@ -1,0 +1,116 @@
+"""What every kind of image source offers, whatever it reads from."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from biggan_jax.errors import UserError
+
+
+class Source:
+    """A finite, indexable set of labelled square images.
+
+    Reading is thread-safe and has no order of its own: `Batches` decides which indices to read.
+
+    Attributes:
+      spec: the text that opened this source, as in `--config.data.source`.
+      resolution: side of the square images in pixels.
+      channels: 1 (grey) or 3 (RGB).
+      class_names: one name per class; label i means `class_names[i]`.
+      ignored_files: files that were seen and are no images of a class (folder sources).
+      empty_classes: names of folders without images, which were left out (folder sources).
+      histogram_is_cheap: False where `histogram` reads the whole data set.
+    """
+
+    ignored_files: int = 0
+    empty_classes: tuple[str, ...] = ()
+    histogram_is_cheap: bool = True
+
+    def __init__(self, spec: str, resolution: int, channels: int, class_names: Sequence[str]):
+        self.spec = spec
+        self.resolution = resolution
+        self.channels = channels
+        self.class_names = tuple(class_names)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes; labels are in [0, num_classes)."""
+        return len(self.class_names)
+
+    @property
+    def bad_records(self) -> int:
+        """Number of distinct unreadable records which were found and replaced so far."""
+        return 0
+
+    def __len__(self) -> int:
+        """Number of examples."""
+        raise NotImplementedError
+
+    def read(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Reads the examples at some indices, in the order given.
+
+        Args:
+          indices: integers in [0, len(self)); repeats are allowed.
+
+        Returns:
+          images uint8 [n, resolution, resolution, channels], labels int32 [n].
+
+        Raises:
+          UserError: a record is unreadable and may not be replaced.
+        """
+        raise NotImplementedError
+
+    def histogram(self) -> np.ndarray:
+        """Counts the examples of each class.
+
+        Returns:
+          int64 [num_classes].
+
+        Raises:
+          UserError: a label lies outside [0, num_classes).
+        """
+        raise NotImplementedError
+
+    def digest(self) -> str:
+        """Identifies the contents without decoding them.
+
+        Returns:
+          64 hexadecimal digits; equal contents give equal digits on any machine.
+        """
+        raise NotImplementedError
+
+    def _check_indices(self, indices: Sequence[int]) -> np.ndarray:
+        """Indices as int64 [n]; a negative one would silently read from the end."""
+        index_n = np.asarray(indices, dtype=np.int64)
+        if index_n.size and (index_n.min() < 0 or index_n.max() >= len(self)):
+            raise IndexError(f"indices must be in [0, {len(self)}) for {self.spec}")
+        return index_n
+
+
+def count_labels(labels: np.ndarray, num_classes: int, spec: str) -> np.ndarray:
+    """Counts labels per class and refuses labels that are no class.
+
+    Args:
+      labels: integers [n].
+      num_classes: number of classes.
+      spec: the source's spec, for the message.
+
+    Returns:
+      int64 [num_classes].
+
+    Raises:
+      UserError: a label lies outside [0, num_classes).
+    """
+    labels = np.asarray(labels)
+    if labels.size and (labels.min() < 0 or labels.max() >= num_classes):
+        raise UserError(
+            f"{spec}: labels range from {labels.min()} to {labels.max()}, but its {num_classes} "
+            f"classes allow 0 to {num_classes - 1}; choose another split or correct the labels"
+        )
+    return np.bincount(labels, minlength=num_classes).astype(np.int64)
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an exception's text, or its type where it has none."""
+    text = str(error).strip()
+    return text.splitlines()[0].strip() if text else type(error).__name__

@@ -1,0 +1,179 @@
+"""One deterministic stream of batches out of any source."""
+
+import threading
+
+import numpy as np
+
+from biggan_jax.data.source import Source
+from biggan_jax.errors import UserError
+
+# Grain's defaults (16 threads, 500 batches) are slower on few cores and hold far more memory.
+NUM_THREADS = 2
+PREFETCH_BATCHES = 4
+
+# Keeps the flips' generator apart from other users of the same seed.
+_FLIP_KEY = 0x666C6970 << 64
+_PHILOX_BITS = 256  # bits per counter value
+
+
+class Batches:
+    """An endless iterator over shuffled epochs, read ahead by threads.
+
+    Global batch k is a pure function of (seed, k). It has num_d_steps rows of batch_size examples,
+    one row per discriminator step, taken from one shuffled epoch after another, so a batch may
+    cross from one epoch into the next. Every epoch has its own permutation. Process p reads only
+    its own batch_size / process_count columns of each row. A resume is a new stream from a later
+    `start_step`: nothing needs saving, and the number of processes may change.
+
+    Args:
+      source: where the examples come from.
+      seed: in [0, 2**32).
+      batch_size: examples in one row over all processes.
+      num_d_steps: rows per batch.
+      flip: mirror each example left to right with probability 1/2; the coin belongs to the
+        position in the global stream.
+      start_step: index of the first batch; skipping is free.
+      process_index: this process, in [0, process_count).
+      process_count: number of processes that read one stream together.
+
+    Raises:
+      UserError: a number is out of its domain, or batch_size does not divide by process_count.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        seed: int,
+        batch_size: int,
+        num_d_steps: int = 1,
+        flip: bool = False,
+        start_step: int = 0,
+        process_index: int = 0,
+        process_count: int = 1,
+    ):
+        _check_numbers(seed, batch_size, num_d_steps, process_count)
+        if not 0 <= process_index < process_count or start_step < 0:
+            raise ValueError(f"{process_index=} of {process_count=} from {start_step=}")
+        import grain
+
+        self._source, self._seed, self._flip = source, seed, flip
+        self._batch_size, self._num_d_steps = batch_size, num_d_steps
+        self._own_size = batch_size // process_count
+        self._process_index = process_index
+        # A block is one process's columns of one row, so every process_count-th block is ours.
+        blocks = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
+        blocks = blocks.batch(self._own_size, drop_remainder=True)
+        own_blocks = blocks[process_index::process_count]
+        self._indices = own_blocks.batch(num_d_steps, drop_remainder=True)
+        read_ahead = grain.ReadOptions(
+            num_threads=NUM_THREADS, prefetch_buffer_size=PREFETCH_BATCHES
+        )
+        steps = grain.MapDataset.range(len(self._indices)).map(self.batch_at)
+        self._iterator = iter(steps.to_iter_dataset(read_ahead))
+        self._lock = threading.Lock()
+        self._seek(start_step)
+
+    def __iter__(self) -> "Batches":
+        return self
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        with self._lock:
+            try:
+                batch = next(self._iterator)
+            except (Exception, KeyboardInterrupt):
+                # Grain has dropped the failed batch: without this the next call would skip it.
+                self._seek(self._step)
+                raise
+            self._step += 1
+            return batch
+
+    def batch_at(self, step: int) -> dict[str, np.ndarray]:
+        """Reads this process's part of one batch, independently of the iterator.
+
+        Args:
+          step: index of the batch, at least 0.
+
+        Returns:
+          image uint8 [num_d_steps, batch_size / process_count, resolution, resolution, channels],
+          label int32 [num_d_steps, batch_size / process_count].
+
+        Raises:
+          UserError: a record is unreadable, or a label is no class.
+        """
+        index_DB = self._indices[int(step)]
+        images, labels = self._source.read(index_DB.ravel())
+        _check_labels(labels, index_DB.ravel(), self._source)
+        if self._flip:
+            _mirror(images, self._flips(int(step)))
+        return {
+            "image": images.reshape(*index_DB.shape, *images.shape[1:]),
+            "label": labels.reshape(index_DB.shape),
+        }
+
+    def close(self) -> None:
+        """Stops reading ahead; the stream yields no further batch."""
+        self._iterator.close()
+
+    def _seek(self, step: int) -> None:
+        self._step = step
+        self._iterator.set_state({"next_index": step})
+
+    def _flips(self, step: int) -> np.ndarray:
+        """One coin per example of this process's part of a batch, bool [num_d_steps * own]."""
+        rows = step * self._num_d_steps + np.arange(self._num_d_steps)
+        starts = rows * self._batch_size + self._process_index * self._own_size
+        return np.concatenate([flip_coins(self._seed, int(s), self._own_size) for s in starts])
+
+
+def flip_coins(seed: int, start: int, count: int) -> np.ndarray:
+    """Fair coins at consecutive positions of an endless sequence.
+
+    Args:
+      seed: in [0, 2**32).
+      start: first position, at least 0.
+      count: number of coins.
+
+    Returns:
+      bool [count]; the coin at a position depends on (seed, position) alone.
+    """
+    first, offset = divmod(start, _PHILOX_BITS)
+    num_counters = -(-(offset + count) // _PHILOX_BITS)
+    words = np.random.Philox(counter=first, key=_FLIP_KEY | seed).random_raw(4 * num_counters)
+    bits = np.unpackbits(words.astype("<u8").view(np.uint8), bitorder="little")
+    return bits[offset : offset + count].astype(bool)
+
+
+def _mirror(images: np.ndarray, chosen: np.ndarray) -> None:
+    """Mirrors the chosen images left to right, in place."""
+    num_images, height, width, channels = images.shape
+    # Taking the bytes of whole rows is twice as fast as a reversed view, which copies by pixels.
+    rows = images.reshape(num_images, height, width * channels)
+    columns = np.arange(width * channels).reshape(width, channels)[::-1].ravel()
+    at = np.flatnonzero(chosen)
+    rows[at] = np.take(rows[at], columns, axis=2)
+
+
+def _check_numbers(seed: int, batch_size: int, num_d_steps: int, process_count: int) -> None:
+    if not 0 <= seed < 2**32:
+        raise UserError(f"--config.seed={seed} must be in [0, 2**32)")
+    if batch_size < 1:
+        raise UserError(f"--config.batch_size={batch_size} must be at least 1")
+    if num_d_steps < 1:
+        raise UserError(f"--config.num_d_steps={num_d_steps} must be at least 1")
+    if batch_size % process_count:
+        raise UserError(
+            f"--config.batch_size={batch_size} does not divide among {process_count} processes; "
+            f"choose a multiple of {process_count}"
+        )
+
+
+def _check_labels(labels: np.ndarray, indices: np.ndarray, source: Source) -> None:
+    """A label beyond the classes would silently train the last class's embedding."""
+    if labels.min() >= 0 and labels.max() < source.num_classes:
+        return
+    bad = np.flatnonzero((labels < 0) | (labels >= source.num_classes))[0]
+    raise UserError(
+        f"{source.spec}: example {indices[bad]} has label {labels[bad]}, outside 0 to "
+        f"{source.num_classes - 1}; choose another split or correct the labels"
+    )

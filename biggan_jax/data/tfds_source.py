@@ -1,0 +1,216 @@
+"""TensorFlow Datasets read at random, without TensorFlow.
+
+`import tensorflow_datasets` and its data_source load no TensorFlow; preparing a data set may.
+"""
+
+import contextlib
+import difflib
+import hashlib
+import json
+import logging
+import socket
+import sys
+import urllib.parse
+import urllib.request
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from biggan_jax.data.decoding import DecodingSource, Encoded
+from biggan_jax.data.source import count_labels, one_line
+from biggan_jax.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+_SCAN_SIZE = 1024  # examples per read when only labels are wanted
+
+
+class TfdsSource(DecodingSource):
+    """One split of a TFDS data set with the features `image` and `label`.
+
+    Args:
+      spec: the text that opened this source.
+      name: TFDS name, with an optional /config and :version.
+      split: a split, such as `train`, `test` or `train[:10%]`.
+      resolution: side of the images in pixels.
+      channels: 1 or 3.
+      on_bad_record: `error` or `skip`.
+
+    Raises:
+      UserError: the data set or split is unknown, cannot be prepared or read at random, or lacks
+        an image and a class label.
+    """
+
+    histogram_is_cheap = False
+
+    def __init__(
+        self,
+        spec: str,
+        name: str,
+        split: str,
+        *,
+        resolution: int,
+        channels: int,
+        on_bad_record: str,
+    ):
+        builder = _find_builder(name)
+        features = _check_features(name, builder.info.features)  # before any download
+        _make_readable(builder, name)
+        super().__init__(
+            spec,
+            resolution=resolution,
+            channels=channels,
+            class_names=features["label"].names,
+            on_bad_record=on_bad_record,
+        )
+        self._records = _open_split(builder, name, split, features)
+        self._full_name, self._split = builder.info.full_name, split
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def _encoded(self, indices: Sequence[int]) -> list[Encoded]:
+        return [
+            Encoded(f"record {i} of {self.spec}", record["image"], int(record["label"]))
+            for i, record in zip(indices, self._fetch(indices), strict=True)
+        ]
+
+    def histogram(self) -> np.ndarray:
+        """Counts the examples of each class by reading all labels, which takes a while."""
+        if len(self) > 100_000:
+            logger.warning("counting the labels of %s once: %d examples", self.spec, len(self))
+        labels = np.empty(len(self), np.int64)
+        for start in range(0, len(self), _SCAN_SIZE):
+            part = range(start, min(start + _SCAN_SIZE, len(self)))
+            labels[part.start : part.stop] = [
+                record["label"] for record in self._fetch(part)
+            ]
+        return count_labels(labels, self.num_classes, self.spec)
+
+    def digest(self) -> str:
+        """Hash of name, configuration, version, split and count."""
+        identity = [self._full_name, self._split, len(self), list(self.class_names)]
+        return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+
+    def _fetch(self, indices: Sequence[int]) -> Sequence[dict]:
+        if not len(indices):
+            return []
+        try:
+            return self._records.__getitems__([int(i) for i in indices])
+        except RuntimeError as error:
+            raise UserError(
+                f"{self.spec}: a file of {self._full_name} is damaged ({one_line(error)}); delete "
+                "that folder in TFDS_DATA_DIR and prepare it again"
+            ) from error
+
+
+def _find_builder(name: str) -> tfds.core.DatasetBuilder:
+    try:
+        return tfds.builder(name)
+    except tfds.core.DatasetNotFoundError as error:
+        known = tfds.list_builders(with_community_datasets=False)
+        near = difflib.get_close_matches(name.split("/")[0].split(":")[0].lower(), known, n=3)
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise UserError(
+            f"TFDS knows no data set {name!r}; {hint}correct --config.data.source, or set "
+            "TFDS_DATA_DIR to the folder where it was prepared"
+        ) from error
+    except Exception as error:  # builders raise what they like
+        raise UserError(
+            f"TFDS cannot open {name!r} ({one_line(error)}); correct --config.data.source"
+        ) from error
+
+
+def _make_readable(builder: tfds.core.DatasetBuilder, name: str) -> None:
+    """Prepares the data set if need be, and checks that it has random access."""
+    if not builder.is_prepared():
+        _prepare(builder, name)
+    formats = builder.info.available_file_formats()
+    if not formats & tfds.core.FileFormat.with_random_access():
+        stored = ", ".join(sorted(f.value for f in formats)) or "an unknown format"
+        raise UserError(
+            f"{builder.data_dir} was prepared as {stored}, which has no random access; prepare it "
+            "with file_format='array_record' into another folder and set TFDS_DATA_DIR to that"
+        )
+
+
+def _prepare(builder: tfds.core.DatasetBuilder, name: str) -> None:
+    try:
+        # TFDS prints its progress to stdout, which belongs to the caller's own output.
+        with contextlib.redirect_stdout(sys.stderr), _no_retries_when_offline(builder):
+            builder.download_and_prepare(file_format="array_record")
+    except Exception as error:  # builders raise what they like
+        raise UserError(
+            f"TFDS data set {name!r} is not prepared in {builder.data_dir} and preparing it failed "
+            f"({one_line(error)}); prepare it with file_format='array_record' where there is a "
+            "network and set TFDS_DATA_DIR to the folder"
+        ) from error
+
+
+@contextlib.contextmanager
+def _no_retries_when_offline(builder: tfds.core.DatasetBuilder):
+    """Where no download host has an address, ten retries only waste three minutes.
+
+    Files that were downloaded before are still used, so being offline is no error here.
+    """
+    from tensorflow_datasets.core.download import downloader
+
+    if not _offline(builder.url_infos or {}) or not hasattr(downloader, "MAX_RETRIES"):
+        yield
+        return
+    retries, downloader.MAX_RETRIES = downloader.MAX_RETRIES, 0
+    try:
+        yield
+    finally:
+        downloader.MAX_RETRIES = retries
+
+
+def _offline(urls: Sequence[str]) -> bool:
+    hosts = {urllib.parse.urlsplit(url).hostname for url in urls} - {None}
+    if not hosts or urllib.request.getproxies():  # a proxy resolves names itself
+        return False
+    for host in sorted(hosts)[:3]:
+        with contextlib.suppress(OSError):
+            socket.getaddrinfo(host, 443)
+            return False
+    return True
+
+
+def _check_features(name: str, features) -> dict:
+    """The features by name, of which `image` and `label` are what they must be."""
+    is_dict = isinstance(features, tfds.features.FeaturesDict)
+    found = dict(features.items()) if is_dict else {}
+    kinds = {"image": tfds.features.Image, "label": tfds.features.ClassLabel}
+    for key, kind in kinds.items():
+        if not isinstance(found.get(key), kind):
+            there = ", ".join(f"{k} ({type(f).__name__})" for k, f in found.items()) or "no names"
+            raise UserError(
+                f"TFDS data set {name!r} has no feature {key!r} of type {kind.__name__}; "
+                f"there are: {there}; choose another data set"
+            )
+    if found["image"].np_dtype not in (np.uint8, np.uint16):
+        raise UserError(
+            f"TFDS data set {name!r} has images of type {found['image'].np_dtype}; only uint8 and "
+            "uint16 are read"
+        )
+    if not found["label"].num_classes:
+        raise UserError(f"TFDS data set {name!r} does not say how many classes it has")
+    return found
+
+
+def _open_split(builder, name: str, split: str, features: dict) -> Sequence[dict]:
+    # Images arrive as their file's bytes: they are decoded in threads, and not for a label scan.
+    images = [key for key, kind in features.items() if isinstance(kind, tfds.features.Image)]
+    decoders = {key: tfds.decode.SkipDecoding() for key in images}
+    try:
+        records = builder.as_data_source(split=split, decoders=decoders)
+    except (ValueError, AssertionError) as error:
+        known = ", ".join(sorted(builder.info.splits))
+        raise UserError(
+            f"TFDS data set {name!r} has no split {split!r} ({one_line(error)}); its splits: "
+            f"{known}; write tfds:{name}:SPLIT"
+        ) from error
+    if not len(records):
+        raise UserError(f"split {split!r} of TFDS data set {name!r} is empty; choose another")
+    return records

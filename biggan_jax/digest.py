@@ -1,0 +1,78 @@
+"""A digest per array of a state: the same number on any sharding, another after any damage."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def digests(state: Any) -> dict[str, list[int]]:
+    """Digests every array of a state, whatever its sharding.
+
+    A digest is a sum, modulo 2^32, of a hash of (flat index, bits) over all elements: the order of
+    the reduction cannot matter, so one device and a pod agree. Two hashes make 64 bits.
+
+    Args:
+      state: a tree of arrays of any dtype, typed PRNG keys, numpy arrays and Python numbers.
+
+    Returns:
+      Path of each leaf -> two integers in [0, 2^32).
+    """
+    # One jit per distinct shape: one program over the 1200 arrays of a BigGAN compiles 3 times as
+    # long (23 s against 7 s on 2 cores), and these calls are dispatched without waiting either.
+    sums = {path: _digest(_host_words(leaf)) for path, leaf in named_leaves(state).items()}
+    return {path: [int(a), int(b)] for path, (a, b) in jax.device_get(sums).items()}
+
+
+def named_leaves(tree: Any) -> dict[str, Any]:
+    """Names the leaves of a tree.
+
+    Args:
+      tree: any tree.
+
+    Returns:
+      Path, joined by '/', -> leaf.
+    """
+    # The same names for a dataclass, a named tuple and the dict that a partial target is.
+    name = lambda path: jax.tree_util.keystr(path, simple=True, separator="/")
+    return {name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _host_words(leaf: Any) -> jax.Array | np.ndarray:
+    if isinstance(leaf, jax.Array):
+        return leaf
+    leaf = np.asarray(leaf)
+    # Without x64 jax would silently round a 64-bit numpy array to 32 bits.
+    return leaf.reshape(*leaf.shape, 1).view(np.uint32) if leaf.itemsize == 8 else leaf
+
+
+def _words(x: jax.Array) -> jax.Array:
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        x = jax.random.key_data(x)
+    if x.dtype == jnp.bool_:
+        return x.astype(jnp.uint32)
+    unsigned = {1: jnp.uint8, 2: jnp.uint16}.get(x.dtype.itemsize, jnp.uint32)
+    return jax.lax.bitcast_convert_type(x, unsigned).astype(jnp.uint32)
+
+
+def _mix(h: jax.Array, a: int, b: int) -> jax.Array:
+    # A bijection of 32 bits in which every input bit moves every output bit (murmur3's finaliser).
+    h = (h ^ (h >> jnp.uint32(16))) * jnp.uint32(a)
+    h = (h ^ (h >> jnp.uint32(15))) * jnp.uint32(b)
+    return h ^ (h >> jnp.uint32(16))
+
+
+@jax.jit
+def _digest(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    words = _words(x)
+    index, stride = jnp.zeros(words.shape, jnp.uint32), 1
+    for axis in reversed(range(words.ndim)):
+        # By axis rather than by reshaping to a line, which would gather a sharded array.
+        along = jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
+        index = index + along * jnp.uint32(stride % 2**32)
+        stride *= words.shape[axis]
+    place = _mix(index + jnp.uint32(0x9E3779B9), 0x7FEB352D, 0x846CA68B)
+    first = _mix(words ^ place, 0x85EBCA6B, 0xC2B2AE35)
+    second = _mix(words * jnp.uint32(0x9E3779B1) + place, 0x21F0AAAD, 0xD35A2D97)
+    return jnp.sum(first, dtype=jnp.uint32), jnp.sum(second, dtype=jnp.uint32)

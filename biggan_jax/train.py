@@ -1,0 +1,213 @@
+"""The training loop."""
+
+import contextlib
+import json
+import os
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from biggan_jax import __version__, checkpoint, data, latents, models, sharding, step, visual, writers
+from biggan_jax import config as config_lib
+from biggan_jax import state as state_lib
+from biggan_jax.errors import UserError
+from biggan_jax.progress import TrainLog
+from biggan_jax.signals import StopRequest
+
+GRID = 10  # rows and columns of a sample grid
+
+
+def train(config: ConfigDict, workdir: str | Path) -> dict:
+    """Trains a GAN; continues the run that `workdir` holds, if any.
+
+    Args:
+      config: a full config; `model.num_classes` is filled from the data when unset.
+      workdir: directory of config.json, checkpoints/, samples/, metrics.jsonl and event files.
+
+    Returns:
+      {step, images_seen, exit_code, metrics}: exit_code is 0 when all steps are done, 130 after
+      Ctrl-C, 75 after SIGTERM; in each case the state is saved.
+
+    Raises:
+      UserError: for settings or data that do not fit, or a workdir of another run.
+      NonFiniteError: a metric is not finite; the state of that step is not saved.
+      OSError: the disk is full or read-only; earlier checkpoints are intact.
+    """
+    workdir = Path(workdir).absolute()
+    main_process = jax.process_index() == 0
+    mesh = sharding.make_mesh(config.mesh)
+    config_lib.validate(config, mesh.size)
+    source, report = open_data(config, workdir)
+    for line in report.lines():
+        print(line, file=sys.stderr)
+    generator, discriminator = models.build(config.model, dtype=config.compute_dtype)
+    train_step = step.build(generator, discriminator, mesh, **config_lib.step_settings(config))
+
+    checkpoints = checkpoint.Checkpoints(
+        workdir / "checkpoints", keep_latest=config.keep_checkpoints
+    )
+    state, start = resume_or_init(config, workdir, checkpoints, train_step, report.digest)
+    prepare_workdir(config, workdir, main_process)
+    writer = writers.MetricWriter(workdir, tensorboard=config.tensorboard, active=main_process)
+    writer.cut_after(start)
+    batches = data.Batches(
+        source,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        num_d_steps=config.num_d_steps,
+        flip=config.data.flip,
+        start_step=start,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    if main_process and start == 0:
+        save_real_grid(source, batches.batch_at(0), workdir)
+
+    jitted = step.jit_train_step(train_step)
+    sample = sampler(train_step, config)
+    images_per_step = config.batch_size * config.num_d_steps
+    log = TrainLog(
+        writer,
+        start=start,
+        total=config.num_steps,
+        log_every_steps=config.log_every_steps,
+        images_per_step=images_per_step,
+        active=main_process,
+    )
+    meta = {"config": config.to_dict(), "data_digest": report.digest, "version": __version__}
+    done, pending = start, None  # pending: (step, its metrics, still on the device)
+    with StopRequest() as stop, contextlib.closing(log):
+        while done < config.num_steps and stop.exit_code is None:
+            batch = sharding.global_batch(next_batch(batches, config), mesh, axis=1)
+            state, metrics = jitted(state, batch)
+            done += 1
+            log.read(pending)  # of step k - 1, while the device works on step k
+            pending = (done, metrics)
+            save_now = done % config.checkpoint_every_steps == 0
+            grid_now = done % config.sample_every_steps == 0 or done == config.num_steps
+            if save_now or grid_now:
+                log.read(pending)  # no state is saved before its own metrics were seen to be finite
+                pending = None
+                with log.paused():
+                    if save_now:
+                        checkpoints.save(done, state, meta)
+                    if grid_now:
+                        save_grid(sample(state.ema.variables), done, workdir, writer)
+        log.read(pending)
+        if done > start:
+            checkpoints.save(done, state, meta)  # nothing to do where the cadence has just saved it
+        checkpoints.close()
+    batches.close()
+    writer.close()
+    if source.bad_records:
+        print(f"data: {source.bad_records} bad records were replaced", file=sys.stderr)
+    return {
+        "step": done,
+        "images_seen": done * images_per_step,
+        "exit_code": stop.exit_code if done < config.num_steps else 0,
+        "metrics": log.last,
+    }
+
+
+def open_data(config: ConfigDict, workdir: Path) -> tuple[data.Source, data.DataReport]:
+    """Opens the data, fills `model.num_classes`, and checks it against the data."""
+    if config.data.source is None:
+        raise UserError(
+            "data.source is not set: set --config.data.source to digits, tfds:NAME, folder:PATH, "
+            "fashion_mnist:FOLDER or records:DIR"
+        )
+    models.biggan.check_resolution(config.model.resolution)
+    source = data.open_source(
+        config.data.source,
+        resolution=config.model.resolution,
+        channels=config.model.channels,
+        on_bad_record=config.data.on_bad_record,
+    )
+    report = data.data_report(source, workdir / "cache")
+    asked = config.model.num_classes
+    if asked is None:
+        config.model.num_classes = source.num_classes
+    elif asked not in (1, source.num_classes):
+        raise UserError(
+            f"model.num_classes is {asked}, but {config.data.source} has {source.num_classes} "
+            f"classes (labels {report.label_min} to {report.label_max}): set "
+            f"--config.model.num_classes={source.num_classes} (or 1 for an unconditional model)"
+        )
+    return source, report
+
+
+def resume_or_init(
+    config: ConfigDict, workdir: Path, checkpoints, train_step: step.TrainStep, digest: str
+):
+    """(state, finished steps): the newest intact checkpoint, or a fresh state."""
+    mesh = train_step.mesh
+    if checkpoints.latest_step() is None:
+        return state_lib.create(train_step.init, config.seed, mesh), 0
+    saved = json.loads((workdir / "config.json").read_text())
+    config_lib.check_resume(saved, config)
+    target = state_lib.abstract(train_step.init, mesh)
+    state, meta, start = checkpoints.restore(target, repair=True)
+    if meta["data_digest"] != digest:
+        raise UserError(
+            f"this workdir was trained on other data (digest {meta['data_digest'][:12]}, now "
+            f"{digest[:12]}): restore --config.data.source or choose another --workdir"
+        )
+    print(f"resuming {workdir} after step {start} of {config.num_steps}", file=sys.stderr)
+    return state, start
+
+
+def prepare_workdir(config: ConfigDict, workdir: Path, main_process: bool) -> None:
+    """Writes config.json and the sample folder."""
+    if not main_process:
+        return
+    (workdir / "samples").mkdir(parents=True, exist_ok=True)
+    path = workdir / "config.json"
+    fresh = path.with_suffix(".json.tmp")
+    fresh.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+    os.replace(fresh, path)
+
+
+def next_batch(batches: data.Batches, config: ConfigDict) -> dict[str, np.ndarray]:
+    """This process's next slice of the stream; an unconditional model has one label."""
+    batch = next(batches)
+    if config.model.num_classes == 1:
+        batch["label"] = np.zeros_like(batch["label"])
+    return batch
+
+
+def save_grid(images: np.ndarray, done: int, workdir: Path, writer: writers.MetricWriter) -> None:
+    """Writes samples/step_N.png (process 0) and the same picture to TensorBoard."""
+    if jax.process_index() != 0:
+        return
+    grid = visual.grid(images, GRID)
+    visual.save_png(grid, workdir / "samples" / f"step_{done:08d}.png")
+    writer.write_images(done, {"samples": np.asarray(grid)})
+
+
+def save_real_grid(source: data.Source, batch: dict, workdir: Path) -> None:
+    """Writes samples/real.png: real images as the model sees them, sorted by class."""
+    size = source.resolution
+    images = batch["image"].reshape(-1, size, size, source.channels)[: GRID * GRID]
+    labels = batch["label"].reshape(-1)[: GRID * GRID]
+    order = np.argsort(labels, kind="stable")
+    visual.save_png(visual.grid(images[order], GRID), workdir / "samples" / "real.png")
+
+
+def sampler(train_step: step.TrainStep, config: ConfigDict):
+    """A function of generator variables: a fixed grid of samples, uint8, a class a row."""
+    num_classes = config.model.num_classes
+    rows = min(num_classes, GRID) if num_classes > 1 else GRID
+    # Rows spread over all classes when there are more classes than rows.
+    classes = np.linspace(0, num_classes - 1, rows).round().astype(np.int32)
+    labels = np.repeat(classes, GRID)
+    key = jax.random.fold_in(jax.random.key(config.seed), 2**31 - 1)
+    z = latents.sample(key, (len(labels), config.model.dim_z))
+    replicated = sharding.replicated(train_step.mesh)
+    apply = jax.jit(
+        lambda variables: train_step.generator.apply(variables, z, labels, train=False),
+        out_shardings=replicated,
+    )
+    return lambda variables: visual.to_uint8(np.asarray(apply(variables)))
