@@ -7,6 +7,7 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -84,7 +85,7 @@ def initializer(
 
     def init(key: jax.Array) -> GANState:
         g_key, d_key, run_key = jax.random.split(key, 3)
-        dtype = jnp.promote_types(generator.settings.param_dtype, jnp.float32)
+        dtype = np.promote_types(generator.settings.param_dtype, np.float32)
         z = jnp.zeros((1, generator.dim_z), dtype)
         labels = jnp.zeros((1,), jnp.int32)
         size = generator.resolution

@@ -14,12 +14,13 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
 from biggan_jax import latents, losses, regularizers, sharding
 from biggan_jax import state as state_lib
-from biggan_jax.state import GANState
+from biggan_jax.state import GANState, Player
 
 Metrics = dict[str, jax.Array]
 
@@ -111,12 +112,8 @@ class TrainStep:
         g_spectral, g_stats, d_spectral = carry
         grads = self._regularize(grads, d.params, self.d_orthogonal)
         metrics["d_grad_norm"] = optax.global_norm(grads)
-        updates, opt_state = self.d_optimizer.update(grads, d.opt_state, d.params)
-        d = d.replace(
-            params=optax.apply_updates(d.params, updates),
-            spectral=d_spectral,
-            opt_state=opt_state,
-        )
+        params, opt_state = _update(self.d_optimizer, grads, d)
+        d = d.replace(params=params, spectral=d_spectral, opt_state=opt_state)
         g = g.replace(spectral=g_spectral, batch_stats=g_stats)
         return state.replace(generator=g, discriminator=d), metrics
 
@@ -158,12 +155,9 @@ class TrainStep:
         g_spectral, g_stats, d_spectral = carry
         grads = self._regularize(grads, g.params, self.g_orthogonal)
         metrics["g_grad_norm"] = optax.global_norm(grads)
-        updates, opt_state = self.g_optimizer.update(grads, g.opt_state, g.params)
+        params, opt_state = _update(self.g_optimizer, grads, g)
         g = g.replace(
-            params=optax.apply_updates(g.params, updates),
-            spectral=g_spectral,
-            batch_stats=g_stats,
-            opt_state=opt_state,
+            params=params, spectral=g_spectral, batch_stats=g_stats, opt_state=opt_state
         )
         step = state.step + 1
         # A decay of 0 keeps the average a copy of G until start_step, counted from 1 as in the peer.
@@ -189,7 +183,7 @@ class TrainStep:
         n, b = batch["label"].shape
         key = jax.random.fold_in(state.key, state.step)
         z_key, label_key = (jax.random.fold_in(key, role) for role in range(2))
-        dtype = jnp.promote_types(self.generator.settings.param_dtype, jnp.float32)
+        dtype = np.promote_types(self.generator.settings.param_dtype, np.float32)
         # Drawn for all updates at once and outside the scan, where a drawn array has no sharding.
         z = latents.sample(z_key, (n + 1, b, self.generator.dim_z), dtype)
         gen_labels = jax.random.randint(
@@ -244,6 +238,13 @@ class TrainStep:
         # On the raw weights, after accumulation, as the peer does; the shared embedding is exempt.
         extra = regularizers.orthogonal_gradient(params, strength, self.orthogonal_form)
         return jax.tree.map(lambda g, e: g + e.astype(g.dtype), grads, extra)
+
+
+def _update(optimizer: optax.GradientTransformation, grads: Any, player: Player):
+    """(params, opt_state) after one optimizer update."""
+    with jax.numpy_dtype_promotion("standard"):  # Optax raises a float to an integer count
+        updates, opt_state = optimizer.update(grads, player.opt_state, player.params)
+        return optax.apply_updates(player.params, updates), opt_state
 
 
 def build(

@@ -10,7 +10,17 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from biggan_jax import __version__, checkpoint, data, latents, models, sharding, step, visual, writers
+from biggan_jax import (
+    __version__,
+    checkpoint,
+    data,
+    latents,
+    models,
+    sharding,
+    step,
+    visual,
+    writers,
+)
 from biggan_jax import config as config_lib
 from biggan_jax import state as state_lib
 from biggan_jax.errors import UserError

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from biggan_jax.models import resample
@@ -49,7 +50,8 @@ class LayerSettings:
 
 def at_least_float32(x: jax.Array) -> jax.Array:
     """x in float32, or in its own dtype where that is wider."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    # numpy's promote_types: jax's own refuses bfloat16 under strict dtype promotion.
+    return x.astype(np.promote_types(x.dtype, np.float32))
 
 
 def _unit(x: jax.Array, eps: float) -> jax.Array:
@@ -117,7 +119,8 @@ class SpectralModule(nn.Module):
             u.value = new_u
             if s.sn_eval == "stored":
                 v.value = new_v
-        return weight / sigma.astype(weight.dtype)
+        # The floor keeps a weight of zeros at zero instead of NaN; no other weight comes near it.
+        return weight / jnp.maximum(sigma, s.sn_eps).astype(weight.dtype)
 
     def _normal(self, length: int, dtype: Dtype) -> jax.Array:
         return jax.random.normal(self.make_rng("params"), (length,), dtype)
@@ -225,7 +228,7 @@ class BatchNorm(nn.Module):
         """
         s = self.settings
         channels = x.shape[-1]
-        wide = jnp.promote_types(s.param_dtype, jnp.float32)
+        wide = np.promote_types(s.param_dtype, np.float32)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), wide)
         running_var = self.variable("batch_stats", "var", jnp.ones, (channels,), wide)
         x = x.astype(wide)
