@@ -1,8 +1,11 @@
 """Package metadata of biggan_jax (the tools' settings are in pyproject.toml)."""
 
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
-# tensorflow-cpu is what clu's TensorBoard writer imports; where no CPU wheel exists the full one serves.
+# tensorflow-cpu is what clu's TensorBoard writer imports; where no CPU wheel exists the full one
+# serves.
 CPU_WHEEL = "platform_machine == 'x86_64' and platform_system == 'Linux'"
 NO_CPU_WHEEL = "platform_machine != 'x86_64' or platform_system != 'Linux'"
 
@@ -10,7 +13,7 @@ setup(
     name="biggan_jax",
     version="0.1.0",
     description="SAGAN and BigGAN on JAX: train class-conditional GANs from a laptop to a TPU pod.",
-    long_description=open("README.md", encoding="utf-8").read(),
+    long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",

@@ -26,9 +26,9 @@ def bench(config: ConfigDict, *, profile: Path | None = None) -> dict[str, Any]:
       profile: directory for a trace of the timed steps (TensorBoard's profile plugin reads it).
 
     Returns:
-      images_per_second (real images consumed: d_steps * batch per update), step_seconds (median of 5
-      after 2 warm-ups), compile_seconds, peak_bytes (of device memory, as the backend reports it, or
-      as the compiler planned it), flops_per_second.
+      images_per_second (real images consumed: d_steps * batch per update), step_seconds (median of
+      5 after 2 warm-ups), compile_seconds, peak_bytes (of device memory, as the backend reports it,
+      or as the compiler planned it), flops_per_second.
     """
     mesh = sharding.make_mesh(config.mesh)
     config_lib.validate(config, mesh.size)

@@ -1,8 +1,8 @@
 """`biggan COMMAND ...`: parse, dispatch, nothing else.
 
-With --json stdout is exactly one line, one JSON object; everything else goes to stderr. Exit codes: 0
-finished, 2 bad usage or input (one line says what is wrong and what to do), 1 failure, 130 after Ctrl-C,
-75 when SIGTERM stopped an unfinished run.
+With --json stdout is exactly one line, one JSON object; everything else goes to stderr. Exit codes:
+0 finished, 2 bad usage or input (one line says what is wrong and what to do), 1 failure, 130 after
+Ctrl-C, 75 when SIGTERM stopped an unfinished run.
 """
 
 import argparse
@@ -55,9 +55,13 @@ def parser() -> Parser:
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--bn-mode", choices=("running", "batch", "standing"), default="running")
     sub.add_argument("--raw", action="store_true", help="raw weights instead of the average")
-    sub.add_argument("--interpolate", action="store_true", help="each row goes from one z to another")
+    sub.add_argument(
+        "--interpolate", action="store_true", help="each row goes from one z to another"
+    )
 
-    sub = command("inspect", run_inspect, "layers, shapes, parameters and FLOPs; no data, no compile")
+    sub = command(
+        "inspect", run_inspect, "layers, shapes, parameters and FLOPs; no data, no compile"
+    )
     takes_config(sub, required=False)
     sub.add_argument("--from", dest="source", metavar="DIR", help="instead of --config")
 

@@ -1,8 +1,8 @@
 """Every setting once, with its unit or source, and the checks that need no data and no device.
 
-A config file is a Python file with `get_config()` that starts from `default_config()` and changes the
-lines that differ. Values are overridden on the command line by `--config.key=value`. Lists and None cannot
-be overridden there, so sequences are tuples and unset values are typed placeholders.
+A config file is a Python file with `get_config()` that starts from `default_config()` and changes
+the lines that differ. Values are overridden on the command line by `--config.key=value`. Lists and
+None cannot be overridden there, so sequences are tuples and unset values are typed placeholders.
 """
 
 import difflib
@@ -34,7 +34,7 @@ RESUMABLE = frozenset(
 
 
 def default_config() -> ConfigDict:
-    """The default config: BigGAN at 128 pixels, hyperparameters of Brock et al. 2019, appendix C."""
+    """BigGAN at 128 pixels with the hyperparameters of Brock et al. 2019, appendix C."""
     c = ConfigDict()
     c.seed = 0  # of parameters, latents and data order
     c.batch_size = 2048  # real images of one update of one player, over all devices
@@ -86,7 +86,8 @@ def default_config() -> ConfigDict:
     e.start_step = 20_000  # until then the average is a copy of G
 
     c.data = d = ConfigDict()
-    d.source = placeholder(str)  # digits | tfds:NAME[:SPLIT] | folder:PATH | fashion_mnist:FOLDER | ...
+    # digits | tfds:NAME[:SPLIT] | folder:PATH | fashion_mnist:FOLDER[:SPLIT] | records:DIR
+    d.source = placeholder(str)
     d.flip = False  # random horizontal flips
     d.on_bad_record = "error"  # error | skip: the next good record takes its place
     return c
@@ -160,8 +161,8 @@ def _check_ranges(config: ConfigDict) -> None:
         # `beta = 1` divides by zero in Adam's bias correction.
         if not low <= value < high and not (key in ("decay", "bn_momentum") and value == high):
             raise UserError(
-                f"{section}.{key} is {value}; set --config.{section}.{key} to a value from {low} to "
-                f"below {high}"
+                f"{section}.{key} is {value}; set --config.{section}.{key} to a value from {low} "
+                f"to below {high}"
             )
 
 
@@ -221,8 +222,8 @@ def check_resume(saved: dict[str, Any], config: ConfigDict) -> None:
     ]
     if changed:
         raise UserError(
-            f"this workdir holds a run of another config ({'; '.join(changed)}): restore these values "
-            "or choose another --workdir"
+            f"this workdir holds a run of another config ({'; '.join(changed)}): restore these "
+            "values or choose another --workdir"
         )
 
 
@@ -242,8 +243,8 @@ def load(path: str, overrides: list[str]) -> ConfigDict:
       The locked config.
 
     Raises:
-      UserError: one line for a missing or broken file, an unknown key (with the nearest known one) or
-        a value of the wrong type.
+      UserError: one line for a missing or broken file, an unknown key (with the nearest known one)
+        or a value of the wrong type.
     """
     file = path.rsplit(":", 1)[0] if not os.path.exists(path) else path
     if not os.path.isfile(file):

@@ -69,9 +69,7 @@ def critic_g(fake_logits: jax.Array) -> jax.Array:
     return -jnp.mean(_promote(fake_logits))
 
 
-def non_saturating_d(
-    real_logits: jax.Array, fake_logits: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+def non_saturating_d(real_logits: jax.Array, fake_logits: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Cross entropy of the discriminator, D(x) being the logit of 'real'.
 
     Args:
@@ -119,9 +117,7 @@ def wasserstein_d(real_logits: jax.Array, fake_logits: jax.Array) -> tuple[jax.A
     return -jnp.mean(_promote(real_logits)), jnp.mean(_promote(fake_logits))
 
 
-def least_squares_d(
-    real_logits: jax.Array, fake_logits: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+def least_squares_d(real_logits: jax.Array, fake_logits: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Least squares loss of the discriminator with targets 1 (real) and 0 (fake).
 
     Args:

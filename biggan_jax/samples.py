@@ -28,10 +28,10 @@ def write(
 
     Args:
       directory: a workdir or a model directory.
-      out: `F.png` (one class a row) or `F.npz` (images uint8 [N, H, W, C], labels int32 [N], z float32
-        [N, dim_z]).
-      classes: comma-separated class ids or ranges ('0,3' or '0-9'); None takes all, or for a picture
-        10 spread over all.
+      out: `F.png` (one class a row) or `F.npz` (images uint8 [N, H, W, C], labels int32 [N], z
+        float32 [N, dim_z]).
+      classes: comma-separated class ids or ranges ('0,3' or '0-9'); None takes all, or for a
+        picture 10 spread over all.
       per_class: samples of each class, or images of each interpolation.
       truncation, truncation_kind, seed: see `LoadedGenerator.sample_z`.
       bn_mode: 'running', 'batch' or 'standing'.
@@ -47,7 +47,9 @@ def write(
     if out.suffix not in (".png", ".npz"):
         raise UserError(f"--out {out}: the name must end in .png or .npz")
     if per_class < (2 if interpolate else 1):
-        raise UserError(f"--per-class is {per_class}; it must be at least {2 if interpolate else 1}")
+        raise UserError(
+            f"--per-class is {per_class}; it must be at least {2 if interpolate else 1}"
+        )
     start = time.perf_counter()
     generator = sampling.load_generator(
         directory, ema=ema, bn_mode=bn_mode, standing_truncation=truncation
@@ -56,7 +58,9 @@ def write(
     labels = np.repeat(rows, per_class)
     if interpolate:
         ends = generator.sample_z(seed, 2 * len(rows), truncation, truncation_kind)
-        z = np.concatenate([great_circle(a, b, per_class) for a, b in ends.reshape(len(rows), 2, -1)])
+        z = np.concatenate(
+            [great_circle(a, b, per_class) for a, b in ends.reshape(len(rows), 2, -1)]
+        )
     else:
         z = generator.sample_z(seed, len(labels), truncation, truncation_kind)
     images = visual.to_uint8(generator(z, labels))
@@ -116,4 +120,6 @@ def great_circle(a: np.ndarray, b: np.ndarray, count: int) -> np.ndarray:
     t = np.linspace(0, 1, count)[:, None]
     if np.sin(angle) < 1e-6:
         return ((1 - t) * a + t * b).astype(np.float32)
-    return ((np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle)).astype(np.float32)
+    return ((np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle)).astype(
+        np.float32
+    )

@@ -1,4 +1,5 @@
-"""Trained networks as plain functions of numpy arrays: no dataset, no optimizer, no training loop."""
+"""Trained networks as plain functions of numpy arrays: no dataset, no optimizer, no training
+loop."""
 
 import json
 import sys
@@ -41,8 +42,9 @@ class LoadedGenerator:
     def __call__(self, z: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Makes images; never changes z.
 
-        In the 'batch' mode statistics come from the forward that a sample is made in (64 samples in a
-        shuffled order, filled up with fresh ones), so there alone a sample depends on its companions.
+        In the 'batch' mode statistics come from the forward that a sample is made in (64 samples in
+        a shuffled order, filled up with fresh ones), so there alone a sample depends on its
+        companions.
 
         Args:
           z: latents [N, dim_z].
@@ -122,8 +124,8 @@ class LoadedGenerator:
         """Chooses the batch-norm statistics.
 
         Args:
-          mode: 'running' (averages of training), 'batch' (of each forward) or 'standing' (plain mean
-            over 16 training forwards of 64 samples; Brock et al. 2019, section 3.1).
+          mode: 'running' (averages of training), 'batch' (of each forward) or 'standing' (plain
+            mean over 16 training forwards of 64 samples; Brock et al. 2019, section 3.1).
           truncation: of the latents that standing statistics are taken from.
           seed: of these latents.
         """
@@ -142,7 +144,8 @@ class LoadedGenerator:
                 variables, z[part], labels[part], train=True, collections=collections
             )
             variables["spectral"] = new["spectral"]
-            total = new["moments"] if total is None else jax.tree.map(jnp.add, total, new["moments"])
+            moments = new["moments"]
+            total = moments if total is None else jax.tree.map(jnp.add, total, moments)
         # `sow` stores tuples of one: unwrap them into the layout of batch_stats.
         mean = jax.tree.map(
             lambda x: x[0] / STANDING_BATCHES, total, is_leaf=lambda x: isinstance(x, tuple)
@@ -220,7 +223,9 @@ def check_labels(labels: np.ndarray, num_classes: int) -> np.ndarray:
         raise UserError(f"labels are {labels.dtype}; class ids are integers")
     bad = labels[(labels < 0) | (labels >= num_classes)]
     if bad.size:
-        raise UserError(f"class {bad[0]} does not exist: this model has classes 0 to {num_classes - 1}")
+        raise UserError(
+            f"class {bad[0]} does not exist: this model has classes 0 to {num_classes - 1}"
+        )
     return labels.astype(np.int32)
 
 
@@ -283,7 +288,7 @@ def open_directory(directory: str | Path) -> tuple[Path, ConfigDict]:
 
 
 def _from_checkpoint(directory: Path, config: ConfigDict, name: str) -> tuple[dict, int]:
-    """(variables, step) of 'ema', 'generator' or 'discriminator' in the newest intact checkpoint."""
+    """(variables, step) of 'ema', 'generator' or 'discriminator', newest intact checkpoint."""
     generator, discriminator = models.build(config.model)
     size = config.model.resolution
     labels = jnp.zeros((1,), jnp.int32)

@@ -1,7 +1,7 @@
 """The device mesh, partition specs, and host batches as global arrays.
 
-Under jit a mean over the sharded batch is a mean over the global batch, so batch norm is cross-replica
-without an axis name, and the same program runs on one device or a thousand.
+Under jit a mean over the sharded batch is a mean over the global batch, so batch norm is
+cross-replica without an axis name, and the same program runs on one device or a thousand.
 """
 
 from typing import Any
@@ -39,7 +39,8 @@ def make_mesh(shape: tuple[int, ...] = (-1,), devices: list | None = None) -> Me
             "--config.mesh=(-1,) to take them all"
         )
     count = int(np.prod(sizes))
-    # Auto, always named: make_mesh now defaults to Explicit axes, which break embeddings and reshapes.
+    # Auto, always named: make_mesh now defaults to Explicit axes, which break embeddings and
+    # reshapes.
     return jax.make_mesh(
         sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices[:count]
     )

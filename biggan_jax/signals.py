@@ -7,7 +7,8 @@ EXIT_TERMINATED = 75  # unfinished: launchers start the run again
 
 
 class StopRequest:
-    """A context in which the first SIGINT or SIGTERM asks for a clean stop, and a second one insists.
+    """A context in which the first SIGINT or SIGTERM asks for a clean stop, and a second one
+    insists.
 
     Attributes:
       exit_code: None until a signal came; then 130 (SIGINT) or 75 (SIGTERM).

@@ -1,10 +1,10 @@
 """The training step: pure functions of a state and a batch.
 
-`d_step` and `g_step` are deterministic in their arguments; only `train_step` draws latents and labels.
-Every D step also advances G's spectral vectors and running statistics (its forward is a training
-forward), every G step advances D's spectral vectors. D sees real and fake images in one call. With
-accumulation each microbatch is one forward with its own batch statistics, and microbatch i is
-`x.reshape(B // n, n, ...)[:, i]`, so that the batch stays sharded where it lies.
+`d_step` and `g_step` are deterministic in their arguments; only `train_step` draws latents and
+labels. Every D step also advances G's spectral vectors and running statistics (its forward is a
+training forward), every G step advances D's spectral vectors. D sees real and fake images in one
+call. With accumulation each microbatch is one forward with its own batch statistics, and microbatch
+i is `x.reshape(B // n, n, ...)[:, i]`, so that the batch stays sharded where it lies.
 """
 
 import dataclasses
@@ -50,8 +50,8 @@ class TrainStep:
     def unroll(self) -> bool:
         """Whether loops over updates and microbatches are unrolled.
 
-        XLA's CPU backend runs a convolution inside a loop body without its fast kernels (more than 10
-        times slower); elsewhere a loop keeps the program, and its compile time, small.
+        XLA's CPU backend runs a convolution inside a loop body without its fast kernels (more than
+        10 times slower); elsewhere a loop keeps the program, and its compile time, small.
         """
         return self.mesh.devices.flat[0].platform == "cpu"
 
@@ -156,11 +156,10 @@ class TrainStep:
         grads = self._regularize(grads, g.params, self.g_orthogonal)
         metrics["g_grad_norm"] = optax.global_norm(grads)
         params, opt_state = _update(self.g_optimizer, grads, g)
-        g = g.replace(
-            params=params, spectral=g_spectral, batch_stats=g_stats, opt_state=opt_state
-        )
+        g = g.replace(params=params, spectral=g_spectral, batch_stats=g_stats, opt_state=opt_state)
         step = state.step + 1
-        # A decay of 0 keeps the average a copy of G until start_step, counted from 1 as in the peer.
+        # A decay of 0 keeps the average a copy of G until start_step, counted from 1 as in the
+        # peer.
         decay = jnp.where(step < self.ema_start_step, 0.0, self.ema_decay)
         state = state.replace(
             step=step,
@@ -171,11 +170,12 @@ class TrainStep:
         return state, metrics
 
     def train_step(self, state: GANState, batch: dict[str, jax.Array]) -> tuple[GANState, Metrics]:
-        """`num_d_steps` discriminator updates and one generator update, with fresh latents for each.
+        """`num_d_steps` D updates and one G update, with fresh latents for each.
 
         Args:
           state: the state before.
-          batch: image uint8 [num_d_steps, B, H, W, C] and label int32 [num_d_steps, B], sharded over B.
+          batch: image uint8 [num_d_steps, B, H, W, C] and label int32 [num_d_steps, B], sharded
+            over B.
 
         Returns:
           (state, metrics): those of `d_step`, averaged over its updates, and of `g_step`.
@@ -206,7 +206,7 @@ class TrainStep:
         return state, d_metrics | g_metrics
 
     def _interleave(self, fake: jax.Array, real: jax.Array) -> jax.Array:
-        """[B, ...] twice -> [2B, ...], alternating: a concatenation of sharded batches moves data."""
+        """[B, ...] twice -> [2B, ...], alternating; concatenating sharded batches moves data."""
         joint = jnp.stack([fake, real], axis=1).reshape(2 * fake.shape[0], *fake.shape[1:])
         return sharding.constrain_batch(joint, self.mesh)
 
@@ -269,7 +269,8 @@ def build(
       g_lr, d_lr: Adam's learning rates; two of them are TTUR (Heusel et al. 2017).
       beta1, beta2, adam_eps: Adam's other settings, the same for both.
       **settings: num_d_steps, accumulation_steps (microbatches of one update), g_orthogonal and
-        d_orthogonal (beta, 0 is off), orthogonal_form, ema_decay, ema_start_step (generator updates).
+        d_orthogonal (beta, 0 is off), orthogonal_form, ema_decay, ema_start_step (generator
+        updates).
 
     Raises:
       UserError: for an unknown loss.

@@ -134,7 +134,10 @@ def summarize(train_step: TrainStep, unfused: TrainStep, batch_size: int) -> tup
     }
     fused_flops, unfused_flops = step_flops(train_step, batch_size), step_flops(unfused, batch_size)
     lines, tables = [], {}
-    for name, module, inputs in (("generator", g, (z, labels)), ("discriminator", d, (images, labels))):
+    for name, module, inputs in (
+        ("generator", g, (z, labels)),
+        ("discriminator", d, (images, labels)),
+    ):
         rows = layers(module, *inputs)
         tables[name] = [dataclasses.asdict(row) for row in rows]
         lines += [f"{name}: {counts[name]:,} parameters"]

@@ -1,12 +1,13 @@
 """BigGAN on ImageNet at 128 x 128, Brock et al. 2019: batch 2048, ch 96, two D steps.
 
-    biggan train --config configs/biggan128.py --workdir gs://BUCKET/biggan128 --config.compute_dtype=bfloat16
+    biggan train --config configs/biggan128.py --workdir gs://BUCKET/biggan128
+    --config.compute_dtype=bfloat16
 
-Hardware of the paper: a TPU v3 pod slice of 128 cores, 24 to 48 hours (appendix C). Published scores
-(table 2): FID 8.7, IS 98.8 without truncation. Not reproduced here yet.
+Hardware of the paper: a TPU v3 pod slice of 128 cores, 24 to 48 hours (appendix C). Published
+scores (table 2): FID 8.7, IS 98.8 without truncation. Not reproduced here yet.
 
-The data is read as TFDS prepares it; `biggan prepare --source tfds:imagenet2012 --resolution 128` writes
-records that feed a pod faster.
+The data is read as TFDS prepares it; `biggan prepare --source tfds:imagenet2012 --resolution 128`
+writes records that feed a pod faster.
 """
 
 from biggan_jax.config import default_config

@@ -2,10 +2,11 @@
 
     biggan train --config configs/cifar10.py --workdir runs/cifar10
 
-Hardware: one GPU or one TPU chip. BigGAN-PyTorch's CIFAR recipe (its launch script: batch 50, 4 D steps,
-both learning rates 2e-4) with the shared + hierarchical generator; that script's own model has neither.
-The recipe's published scores are IS 8.22 and FID 14.73 for BigGAN (Zhao et al. 2020, "Differentiable
-Augmentation", table 2, the baseline without augmentation: IS 9.06, FID 9.59); not reproduced here yet.
+Hardware: one GPU or one TPU chip. BigGAN-PyTorch's CIFAR recipe (its launch script: batch 50, 4 D
+steps, both learning rates 2e-4) with the shared + hierarchical generator; that script's own model
+has neither. The recipe's published scores are IS 8.22 and FID 14.73 for BigGAN (Zhao et al. 2020,
+"Differentiable Augmentation", table 2, the baseline without augmentation: IS 9.06, FID 9.59); not
+reproduced here yet.
 """
 
 from biggan_jax.config import default_config

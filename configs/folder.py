@@ -1,10 +1,12 @@
 """Your own images at 64 x 64: one sub-folder per class.
 
     biggan prepare --source folder:PATH --resolution 64 --out data/mine
-    biggan train --config configs/folder.py --workdir runs/mine --config.data.source=records:data/mine
+    biggan train --config configs/folder.py --workdir runs/mine
+    --config.data.source=records:data/mine
 
-`folder:PATH` works without `prepare` as well and decodes the images at every step. Hardware: one GPU, or a
-patient CPU with --config.model.ch=16. Small data sets overfit: watch `d_real` climb away from `d_fake`.
+`folder:PATH` works without `prepare` as well and decodes the images at every step. Hardware: one
+GPU, or a patient CPU with --config.model.ch=16. Small data sets overfit: watch `d_real` climb away
+from `d_fake`.
 """
 
 from biggan_jax.config import default_config

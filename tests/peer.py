@@ -38,14 +38,16 @@ def _rename(key: str, resolutions: dict[str, str]) -> tuple[str, ...]:
     return tuple(parts)
 
 
-def variables(state_dict: dict[str, np.ndarray], attention: dict[str, str], bottom: int | None = None):
+def variables(
+    state_dict: dict[str, np.ndarray], attention: dict[str, str], bottom: int | None = None
+):
     """Our variables {params, spectral, batch_stats} of a peer's G or D.
 
     Args:
       state_dict: peer key -> array; sv0 is ignored.
       attention: peer block index -> our module name of the attention after it.
-      bottom: channels of G's 4x4 input (None for D): rows of the first linear layer are permuted from
-        (C, H, W) to (H, W, C).
+      bottom: channels of G's 4x4 input (None for D): rows of the first linear layer are permuted
+        from (C, H, W) to (H, W, C).
     """
     out: dict[str, dict] = {"params": {}, "spectral": {}, "batch_stats": {}}
     for key, value in state_dict.items():

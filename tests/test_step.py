@@ -1,4 +1,5 @@
-"""The training step: against the peer's trace, across devices, with accumulation, and in its HLO."""
+"""The training step: against the peer's trace, across devices, with accumulation, and in its
+HLO."""
 
 import dataclasses
 import re
@@ -133,7 +134,8 @@ def test_who_updates_what():
     labels = jnp.zeros(4, jnp.int32)
     z = jax.random.normal(jax.random.key(1), (4, 12))
     moved = lambda a, b: any(
-        not np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+        not np.array_equal(x, y)
+        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     )
     after_d, _ = jax.jit(train_step.d_step)(state, real, labels, z, labels)
     assert not moved(state.generator.params, after_d.generator.params)

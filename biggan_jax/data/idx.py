@@ -87,9 +87,7 @@ def read_idx(path: Path, ndim: int) -> np.ndarray:
         try:
             data = gzip.decompress(data)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise UserError(
-                f"{path} is damaged ({error}); download it again"
-            ) from error
+            raise UserError(f"{path} is damaged ({error}); download it again") from error
     header = 4 + 4 * ndim
     magic = bytes([0, 0, _UINT8, ndim])
     if data[:4] != magic:

@@ -83,9 +83,7 @@ class TfdsSource(DecodingSource):
         labels = np.empty(len(self), np.int64)
         for start in range(0, len(self), _SCAN_SIZE):
             part = range(start, min(start + _SCAN_SIZE, len(self)))
-            labels[part.start : part.stop] = [
-                record["label"] for record in self._fetch(part)
-            ]
+            labels[part.start : part.stop] = [record["label"] for record in self._fetch(part)]
         return count_labels(labels, self.num_classes, self.spec)
 
     def digest(self) -> str:

@@ -22,7 +22,8 @@ def build(
       model: the `model` section of a config (attributes as in `config.default_config().model`).
       dtype: compute dtype of the activations.
       param_dtype: dtype of the parameters.
-      fused: fuse resampling into convolutions; False only to count or check against the textbook form.
+      fused: fuse resampling into convolutions; False only to count or check against the textbook
+        form.
 
     Returns:
       (generator, discriminator), unbound Flax modules:
@@ -122,7 +123,7 @@ def _check_attention(key: str, resolutions: tuple[int, ...], widths: dict[int, i
             )
         if widths[resolution] < 8:
             raise UserError(
-                f"model.{key} puts attention on {widths[resolution]} channels at {resolution} pixels,"
-                " fewer than the 8 that its keys need (C/8): raise --config.model.ch or remove the "
+                f"model.{key} puts attention on {widths[resolution]} channels at {resolution} "
+                "pixels, fewer than the 8 that its keys need (C/8): raise --config.model.ch or remove the "
                 f"resolution from --config.model.{key}"
             )

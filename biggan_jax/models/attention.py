@@ -11,9 +11,9 @@ from biggan_jax.models.layers import Conv, LayerSettings, at_least_float32
 class SelfAttention(nn.Module):
     """x + gamma * o, the non-local block of SAGAN with gamma = 0 at init.
 
-    Keys and values are max-pooled by 2, as every published implementation does: K = H * W / 4 keys for
-    Q = H * W queries. No 1/sqrt(d). The map is sown as `attention/map` [N, Q, K] (queries and keys in
-    row-major order) when that collection is mutable.
+    Keys and values are max-pooled by 2, as every published implementation does: K = H * W / 4 keys
+    for Q = H * W queries. No 1/sqrt(d). The map is sown as `attention/map` [N, Q, K] (queries and
+    keys in row-major order) when that collection is mutable.
 
     Attributes:
       settings: what every layer of the model shares.

@@ -1,9 +1,9 @@
 """BigGAN: generator and discriminator for 16 to 512 pixels.
 
 References:
-  Brock et al. 2019, "Large Scale GAN Training for High Fidelity Natural Image Synthesis", appendix B,
-  tables 4 to 6. Widths of 32 and 64 pixels as in BigGAN-PyTorch; D at 512 as in StudioGAN. 16 pixels is
-  the 32-pixel plan with one stage fewer.
+  Brock et al. 2019, "Large Scale GAN Training for High Fidelity Natural Image Synthesis", appendix
+  B, tables 4 to 6. Widths of 32 and 64 pixels as in BigGAN-PyTorch; D at 512 as in StudioGAN. 16
+  pixels is the 32-pixel plan with one stage fewer.
 """
 
 import flax.linen as nn
@@ -14,8 +14,8 @@ from biggan_jax.errors import UserError
 from biggan_jax.models import layers
 from biggan_jax.models.attention import SelfAttention
 
-# Multiples of ch: entry 0 is the width of the 4x4 input, entry i that of block i's output; every block
-# doubles the resolution.
+# Multiples of ch: entry 0 is the width of the 4x4 input, entry i that of block i's output; every
+# block doubles the resolution.
 G_WIDTHS = {
     16: (4, 4, 4),
     32: (4, 4, 4, 4),
@@ -59,8 +59,8 @@ class GeneratorBlock(nn.Module):
 class Generator(nn.Module):
     """BigGAN's generator with a shared class embedding and hierarchical z.
 
-    z is split into one chunk per block plus one for the first linear layer, which sees its chunk only.
-    Block i is conditioned on the class embedding and chunk i + 1.
+    z is split into one chunk per block plus one for the first linear layer, which sees its chunk
+    only. Block i is conditioned on the class embedding and chunk i + 1.
 
     Attributes:
       resolution: pixels, a key of G_WIDTHS.
@@ -208,7 +208,8 @@ class Discriminator(nn.Module):
             seen.add(resolution)
         # Sum, not mean, over the pixels, in float32: the head decides the scale of the loss.
         features = layers.at_least_float32(nn.relu(h)).sum((1, 2))
-        logits = layers.Dense(s, True, 1, dtype=features.dtype, name="linear")(features, train)[:, 0]
+        head = layers.Dense(s, True, 1, dtype=features.dtype, name="linear")
+        logits = head(features, train)[:, 0]
         if self.num_classes > 1:
             embed = layers.Embed(s, True, self.num_classes, features.shape[-1], name="embed")
             projection = embed(labels, train).astype(features.dtype)

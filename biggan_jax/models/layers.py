@@ -1,8 +1,8 @@
 """Spectrally normalised layers and conditional batch norm.
 
-Both ready-made spectral norms of Flax are unfit here: `nnx.SpectralNorm` overwrites the weights with
-the normalised ones, `linen.SpectralNorm` stores an already normalised kernel at init. These keep the raw
-weight in `params` and the power-iteration vectors in the collection `spectral`.
+Both ready-made spectral norms of Flax are unfit here: `nnx.SpectralNorm` overwrites the weights
+with the normalised ones, `linen.SpectralNorm` stores an already normalised kernel at init. These
+keep the raw weight in `params` and the power-iteration vectors in the collection `spectral`.
 """
 
 import dataclasses
@@ -31,7 +31,8 @@ class LayerSettings:
       sn_eps: floor of the norms in the power iteration, `x / max(|x|, eps)`.
       sn_iterations: power iterations of one training forward.
       sn_eval: 'iterate': an eval forward computes sigma by one iteration that is not stored (as
-        BigGAN-PyTorch); 'stored': it uses the stored u and v as they are (as torch's spectral_norm).
+        BigGAN-PyTorch); 'stored': it uses the stored u and v as they are (as torch's
+        spectral_norm).
       bn_eps: added to the batch variance.
       bn_momentum: weight of the old running statistics in an update.
       fused: fuse resampling into convolutions (`models/resample.py`).
@@ -73,7 +74,8 @@ def power_iteration(w: jax.Array, u: jax.Array, iterations: int, eps: float):
     References:
       Miyato et al. 2018, "Spectral Normalization for GANs", algorithm 1 and equation 12.
     """
-    # HIGHEST: on TPU a float32 matmul otherwise runs in bfloat16 passes, and sigma scales every weight.
+    # HIGHEST: on TPU a float32 matmul otherwise runs in bfloat16 passes, and sigma scales every
+    # weight.
     dot = lambda a, b: jnp.dot(a, b, precision=lax.Precision.HIGHEST)
     w_constant = lax.stop_gradient(w)
     for _ in range(iterations):
@@ -184,7 +186,7 @@ class Dense(SpectralModule):
 
 
 class Embed(SpectralModule):
-    """Lookup table [num_embeddings, features]; spectrally normalised as one matrix before the lookup.
+    """Lookup table [num_embeddings, features], normalised as one matrix before the lookup.
 
     Attributes:
       num_embeddings: number of classes.
@@ -205,8 +207,9 @@ class Embed(SpectralModule):
 class BatchNorm(nn.Module):
     """Batch normalisation with the gain and bias given by the caller.
 
-    A training forward normalises with the biased variance of the batch and stores the unbiased one in
-    the running statistics. Under jit over a sharded batch the statistics are those of the global batch.
+    A training forward normalises with the biased variance of the batch and stores the unbiased one
+    in the running statistics. Under jit over a sharded batch the statistics are those of the global
+    batch.
 
     Attributes:
       settings: what every layer of the model shares.

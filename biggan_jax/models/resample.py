@@ -1,10 +1,10 @@
 """Convolution and resampling, fused where that is exact.
 
-Nearest upsampling by 2 followed by a 3x3 convolution reads each low-resolution pixel several times: each
-of the four output phases is a 2x2 convolution of the low-resolution input (16 taps for 36). A 3x3
-convolution followed by 2x2 average pooling is one 4x4 convolution of stride 2 (16 taps for 36). 1x1
-convolutions commute with both, so they run at the low resolution. The parameters stay 3x3; results agree
-with the unfused form up to rounding (5e-7 relative).
+Nearest upsampling by 2 followed by a 3x3 convolution reads each low-resolution pixel several times:
+each of the four output phases is a 2x2 convolution of the low-resolution input (16 taps for 36). A
+3x3 convolution followed by 2x2 average pooling is one 4x4 convolution of stride 2 (16 taps for 36).
+1x1 convolutions commute with both, so they run at the low resolution. The parameters stay 3x3;
+results agree with the unfused form up to rounding (5e-7 relative).
 
 All activations are NHWC, all kernels HWIO.
 """
@@ -14,8 +14,9 @@ import jax.numpy as jnp
 from jax import lax
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
-# Rows (or columns) of a 3-tap filter that meet the same low-resolution pixel, per output phase: output
-# 2i reads pixels i-1 (tap 0) and i (taps 1, 2); output 2i+1 reads i (taps 0, 1) and i+1 (tap 2).
+# Rows (or columns) of a 3-tap filter that meet the same low-resolution pixel, per output phase:
+# output 2i reads pixels i-1 (tap 0) and i (taps 1, 2); output 2i+1 reads i (taps 0, 1) and i+1 (tap
+# 2).
 _PHASE_PADDING = ((1, 0), (0, 1))
 
 
@@ -92,7 +93,9 @@ def conv_downsample(x: jax.Array, kernel: jax.Array) -> jax.Array:
     if kernel.shape[0] == 1:
         return conv(average_pool(x), kernel)
     shifted = [
-        jnp.pad(kernel, ((a, 1 - a), (b, 1 - b), (0, 0), (0, 0))) for a in range(2) for b in range(2)
+        jnp.pad(kernel, ((a, 1 - a), (b, 1 - b), (0, 0), (0, 0)))
+        for a in range(2)
+        for b in range(2)
     ]
     return conv(x, sum(shifted) * 0.25, stride=2, padding=((1, 1), (1, 1)))
 

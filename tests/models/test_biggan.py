@@ -46,7 +46,8 @@ def inputs(m, n=2):
 def test_parameter_counts_equal_the_peers(row):
     kind, res, ch, dim_z, attn, classes = ROW.match(row).groups()
     res, attn = int(res), int(attn or 0)
-    # The peer's D has no block that ends at the full resolution: its '64' at 64 pixels is no attention.
+    # The peer's D has no block that ends at the full resolution: its '64' at 64 pixels is no
+    # attention.
     attention = (attn,) if attn and (kind == "G" or attn < res) else ()
     m = section(resolution=res, ch=int(ch), num_classes=int(classes), shared_dim=128)
     m.dim_z = int(dim_z or 20 * len(models.biggan.G_WIDTHS[res]))
@@ -81,7 +82,10 @@ def test_shapes_for_every_resolution(resolution, channels, num_classes):
 
 def _models(f, kind, **changes):
     m = section(
-        resolution=int(f["meta/resolution"]), ch=int(f[f"meta/{kind}_ch"]), num_classes=10, **changes
+        resolution=int(f["meta/resolution"]),
+        ch=int(f[f"meta/{kind}_ch"]),
+        num_classes=10,
+        **changes,
     )
     return models.build(m)[0 if kind == "G" else 1]
 
@@ -160,9 +164,9 @@ def _check_discriminator(f, attention=()):
         out, new = d.apply(collections | {"params": params}, x, labels, True, mutable=["spectral"])
         return (out * r).sum(), (out, new)
 
-    (grads, dx), (out, new) = jax.jit(
-        jax.grad(loss, argnums=(0, 1), has_aux=True)
-    )(collections["params"], x)
+    (grads, dx), (out, new) = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))(
+        collections["params"], x
+    )
     np.testing.assert_allclose(out, f["train/out"][:, 0], atol=2e-5)
     np.testing.assert_allclose(np.linalg.norm(dx), f["train/dx_norm"], rtol=1e-4)
     _check_buffers(f, new, names)

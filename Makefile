@@ -1,0 +1,33 @@
+# make demo   train digits at 16x16 on this machine (a few minutes, no download) and draw samples
+# make test   run the test suite          make lint   check style
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: .venv demo test lint clean
+
+# uv installs the same packages in a fraction of the time; where it cannot, pip does.
+$(VENV)/installed: setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "biggan_jax needs Python 3.11 or newer; $$($(PYTHON) --version) is $(PYTHON): make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv && \
+	  $(BIN)/python -m uv pip install --quiet --python $(BIN)/python -e '.[dev]' || \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+.venv: $(VENV)/installed
+
+demo: $(VENV)/installed
+	$(BIN)/biggan train --config configs/digits.py --workdir runs/digits
+	$(BIN)/biggan sample --from runs/digits --out runs/digits/samples.png
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache
