@@ -90,9 +90,7 @@ def test_the_processes_together_read_what_one_reads(process_count, flip):
         for p, s in enumerate(sources)
     ]
     for step, batch in enumerate(whole):
-        joined = {
-            key: np.concatenate([part[step][key] for part in parts], axis=1) for key in batch
-        }
+        joined = {key: np.concatenate([part[step][key] for part in parts], axis=1) for key in batch}
         assert equal(joined, batch)
 
 
