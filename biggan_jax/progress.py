@@ -51,8 +51,8 @@ class TrainLog:
             if not math.isfinite(value):
                 raise NonFiniteError(
                     f"{name} is {value} at step {number}: the run stops and this state is not "
-                    "saved; start again from the last checkpoint with lower learning rates or another "
-                    "seed"
+                    "saved; start again from the last checkpoint with lower learning rates or "
+                    "another seed"
                 )
             self._sums[name] = self._sums.get(name, 0.0) + float(value)
         self._count += 1

@@ -124,6 +124,6 @@ def _check_attention(key: str, resolutions: tuple[int, ...], widths: dict[int, i
         if widths[resolution] < 8:
             raise UserError(
                 f"model.{key} puts attention on {widths[resolution]} channels at {resolution} "
-                "pixels, fewer than the 8 that its keys need (C/8): raise --config.model.ch or remove "
-                f"the resolution from --config.model.{key}"
+                "pixels, fewer than the 8 that its keys need (C/8): raise --config.model.ch or "
+                f"remove the resolution from --config.model.{key}"
             )
