@@ -12,7 +12,7 @@ $(VENV)/installed: setup.py
 	  { echo "biggan_jax needs Python 3.11 or newer; $$($(PYTHON) --version) is $(PYTHON): make PYTHON=/path/to/python3.11" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv && \
-	  $(BIN)/python -m uv pip install --quiet --python $(BIN)/python -e '.[dev]' || \
+	  $(BIN)/python -m uv pip install --quiet --compile-bytecode --python $(BIN)/python -e '.[dev]' || \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	touch $@
 

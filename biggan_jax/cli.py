@@ -6,14 +6,16 @@ Ctrl-C, 75 when SIGTERM stopped an unfinished run.
 """
 
 import argparse
+import contextlib
 import json
 import logging
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+from biggan_jax import signals
 from biggan_jax.errors import UserError
-from biggan_jax.signals import EXIT_INTERRUPTED
 
 
 class Parser(argparse.ArgumentParser):
@@ -81,10 +83,9 @@ def parser() -> Parser:
 
 def load_config(args: argparse.Namespace, overrides: list[str], need_classes: bool = True):
     """The config of --config and its overrides."""
-    from biggan_jax import config as config_lib
-    from biggan_jax import models
+    from biggan_jax import config_file, models
 
-    config = config_lib.load(args.config, overrides)
+    config = config_file.load(args.config, overrides)
     if need_classes:
         models.check(config.model)
     return config
@@ -92,10 +93,11 @@ def load_config(args: argparse.Namespace, overrides: list[str], need_classes: bo
 
 def run_train(args, overrides) -> tuple[dict, int]:
     """`biggan train`."""
-    config = load_config(args, overrides, need_classes=False)
-    from biggan_jax.train import train
+    with signals.raising_terminated(), writing(args.workdir):
+        config = load_config(args, overrides, need_classes=False)
+        from biggan_jax.train import train
 
-    result = train(config, args.workdir)
+        result = train(config, args.workdir)
     code = result.pop("exit_code")
     if code:
         print(f"stopped after step {result['step']}; the same command continues", file=sys.stderr)
@@ -109,18 +111,19 @@ def run_sample(args, overrides) -> tuple[dict, int]:
     no_overrides(overrides)
     from biggan_jax import samples
 
-    result = samples.write(
-        args.source,
-        args.out,
-        classes=args.classes,
-        per_class=args.per_class,
-        truncation=args.truncation,
-        truncation_kind=args.truncation_kind,
-        seed=args.seed,
-        bn_mode=args.bn_mode,
-        ema=not args.raw,
-        interpolate=args.interpolate,
-    )
+    with writing(args.out):
+        result = samples.write(
+            args.source,
+            args.out,
+            classes=args.classes,
+            per_class=args.per_class,
+            truncation=args.truncation,
+            truncation_kind=args.truncation_kind,
+            seed=args.seed,
+            bn_mode=args.bn_mode,
+            ema=not args.raw,
+            interpolate=args.interpolate,
+        )
     say(args, f"{result['count']} samples in {result['out']} ({result['seconds']:.1f} s)")
     return result, 0
 
@@ -134,9 +137,9 @@ def run_inspect(args, overrides) -> tuple[dict, int]:
         raise UserError("inspect takes one of --config FILE and --from DIR")
     if args.source is not None:
         no_overrides(overrides)
-        from biggan_jax import sampling
+        from biggan_jax import directory
 
-        config = sampling.open_directory(args.source)[1]
+        config = directory.open_directory(args.source)[1]
     else:
         config = load_config(args, overrides)
     mesh = sharding.make_mesh((1,))
@@ -166,8 +169,9 @@ def run_prepare(args, overrides) -> tuple[dict, int]:
         channels=args.channels,
         on_bad_record=args.on_bad_record,
     )
-    with tqdm(total=len(source), unit="image", disable=None) as bar:
-        info = data.prepare(source, args.out, progress=lambda done: bar.update(done - bar.n))
+    with tqdm(total=len(source), unit="image", disable=None) as bar, writing(args.out):
+        tell = lambda done, total: bar.update(done - bar.n)
+        info = data.prepare(source, args.out, progress=tell)
     if source.bad_records:
         print(f"{source.bad_records} bad records were replaced", file=sys.stderr)
     say(args, f"{info['count']:,} images of {info['num_classes']} classes in {args.out}")
@@ -179,6 +183,8 @@ def run_bench(args, overrides) -> tuple[dict, int]:
     config = load_config(args, overrides)
     from biggan_jax import bench
 
+    if args.data and config.data.source is None:
+        raise UserError("data.source is not set: set --config.data.source, or leave out --data")
     result = bench.bench(config, profile=args.profile)
     if args.data:
         result["input_images_per_second"] = bench.input_images_per_second(config)
@@ -190,6 +196,17 @@ def no_overrides(overrides: list[str]) -> None:
     """Refuses arguments that no option of the command takes."""
     if overrides:
         raise UserError(f"unknown argument {overrides[0]!r} (see biggan COMMAND --help)")
+
+
+@contextlib.contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Names `path` in an OSError that names no file, as that of a write to a full disk."""
+    try:
+        yield
+    except OSError as e:
+        if e.filename is not None or str(path) in str(e):
+            raise
+        raise OSError(f"{path}: {e}") from e
 
 
 def say(args: argparse.Namespace, text: str) -> None:
@@ -205,15 +222,21 @@ def main(argv: list[str] | None = None) -> int:
         args, overrides = parser().parse_known_args(argv)
         result, code = args.run(args, overrides)
         if args.json:
-            print(json.dumps(result), flush=True)
+            print(json.dumps(result))
+        sys.stdout.flush()
         return code
     except UserError as e:
         print(f"biggan: {e}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("biggan: interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return signals.EXIT_INTERRUPTED
+    except signals.Terminated:
+        print("biggan: terminated; the same command continues", file=sys.stderr)
+        return signals.EXIT_TERMINATED
     except BrokenPipeError:
+        # Python flushes stdout once more at its exit, and would complain there.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as e:
         # A full or read-only disk, an unreadable file: the message carries the path.

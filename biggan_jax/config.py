@@ -5,14 +5,10 @@ the lines that differ. Values are overridden on the command line by `--config.ke
 None cannot be overridden there, so sequences are tuples and unset values are typed placeholders.
 """
 
-import difflib
 import math
-import os
-import re
 from typing import Any
 
-from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from biggan_jax.errors import UserError
@@ -115,6 +111,8 @@ def validate(config: ConfigDict, num_devices: int) -> None:
     ):
         if config[key] < 1:
             raise UserError(f"{key} is {config[key]}; set --config.{key} to 1 or more")
+    if not 0 <= config.seed < 2**32:
+        raise UserError(f"seed is {config.seed}; set --config.seed to a number in [0, 2**32)")
     micro = num_devices * config.accumulation_steps
     if config.batch_size % micro:
         lower = max(config.batch_size // micro, 1) * micro
@@ -208,11 +206,11 @@ def from_saved(saved: dict[str, Any]) -> ConfigDict:
     try:
         config.update_from_flattened_dict(flatten(saved))
     except (KeyError, AttributeError, TypeError) as e:
-        raise UserError(f"the saved config does not fit this version: {_first_line(e)}") from e
+        raise UserError(f"the saved config does not fit this version: {first_line(e)}") from e
     return config
 
 
-def check_resume(saved: dict[str, Any], config: ConfigDict) -> None:
+def check_resume(saved: ConfigDict | dict[str, Any], config: ConfigDict) -> None:
     """Raises UserError, naming the keys, when `config` cannot continue a run made with `saved`."""
     old, new = flatten(saved), flatten(config)
     changed = [
@@ -227,45 +225,9 @@ def check_resume(saved: dict[str, Any], config: ConfigDict) -> None:
         )
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error of ml_collections says, in one line."""
     text = str(error.args[0] if error.args else error)
-    return text.strip().splitlines()[0]
-
-
-def load(path: str, overrides: list[str]) -> ConfigDict:
-    """Loads a config file and applies command-line overrides.
-
-    Args:
-      path: a Python file with `get_config()`; `FILE:ARG` calls `get_config(ARG)`.
-      overrides: arguments such as `--config.model.ch=96`.
-
-    Returns:
-      The locked config.
-
-    Raises:
-      UserError: one line for a missing or broken file, an unknown key (with the nearest known one)
-        or a value of the wrong type.
-    """
-    file = path.rsplit(":", 1)[0] if not os.path.exists(path) else path
-    if not os.path.isfile(file):
-        raise UserError(f"--config {file}: no such file")
-    argv = ["biggan", f"--config={path}", *overrides]
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
-    try:
-        rest = values(argv)
-        config = values.config
-    except Exception as e:
-        known = flatten(default_config())
-        for override in overrides:
-            key = re.sub(r"^--(no)?config\.|=.*", "", override, flags=re.DOTALL)
-            if key not in known and override.startswith("--"):
-                near = difflib.get_close_matches(key, list(known), 1, 0.5)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise UserError(f"unknown config key {key!r}{hint}") from e
-        raise UserError(f"--config {path}: {type(e).__name__}: {_first_line(e)}") from e
-    if not isinstance(config, ConfigDict):
-        raise UserError(f"--config {path}: get_config() returned {type(config).__name__}")
-    if len(rest) > 1:
-        raise UserError(f"unexpected argument {rest[1]!r}; overrides are --config.KEY=VALUE")
-    return config
+    lines = text.strip().splitlines() or [""]
+    # For a config file that fails ml_collections gives a whole traceback.
+    return lines[-1] if "Traceback" in text else lines[0]

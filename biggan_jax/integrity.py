@@ -217,7 +217,7 @@ def _seal(record: dict) -> str:
 def _placed(leaf: Any) -> Any:
     if not isinstance(leaf, jax.ShapeDtypeStruct) or leaf.sharding is not None:
         return leaf
-    device = jax.config.jax_default_device or jax.local_devices()[0]
+    (device,) = jnp.zeros(()).devices()
     return leaf.update(sharding=jax.sharding.SingleDeviceSharding(device))
 
 
@@ -268,10 +268,16 @@ def _silence_abandoned_reads() -> None:
     sys.unraisablehook = hook
 
 
-def _errno(error: Exception) -> int | None:
-    if isinstance(error, OSError):
-        return error.errno
-    code = re.search(r"os_error_code='(\d+)'", str(error))
+def _root(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:  # tensorstore's own words are below Orbax's
+        error = error.__cause__
+    return error
+
+
+def _errno(error: BaseException) -> int | None:
+    if isinstance(_root(error), OSError):
+        return _root(error).errno
+    code = re.search(r"os_error_code='(\d+)'", str(_root(error)))
     return int(code[1]) if code else None
 
 
@@ -283,9 +289,7 @@ def _raise_environment(error: Exception, path: epath.Path) -> None:
 
 
 def _one_line(error: BaseException) -> str:
-    while error.__cause__ is not None:  # tensorstore's own words are below Orbax's
-        error = error.__cause__
-    text = " ".join(f"{type(error).__name__}: {error}".split())
+    text = " ".join(f"{type(_root(error)).__name__}: {_root(error)}".split())
     return text if len(text) <= 240 else text[:240] + "..."
 
 

@@ -97,7 +97,11 @@ def parse_classes(text: str | None, num_classes: int, *, picture: bool) -> np.nd
     try:
         for part in text.split(","):
             first, _, last = part.strip().partition("-")
-            ids += range(int(first), int(last or first) + 1)
+            start, stop = int(first), int(last or first)
+            sampling.check_labels(np.array([start, stop]), num_classes)  # before a list of 10**12
+            ids += range(start, stop + 1)
+    except UserError:
+        raise
     except ValueError:
         ids = []
     if not ids:

@@ -1,7 +1,6 @@
 """Trained networks as plain functions of numpy arrays: no dataset, no optimizer, no training
 loop."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from biggan_jax import checkpoint, latents, models
-from biggan_jax import config as config_lib
+from biggan_jax.directory import open_directory
 from biggan_jax.errors import UserError
 
 BN_MODES = ("running", "batch", "standing")
@@ -32,7 +31,7 @@ class LoadedGenerator:
     def __init__(self, config: ConfigDict, variables: dict, step: int | None = None):
         self.config, self.step = config, step
         self._generator, _ = models.build(config.model, dtype=config.compute_dtype)
-        self._variables = variables
+        self._variables = self._trained = variables
         self._bn_mode = "running"
         m = config.model
         self.dim_z, self.num_classes = m.dim_z, m.num_classes
@@ -104,6 +103,8 @@ class LoadedGenerator:
           z [n, dim_z], float32.
         """
         latents.check_truncation(truncation)
+        if not -(2**31) <= seed < 2**32:
+            raise UserError(f"seed is {seed}; it must be an integer of 32 bits")
         if kind not in ("resample", "scale"):
             raise UserError(f"truncation kind is {kind!r}; it must be resample or scale")
         if n == 0:
@@ -131,7 +132,7 @@ class LoadedGenerator:
         """
         if mode not in BN_MODES:
             raise UserError(f"bn mode is {mode!r}; it must be one of {', '.join(BN_MODES)}")
-        self._bn_mode = mode
+        self._bn_mode, self._variables = mode, self._trained
         if mode != "standing":
             return
         z = self.sample_z(seed, STANDING_BATCHES * BATCH_SIZE, truncation)
@@ -256,7 +257,8 @@ def load_generator(
         variables, step = _from_checkpoint(directory, config, name)
     else:
         weights = "g_ema" if ema else "g"
-        if ema and not (directory / "weights" / "g_ema").exists():
+        found = lambda name: (directory / "weights" / name).exists()
+        if ema and not found("g_ema") and found("g"):
             weights = "g"
             print(f"{directory} holds no averaged weights: using g", file=sys.stderr)
         variables, step = checkpoint.load_weights(directory, weights), None
@@ -273,20 +275,6 @@ def load_discriminator(directory: str | Path) -> LoadedDiscriminator:
     return LoadedDiscriminator(config, checkpoint.load_weights(directory, "d"))
 
 
-def open_directory(directory: str | Path) -> tuple[Path, ConfigDict]:
-    """(path, config) of a workdir or model directory; UserError when it is neither."""
-    directory = Path(directory)
-    path = directory / "config.json"
-    try:
-        saved = json.loads(path.read_text())
-    except FileNotFoundError:
-        why = "no such directory" if not directory.is_dir() else "it holds no config.json"
-        raise UserError(f"{directory} is no workdir or model directory: {why}") from None
-    except (ValueError, NotADirectoryError) as e:
-        raise UserError(f"{path} cannot be read: {e}") from e
-    return directory, config_lib.from_saved(saved)
-
-
 def _from_checkpoint(directory: Path, config: ConfigDict, name: str) -> tuple[dict, int]:
     """(variables, step) of 'ema', 'generator' or 'discriminator', newest intact checkpoint."""
     generator, discriminator = models.build(config.model)
@@ -299,7 +287,10 @@ def _from_checkpoint(directory: Path, config: ConfigDict, name: str) -> tuple[di
         init = lambda key: generator.init(key, jnp.zeros((1, config.model.dim_z)), labels)
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     place: Any = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device)
-    target = {name: jax.tree.map(place, dict(jax.eval_shape(init, jax.random.key(0))))}
+    shapes = jax.eval_shape(init, jax.random.key(0))
+    # Not what `sow` leaves behind, such as attention maps.
+    stored = {c: shapes[c] for c in ("params", "spectral", "batch_stats") if c in shapes}
+    target = {name: jax.tree.map(place, stored)}
     checkpoints = checkpoint.Checkpoints(directory / "checkpoints")
     part, _, step = checkpoints.restore_partial(target)
     return part[name], step

@@ -27,7 +27,8 @@ def make_mesh(shape: tuple[int, ...] = (-1,), devices: list | None = None) -> Me
       UserError: when the shape does not fit the devices.
     """
     devices = jax.devices() if devices is None else list(devices)
-    if len(shape) != len(AXES) or sum(n == -1 for n in shape) > 1 or any(n == 0 for n in shape):
+    valid = all(isinstance(n, int) and (n == -1 or n > 0) for n in shape)
+    if not valid or len(shape) != len(AXES) or sum(n == -1 for n in shape) > 1:
         raise UserError(
             f"mesh is {tuple(shape)}: set --config.mesh to one size for {AXES}, such as (-1,)"
         )

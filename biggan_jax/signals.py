@@ -1,9 +1,29 @@
 """Ctrl-C and SIGTERM as a request to stop at the next step."""
 
+import contextlib
 import signal
+from collections.abc import Iterator
 
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 75  # unfinished: launchers start the run again
+
+
+class Terminated(BaseException):
+    """SIGTERM came outside a `StopRequest`, where there is nothing to save."""
+
+
+@contextlib.contextmanager
+def raising_terminated() -> Iterator[None]:
+    """A context in which SIGTERM raises `Terminated`, except inside a `StopRequest`."""
+
+    def handle(number: int, frame) -> None:
+        raise Terminated
+
+    previous = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 class StopRequest:

@@ -23,6 +23,7 @@ from biggan_jax import (
 )
 from biggan_jax import config as config_lib
 from biggan_jax import state as state_lib
+from biggan_jax.directory import open_directory
 from biggan_jax.errors import UserError
 from biggan_jax.progress import TrainLog
 from biggan_jax.signals import StopRequest
@@ -51,14 +52,15 @@ def train(config: ConfigDict, workdir: str | Path) -> dict:
     mesh = sharding.make_mesh(config.mesh)
     config_lib.validate(config, mesh.size)
     source, report = open_data(config, workdir)
-    for line in report.lines():
-        print(line, file=sys.stderr)
     generator, discriminator = models.build(config.model, dtype=config.compute_dtype)
     train_step = step.build(generator, discriminator, mesh, **config_lib.step_settings(config))
 
     checkpoints = checkpoint.Checkpoints(
         workdir / "checkpoints", keep_latest=config.keep_checkpoints
     )
+    check_workdir(config, workdir, checkpoints)
+    for line in report.lines():
+        print(line, file=sys.stderr)
     state, start = resume_or_init(config, workdir, checkpoints, train_step, report.digest)
     prepare_workdir(config, workdir, main_process)
     writer = writers.MetricWriter(workdir, tensorboard=config.tensorboard, active=main_process)
@@ -89,7 +91,13 @@ def train(config: ConfigDict, workdir: str | Path) -> dict:
     )
     meta = {"config": config.to_dict(), "data_digest": report.digest, "version": __version__}
     done, pending = start, None  # pending: (step, its metrics, still on the device)
-    with StopRequest() as stop, contextlib.closing(log):
+    with (
+        StopRequest() as stop,
+        contextlib.closing(checkpoints),  # an error must not cut the save of an earlier step short
+        contextlib.closing(writer),
+        contextlib.closing(batches),
+        contextlib.closing(log),
+    ):
         while done < config.num_steps and stop.exit_code is None:
             batch = sharding.global_batch(next_batch(batches, config), mesh, axis=1)
             state, metrics = jitted(state, batch)
@@ -109,9 +117,6 @@ def train(config: ConfigDict, workdir: str | Path) -> dict:
         log.read(pending)
         if done > start:
             checkpoints.save(done, state, meta)  # nothing to do where the cadence has just saved it
-        checkpoints.close()
-    batches.close()
-    writer.close()
     if source.bad_records:
         print(f"data: {source.bad_records} bad records were replaced", file=sys.stderr)
     return {
@@ -149,6 +154,12 @@ def open_data(config: ConfigDict, workdir: Path) -> tuple[data.Source, data.Data
     return source, report
 
 
+def check_workdir(config: ConfigDict, workdir: Path, checkpoints) -> None:
+    """Raises UserError unless `workdir` is fresh or holds a run that `config` continues."""
+    if checkpoints.latest_step() is not None:
+        config_lib.check_resume(open_directory(workdir)[1], config)
+
+
 def resume_or_init(
     config: ConfigDict, workdir: Path, checkpoints, train_step: step.TrainStep, digest: str
 ):
@@ -156,8 +167,6 @@ def resume_or_init(
     mesh = train_step.mesh
     if checkpoints.latest_step() is None:
         return state_lib.create(train_step.init, config.seed, mesh), 0
-    saved = json.loads((workdir / "config.json").read_text())
-    config_lib.check_resume(saved, config)
     target = state_lib.abstract(train_step.init, mesh)
     state, meta, start = checkpoints.restore(target, repair=True)
     if meta["data_digest"] != digest:

@@ -24,6 +24,7 @@ def get_config():
 def get_test_config():
     c = get_config()
     c.batch_size = 8
+    c.num_d_steps = 1
     c.num_steps = 1
     c.log_every_steps = 1
     c.checkpoint_every_steps = 1

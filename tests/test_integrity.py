@@ -113,7 +113,8 @@ def test_mismatch_is_not_corruption(two_steps, change, message):
 
 def test_unreadable_is_not_corrupt(two_steps, monkeypatch):
     def refuse(*_):
-        raise ValueError("PERMISSION_DENIED: Error opening file [os_error_code='13']")
+        cause = ValueError("PERMISSION_DENIED: Error opening file [os_error_code='13']")
+        raise Exception("Encountered error while reading array index") from cause
 
     monkeypatch.setattr(integrity, "_restore", refuse)
     with pytest.raises(PermissionError, match="cannot be read.*/2"):

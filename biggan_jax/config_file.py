@@ -1,0 +1,93 @@
+"""A config file and the overrides of a command line -> a config."""
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Iterable
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from biggan_jax.config import default_config, first_line, flatten
+from biggan_jax.errors import UserError
+
+
+def load(path: str, overrides: list[str]) -> ConfigDict:
+    """Loads a config file and applies command-line overrides.
+
+    Args:
+      path: a Python file with `get_config()`; `FILE:ARG` calls `get_config(ARG)`.
+      overrides: arguments such as `--config.model.ch=96`.
+
+    Returns:
+      The locked config.
+
+    Raises:
+      UserError: one line for a missing or broken file, an unknown key (with the nearest known one)
+        or a value of the wrong type.
+    """
+    file = path.rsplit(":", 1)[0] if not os.path.exists(path) else path
+    if not os.path.isfile(file):
+        raise UserError(f"--config {file}: no such file")
+    for override in overrides:
+        if override.startswith("--") and not re.match(r"--(no)?config\.", override):
+            raise UserError(f"unknown option {override!r} (see biggan COMMAND --help)")
+    argv = ["biggan", f"--config={path}", *_last_of_each(overrides)]
+    values = flags.FlagValues()
+    sys.modules.pop("config_config", None)  # ml_collections would reuse the last file's get_config
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+    try:
+        rest = values(argv)
+        config = values.config
+    except (Exception, SystemExit) as e:
+        known = flatten(default_config())
+        for override in overrides:
+            key = _key(override)
+            if key not in known and override.startswith("--"):
+                raise UserError(f"unknown config key {key!r}{_nearest(key, known)}") from e
+        raise UserError(f"--config {path}: {type(e).__name__}: {first_line(e)}") from e
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"--config {path}: get_config() returned {type(config).__name__}")
+    _check_keys(path, config)
+    if len(rest) > 1:
+        raise UserError(f"unexpected argument {rest[1]!r}; overrides are --config.KEY=VALUE")
+    return config
+
+
+def _key(override: str) -> str:
+    return re.sub(r"^--(no)?config\.|=.*", "", override, flags=re.DOTALL)
+
+
+def _last_of_each(overrides: list[str]) -> list[str]:
+    """The last override of every key: ml_collections would join tuples that are given twice."""
+    groups: dict[str, list[str]] = {}
+    last = None  # the group of an override that may take the next argument as its value
+    for text in overrides:
+        if text.startswith("--"):
+            groups.pop(_key(text), None)
+            groups[_key(text)] = group = [text]
+            last = None if "=" in text else group
+        elif last is not None:
+            last.append(text)
+            last = None
+        else:
+            groups[text] = [text]
+    return [text for group in groups.values() for text in group]
+
+
+def _nearest(key: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(key, list(known), 1, 0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _check_keys(path: str, config: ConfigDict) -> None:
+    """Refuses a config file with a misspelt, missing or unset setting."""
+    known, given = flatten(default_config()), flatten(config)
+    for key in given.keys() - known.keys():
+        raise UserError(f"--config {path}: unknown config key {key!r}{_nearest(key, known)}")
+    for key in known.keys() - given.keys():
+        raise UserError(f"--config {path}: no {key!r}; start get_config() from default_config()")
+    for key, value in given.items():
+        if value is None and known[key] is not None:
+            raise UserError(f"--config {path}: {key} is None; give it a value")

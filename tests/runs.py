@@ -1,0 +1,145 @@
+"""One tiny training run that many tests look at, and what it takes to look at it.
+
+`conftest` imports the fixtures, so that `trained` runs once in a session.
+"""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+from biggan_jax import checkpoint, cli, config_file, models, sharding, step
+from biggan_jax import config as config_lib
+from biggan_jax import state as state_lib
+
+ROOT = Path(__file__).resolve().parent.parent
+DIGITS = str(ROOT / "configs" / "digits.py")
+TINY = (
+    f"--config={DIGITS}",
+    "--config.batch_size=16",
+    "--config.num_steps=4",
+    "--config.log_every_steps=1",
+    "--config.checkpoint_every_steps=2",
+    "--config.sample_every_steps=4",
+    "--config.keep_checkpoints=9",
+    "--config.mesh=(1,)",
+    "--config.tensorboard=False",
+    "--config.model.ch=4",
+    "--config.model.dim_z=12",
+    "--config.model.shared_dim=8",
+    "--config.model.g_attention=(8,)",
+)
+CACHE = {  # every compilation, however short
+    "jax_enable_compilation_cache": True,
+    "jax_persistent_cache_min_compile_time_secs": 0.0,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+}
+
+
+def tiny_config(*overrides: str):
+    """The config of TINY, later overrides winning."""
+    return config_file.load(DIGITS, [*TINY[1:], *overrides])
+
+
+def train(workdir: Path, *overrides: str) -> int:
+    """`biggan train` of TINY in this process; its exit code."""
+    return cli.main(["train", f"--workdir={workdir}", *TINY, *overrides])
+
+
+@contextlib.contextmanager
+def cached_compiles(folder: Path):
+    """Keeps compiled programs in a folder of this session alone, where nothing can be stale."""
+    new = CACHE | {"jax_compilation_cache_dir": str(folder)}
+    old = {name: getattr(jax.config, name) for name in new}
+    for settings in (new, old):
+        for name, value in settings.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+        if settings is new:
+            yield
+
+
+@pytest.fixture(scope="session")
+def cache_dir(tmp_path_factory) -> Path:
+    """A folder for compiled programs."""
+    return tmp_path_factory.mktemp("compiled")
+
+
+@pytest.fixture(scope="module")
+def compile_cache(cache_dir):
+    """The tests of a module compile no program that this session has compiled before."""
+    with cached_compiles(cache_dir):
+        yield cache_dir
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, cache_dir) -> Path:
+    """The workdir of a run of four steps with checkpoints 2 and 4; a test changes a copy only."""
+    workdir = tmp_path_factory.mktemp("trained") / "run"
+    with cached_compiles(cache_dir):
+        assert train(workdir) == 0
+    return workdir
+
+
+@pytest.fixture
+def run_copy(trained, tmp_path) -> Path:
+    """A copy of `trained` that a test may change."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+def environment(cache: Path) -> dict[str, str]:
+    """The environment of a subprocess that shares this session's compiled programs."""
+    return (
+        os.environ
+        | {name.upper(): str(value) for name, value in CACHE.items()}
+        | {"JAX_COMPILATION_CACHE_DIR": str(cache)}
+    )
+
+
+def load_state(workdir: Path, number: int | None = None) -> tuple[state_lib.GANState, int]:
+    """(state, step) of a checkpoint of a run of one device."""
+    config = config_lib.from_saved(json.loads((workdir / "config.json").read_text()))
+    mesh = sharding.make_mesh((1,))
+    players = models.build(config.model, dtype=config.compute_dtype)
+    train_step = step.build(*players, mesh, **config_lib.step_settings(config))
+    checkpoints = checkpoint.Checkpoints(workdir / "checkpoints")
+    state, _, found = checkpoints.restore(state_lib.abstract(train_step.init, mesh), step=number)
+    return state, found
+
+
+def assert_same_state(workdir: Path, other: Path, number: int) -> None:
+    """Every array of the two runs' checkpoints has the same bits."""
+    plain = lambda s: s.replace(key=jax.random.key_data(s.key))
+    a, b = (plain(load_state(w, number)[0]) for w in (workdir, other))
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    same = lambda x, y: np.array_equal(np.asarray(x), np.asarray(y), equal_nan=True)
+    differing = [
+        jax.tree_util.keystr(path)
+        for (path, x), y in zip(
+            jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True
+        )
+        if x.dtype != y.dtype or not same(x, y)
+    ]
+    assert not differing
+
+
+def metric_lines(workdir: Path) -> list[dict]:
+    """The lines of metrics.jsonl without the one value that depends on the machine's mood."""
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "images_per_second"} for line in lines]
+
+
+def assert_one_error(captured, *words: str) -> None:
+    """stderr is one line of `biggan:` that holds these words (patterns), and stdout is empty."""
+    lines = captured.err.splitlines()
+    assert len(lines) == 1, captured.err
+    assert lines[0].startswith("biggan: ") and captured.out == ""
+    for word in words:
+        assert re.search(word, lines[0]), f"{word!r} is not in {lines[0]!r}"

@@ -1,0 +1,94 @@
+"""Every file in configs/ builds, trains one step of its test config, and says how to run it."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from biggan_jax import bench, config, config_file, models, sharding, step
+from biggan_jax import state as state_lib
+from tests import runs
+
+FILES = sorted((runs.ROOT / "configs").glob("*.py"))
+
+
+def module(path):
+    namespace = {}
+    exec(compile(path.read_text(), path, "exec"), namespace)
+    return namespace
+
+
+@pytest.fixture(params=FILES, ids=lambda path: path.stem)
+def path(request):
+    return request.param
+
+
+def bound(c: ConfigDict):
+    mesh = sharding.make_mesh((1,))
+    return step.build(
+        *models.build(c.model, dtype=c.compute_dtype), mesh, **config.step_settings(c)
+    )
+
+
+def cheap_state(train_step: step.TrainStep):
+    """A state of random numbers: compiling the orthogonal init takes longer than the step."""
+    rng = np.random.default_rng(0)
+
+    def fill(path, leaf):
+        name = jax.tree_util.keystr(path)
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.key(0)
+        if "opt_state" in name or leaf.dtype == jnp.int32:
+            return np.zeros(leaf.shape, leaf.dtype)
+        if "'var'" in name:
+            return np.ones(leaf.shape, leaf.dtype)
+        return (0.1 * rng.standard_normal(leaf.shape)).astype(leaf.dtype)
+
+    shapes = state_lib.abstract(train_step.init)
+    state = jax.tree_util.tree_map_with_path(fill, shapes)
+    return jax.device_put(state, sharding.replicated(train_step.mesh))
+
+
+def test_docstring_and_settings(path):
+    doc = module(path)["__doc__"]
+    assert re.search(rf"biggan train --config configs/{path.name} --workdir \S+", doc)
+    assert "Hardware" in doc
+    for override in re.findall(r"--config\.([\w.]+)=", doc):
+        assert override in config.flatten(config.default_config()), override
+
+
+def test_config_builds(path):
+    """At full size, without computing anything; by the loader of the command line too."""
+    c = config_file.load(str(path), [])
+    assert c.data.source is not None
+    if c.model.num_classes is None:
+        c.model.num_classes = 10
+    config.validate(c, 1)
+    train_step = bound(c)
+    state = state_lib.abstract(train_step.init)
+    size = c.model.resolution
+    shape = (2, size, size, c.model.channels)
+    g, z, labels = train_step.generator, jnp.zeros((2, c.model.dim_z)), jnp.zeros(2, jnp.int32)
+    images = jax.eval_shape(g.apply, state.ema.variables, z, labels)
+    assert images.shape == shape and images.dtype == jnp.float32
+
+
+def test_test_config_trains_one_step(path):
+    c = module(path)["get_test_config"]()
+    if c.model.num_classes is None:
+        c.model.num_classes = 10
+    full = config.flatten(module(path)["get_config"]())
+    assert full["model.resolution"] == c.model.resolution  # it tests this experiment's plan
+    assert c.data.source == "digits" and not c.tensorboard and c.num_steps <= 4
+    config.validate(c, 1)
+    train_step = bound(c)
+    state = cheap_state(train_step)
+    batch = sharding.global_batch(bench.synthetic_batch(c), train_step.mesh, axis=1)
+    before = np.asarray(state.generator.params["rgb"]["kernel"])
+    state, metrics = step.jit_train_step(train_step)(state, batch)
+    assert all(np.isfinite(value) for value in jax.device_get(metrics).values())
+    assert state.step == 1
+    assert not np.array_equal(before, state.generator.params["rgb"]["kernel"])
