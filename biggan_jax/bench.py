@@ -86,7 +86,9 @@ def peak_bytes(compiled: jax.stages.Compiled) -> int:
     if stats and "peak_bytes_in_use" in stats:
         return int(stats["peak_bytes_in_use"])
     # The CPU backend keeps no such count: what the compiler planned for one step.
-    return int(compiled.memory_analysis().peak_memory_in_bytes)
+    plan = compiled.memory_analysis()
+    live = plan.argument_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes
+    return int(live + plan.temp_size_in_bytes)
 
 
 def input_images_per_second(config: ConfigDict) -> float:
