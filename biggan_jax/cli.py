@@ -93,7 +93,7 @@ def load_config(args: argparse.Namespace, overrides: list[str], need_classes: bo
 
 def run_train(args, overrides) -> tuple[dict, int]:
     """`biggan train`."""
-    with signals.raising_terminated(), writing(args.workdir):
+    with signals.exit_on_sigterm(), writing(args.workdir):
         config = load_config(args, overrides, need_classes=False)
         from biggan_jax.train import train
 
@@ -231,9 +231,6 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("biggan: interrupted", file=sys.stderr)
         return signals.EXIT_INTERRUPTED
-    except signals.Terminated:
-        print("biggan: terminated; the same command continues", file=sys.stderr)
-        return signals.EXIT_TERMINATED
     except BrokenPipeError:
         # Python flushes stdout once more at its exit, and would complain there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

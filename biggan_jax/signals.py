@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM as a request to stop at the next step."""
 
 import contextlib
+import os
 import signal
 from collections.abc import Iterator
 
@@ -8,16 +9,17 @@ EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 75  # unfinished: launchers start the run again
 
 
-class Terminated(BaseException):
-    """SIGTERM came outside a `StopRequest`, where there is nothing to save."""
-
-
 @contextlib.contextmanager
-def raising_terminated() -> Iterator[None]:
-    """A context in which SIGTERM raises `Terminated`, except inside a `StopRequest`."""
+def exit_on_sigterm() -> Iterator[None]:
+    """A context in which SIGTERM ends the process, except inside a `StopRequest`.
+
+    For what comes before the first step, where there is nothing to save.
+    """
 
     def handle(number: int, frame) -> None:
-        raise Terminated
+        # Not an exception: raised inside a callback of a library it would be lost.
+        os.write(2, b"biggan: terminated; the same command continues\n")
+        os._exit(EXIT_TERMINATED)
 
     previous = signal.signal(signal.SIGTERM, handle)
     try:

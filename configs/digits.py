@@ -12,10 +12,10 @@ def get_config():
     c = default_config()
     c.batch_size = 32
     c.num_d_steps = 1
-    c.num_steps = 1400
+    c.num_steps = 1100
     c.log_every_steps = 100
-    c.checkpoint_every_steps = 700
-    c.sample_every_steps = 350
+    c.checkpoint_every_steps = 550
+    c.sample_every_steps = 550
     c.model.resolution = 16
     c.model.channels = 1
     c.model.num_classes = 10
