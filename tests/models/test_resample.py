@@ -29,3 +29,20 @@ def test_upsample_is_nearest_and_pools_are_exact():
     np.testing.assert_array_equal(up[0, :, :, 0], x[0, :, :, 0].repeat(2, 0).repeat(2, 1))
     np.testing.assert_array_equal(resample.average_pool(up), x)
     np.testing.assert_array_equal(resample.max_pool(x)[0, :, :, 0], [[5, 7], [13, 15]])
+
+
+@pytest.mark.parametrize("channels", [(1, 8), (3, 8), (8, 3), (8, 1), (2, 2), (8, 8)])
+@pytest.mark.parametrize("kernel_size", [1, 3])
+def test_matrix_products_equal_the_convolution(channels, kernel_size):
+    keys = jax.random.split(jax.random.key(0), 3)
+    x = jax.random.normal(keys[0], (2, 5, 6, channels[0]))
+    kernel = jax.random.normal(keys[1], (kernel_size, kernel_size, *channels))
+    r = jax.random.normal(keys[2], (2, 5, 6, channels[1]))
+    plain = lambda x, k: jax.lax.conv_general_dilated(
+        x, k, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    for f in (resample.conv, jax.jit(resample.conv)):
+        out, pullback = jax.vjp(f, x, kernel)
+        expected, expected_pullback = jax.vjp(plain, x, kernel)
+        for a, b in zip((out, *pullback(r)), (expected, *expected_pullback(r)), strict=True):
+            np.testing.assert_allclose(a, b, atol=2e-5)
