@@ -43,7 +43,7 @@ setup(
         "tpu": ["jax[tpu]"],
         "gpu": ["jax[cuda13]"],
         "import": ["torch>=2.6"],
-        "dev": ["pytest>=8", "ruff>=0.6", "scipy>=1.12"],
+        "dev": ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.6", "scipy>=1.12"],
     },
     classifiers=[
         "License :: OSI Approved :: Apache Software License",

@@ -30,6 +30,8 @@ def bench(config: ConfigDict, *, profile: Path | None = None) -> dict[str, Any]:
       5 after 2 warm-ups), compile_seconds, peak_bytes (of device memory, as the backend reports it,
       or as the compiler planned it), flops_per_second.
     """
+    if profile is not None:
+        profile.mkdir(parents=True, exist_ok=True)  # before minutes are spent on the rest
     mesh = sharding.make_mesh(config.mesh)
     config_lib.validate(config, mesh.size)
     generator, discriminator = models.build(config.model, dtype=config.compute_dtype)

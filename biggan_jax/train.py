@@ -168,12 +168,14 @@ def resume_or_init(
     if checkpoints.latest_step() is None:
         return state_lib.create(train_step.init, config.seed, mesh), 0
     target = state_lib.abstract(train_step.init, mesh)
-    state, meta, start = checkpoints.restore(target, repair=True)
+    state, meta, start = checkpoints.restore(target)
     if meta["data_digest"] != digest:
         raise UserError(
             f"this workdir was trained on other data (digest {meta['data_digest'][:12]}, now "
             f"{digest[:12]}): restore --config.data.source or choose another --workdir"
         )
+    # Corrupt newer checkpoints are set aside only once it is sure that this run goes on.
+    checkpoints.discard_after(start)
     print(f"resuming {workdir} after step {start} of {config.num_steps}", file=sys.stderr)
     return state, start
 
