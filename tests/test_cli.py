@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import signal
 import struct
 import subprocess
 import sys
@@ -282,7 +281,10 @@ def test_full_disk_names_the_path(trained, tmp_path, monkeypatch, capsys):
 
 
 def test_interrupted(monkeypatch, capsys):
-    monkeypatch.setattr(cli, "load_config", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt  # not a signal: a job in the background may have to ignore SIGINT
+
+    monkeypatch.setattr(cli, "load_config", interrupt)
     assert cli.main(["inspect", "--config", runs.DIGITS]) == 130
     runs.assert_one_error(capsys.readouterr(), "interrupted")
 
