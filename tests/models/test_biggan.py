@@ -134,12 +134,11 @@ def _check_gradients(f, grads, names, bottom=None):
     ours = dict(jax.tree.leaves_with_path(grads))
     assert small
     for path, expected in small:
-        scale = np.abs(expected).max()
-        if scale < 1e-3:  # zero in exact arithmetic
-            assert np.abs(ours[path]).max() < 1e-3
-        else:
-            error = np.linalg.norm(ours[path] - expected) / np.linalg.norm(expected)
-            assert error < 2e-4, path  # both sides are float32: 1.2e-4 was seen at 128 pixels
+        size = np.linalg.norm(expected)
+        if size < 1e-2:  # a bias before a norm: zero in exact arithmetic, rounding in float32
+            assert np.linalg.norm(ours[path]) < 1e-2, path
+        else:  # both sides are float32: 1.6e-4 was seen at 128 pixels
+            assert np.linalg.norm(ours[path] - expected) / size < 2e-4, path
 
 
 def test_generator_32_matches_the_peer():
