@@ -134,7 +134,7 @@ def open_data(config: ConfigDict, workdir: Path) -> tuple[data.Source, data.Data
             "data.source is not set: set --config.data.source to digits, tfds:NAME, folder:PATH, "
             "fashion_mnist:FOLDER or records:DIR"
         )
-    models.biggan.check_resolution(config.model.resolution)
+    models.check_resolution(config.model)
     source = data.open_source(
         config.data.source,
         resolution=config.model.resolution,

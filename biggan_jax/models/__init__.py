@@ -1,16 +1,22 @@
 """The registry of model families: name -> (Generator, Discriminator)."""
 
-import difflib
+import dataclasses
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from biggan_jax.errors import UserError
-from biggan_jax.models import biggan
+from biggan_jax.models import biggan, checks
 from biggan_jax.models.layers import LayerSettings
 
+# A family is a module with G_WIDTHS, `check(model)` and `build(model, g_settings, d_settings)`.
 REGISTRY = {"biggan": biggan}
+INITIALIZERS = {
+    "orthogonal": nn.initializers.orthogonal(),  # Brock et al. 2019
+    "xavier": nn.initializers.xavier_uniform(),  # Zhang et al. 2019
+    "normal": nn.initializers.normal(0.02),  # Radford et al. 2016
+}
 
 
 def build(
@@ -37,54 +43,34 @@ def build(
     settings = LayerSettings(
         dtype=jnp.dtype(dtype),
         param_dtype=jnp.dtype(param_dtype),
-        kernel_init=nn.initializers.orthogonal(),
+        kernel_init=INITIALIZERS[model.init],
         sn_eps=model.sn_eps,
         sn_iterations=model.sn_iterations,
         sn_eval=model.sn_eval,
         bn_eps=model.bn_eps,
         bn_momentum=model.bn_momentum,
+        bn_variance=model.bn_variance,
         fused=fused,
     )
-    family = REGISTRY[model.name]
-    num_classes = model.num_classes
-    generator = family.Generator(
-        resolution=model.resolution,
-        ch=model.ch,
-        channels=model.channels,
-        num_classes=num_classes,
-        dim_z=model.dim_z,
-        shared_dim=model.shared_dim,
-        attention=tuple(model.g_attention),
-        cond_order=model.cond_order,
-        rgb_width=model.rgb_width,
-        settings=settings,
+    generator, discriminator = REGISTRY[model.name].build(
+        model,
+        dataclasses.replace(settings, spectral_norm=model.g_spectral_norm),
+        dataclasses.replace(settings, spectral_norm=model.d_spectral_norm),
     )
-    discriminator = family.Discriminator(
-        resolution=model.resolution,
-        ch=model.ch,
-        num_classes=num_classes,
-        attention=tuple(model.d_attention),
-        settings=settings,
-    )
-    if model.dim_z % generator.num_chunks:
-        chunk = max(round(model.dim_z / generator.num_chunks), 1)
-        raise UserError(
-            f"model.dim_z is {model.dim_z}, but {model.name} at {model.resolution} pixels splits z "
-            f"into {generator.num_chunks} equal chunks: set --config.model.dim_z="
-            f"{chunk * generator.num_chunks}"
-        )
     for key, player in (("g_attention", generator), ("d_attention", discriminator)):
-        _check_attention(key, getattr(model, key), player.attention_widths())
+        checks.attention(key, getattr(model, key), player.attention_widths(), 8)
     return generator, discriminator
 
 
 def check(model: Any) -> None:
     """Raises UserError for a `model` section with values outside their domain."""
-    _check_choice("model.name", model.name, REGISTRY)
-    REGISTRY[model.name].check_resolution(model.resolution)
-    _check_choice("model.sn_eval", model.sn_eval, ("iterate", "stored"))
-    _check_choice("model.cond_order", model.cond_order, ("embedding_z", "z_embedding"))
-    _check_choice("model.z_distribution", model.z_distribution, ("normal",))
+    checks.choice("model.name", model.name, REGISTRY)
+    REGISTRY[model.name].check(model)
+    checks.choice("model.init", model.init, INITIALIZERS)
+    checks.choice("model.sn_eval", model.sn_eval, ("iterate", "stored"))
+    checks.choice("model.bn_variance", model.bn_variance, ("unbiased", "biased"))
+    checks.choice("model.cond_order", model.cond_order, ("embedding_z", "z_embedding"))
+    checks.choice("model.z_distribution", model.z_distribution, ("normal",))
     if model.channels not in (1, 3):
         raise UserError(
             f"model.channels is {model.channels}; images have 1 (grey) or 3 (RGB) channels: set "
@@ -105,25 +91,7 @@ def check(model: Any) -> None:
         )
 
 
-def _check_choice(key: str, value: str, choices) -> None:
-    if value not in choices:
-        near = difflib.get_close_matches(str(value), list(choices), 1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise UserError(
-            f"{key} is {value!r}{hint}; set --config.{key} to one of {', '.join(choices)}"
-        )
-
-
-def _check_attention(key: str, resolutions: tuple[int, ...], widths: dict[int, int]) -> None:
-    for resolution in resolutions:
-        if resolution not in widths:
-            raise UserError(
-                f"model.{key} asks for attention at {resolution} pixels, but the blocks end at "
-                f"{', '.join(map(str, widths))}: set --config.model.{key} to some of these"
-            )
-        if widths[resolution] < 8:
-            raise UserError(
-                f"model.{key} puts attention on {widths[resolution]} channels at {resolution} "
-                "pixels, fewer than the 8 that its keys need (C/8): raise --config.model.ch or "
-                f"remove the resolution from --config.model.{key}"
-            )
+def check_resolution(model: Any) -> None:
+    """Raises UserError unless the family is known and defined for `model.resolution`."""
+    checks.choice("model.name", model.name, REGISTRY)
+    checks.resolution(model, REGISTRY[model.name].G_WIDTHS)

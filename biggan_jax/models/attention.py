@@ -17,14 +17,12 @@ class SelfAttention(nn.Module):
 
     Attributes:
       settings: what every layer of the model shares.
-      spectral_norm: normalise the four 1x1 convolutions.
 
     References:
       Zhang et al. 2019, "Self-Attention GANs", equations 1 to 3.
     """
 
     settings: LayerSettings = LayerSettings()
-    spectral_norm: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -34,7 +32,7 @@ class SelfAttention(nn.Module):
         if c < 8:
             raise ValueError(f"self-attention needs at least 8 channels, got {c}; raise model.ch")
         project = lambda name, features: Conv(
-            s, self.spectral_norm, features, kernel_size=1, use_bias=False, name=name
+            s, s.spectral_norm, features, kernel_size=1, use_bias=False, name=name
         )
         theta_NQD = project("theta", c // 8)(x, train).reshape(n, h * w, c // 8)
         phi_NKD = resample.max_pool(project("phi", c // 8)(x, train)).reshape(n, -1, c // 8)

@@ -6,12 +6,13 @@ References:
   pixels is the 32-pixel plan with one stage fewer.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from biggan_jax.errors import UserError
-from biggan_jax.models import layers
+from biggan_jax.models import checks, layers
 from biggan_jax.models.attention import SelfAttention
 
 # Multiples of ch: entry 0 is the width of the 4x4 input, entry i that of block i's output; every
@@ -47,7 +48,7 @@ class GeneratorBlock(nn.Module):
         """[N, H, W, C], [N, K] -> [N, 2H, 2W, features]."""
         s = self.settings
         conv = lambda name, size, up: layers.Conv(
-            s, True, self.features, kernel_size=size, resample=up, name=name
+            s, s.spectral_norm, self.features, kernel_size=size, resample=up, name=name
         )
         h = nn.relu(layers.ConditionalBatchNorm(s, name="bn1")(x, condition, train))
         h = conv("conv1", 3, "up")(h, train)
@@ -105,7 +106,7 @@ class Generator(nn.Module):
         if self.num_classes > 1:
             embed = layers.Embed(s, False, self.num_classes, self.shared_dim, name="shared")
             embedding = embed(labels, train).astype(s.dtype)
-        h = layers.Dense(s, True, BOTTOM * BOTTOM * first, name="linear")(chunks[0], train)
+        h = layers.Dense(s, s.spectral_norm, BOTTOM * BOTTOM * first, name="linear")(chunks[0], train)
         # (H, W, C) order, as the paper's own code; the PyTorch peers reshape to (C, H, W).
         h = h.reshape(-1, BOTTOM, BOTTOM, first)
         for i, width in enumerate(widths):
@@ -115,7 +116,7 @@ class Generator(nn.Module):
             if resolution in self.attention:
                 h = SelfAttention(s, name=f"attention_{resolution}")(h, train)
         h = nn.relu(layers.AffineBatchNorm(s, name="bn_out")(h, train))
-        h = layers.Conv(s, True, self.rgb_width or self.channels, name="rgb")(h, train)
+        h = layers.Conv(s, s.spectral_norm, self.rgb_width or self.channels, name="rgb")(h, train)
         return jnp.tanh(layers.at_least_float32(h[..., : self.channels]))
 
     def _condition(self, embedding: jax.Array | None, chunk: jax.Array) -> jax.Array:
@@ -123,11 +124,6 @@ class Generator(nn.Module):
             return chunk
         pair = (embedding, chunk) if self.cond_order == "embedding_z" else (chunk, embedding)
         return jnp.concatenate(pair, axis=-1)
-
-    @property
-    def num_chunks(self) -> int:
-        """Number of equal parts that z is split into."""
-        return len(G_WIDTHS[self.resolution])
 
     def attention_widths(self) -> dict[int, int]:
         """{resolution: channels} of every place where attention can stand."""
@@ -148,16 +144,16 @@ class DiscriminatorBlock(nn.Module):
         """[N, H, W, C] -> [N, H/2, W/2, features] (or the same size without `down`)."""
         s = self.settings
         resample = "down" if self.down else "none"
+        conv = lambda name, size, down: layers.Conv(
+            s, s.spectral_norm, self.features, kernel_size=size, resample=down, name=name
+        )
         # The first block sees the image itself: no activation before its first convolution.
         h = x if self.first else nn.relu(x)
-        h = layers.Conv(s, True, self.features, name="conv1")(h, train)
-        h = layers.Conv(s, True, self.features, resample=resample, name="conv2")(nn.relu(h), train)
+        h = conv("conv1", 3, "none")(h, train)
+        h = conv("conv2", 3, resample)(nn.relu(h), train)
         # Identity where nothing changes (BigGAN-PyTorch; compare_gan has no skip there at all).
         if self.down or x.shape[-1] != self.features:
-            shortcut = layers.Conv(
-                s, True, self.features, kernel_size=1, resample=resample, name="shortcut"
-            )
-            x = shortcut(x, train)
+            x = conv("shortcut", 1, resample)(x, train)
         return h + x
 
 
@@ -208,10 +204,10 @@ class Discriminator(nn.Module):
             seen.add(resolution)
         # Sum, not mean, over the pixels, in float32: the head decides the scale of the loss.
         features = layers.at_least_float32(nn.relu(h)).sum((1, 2))
-        head = layers.Dense(s, True, 1, dtype=features.dtype, name="linear")
+        head = layers.Dense(s, s.spectral_norm, 1, dtype=features.dtype, name="linear")
         logits = head(features, train)[:, 0]
         if self.num_classes > 1:
-            embed = layers.Embed(s, True, self.num_classes, features.shape[-1], name="embed")
+            embed = layers.Embed(s, s.spectral_norm, self.num_classes, features.shape[-1], name="embed")
             projection = embed(labels, train).astype(features.dtype)
             logits = logits + (projection * features).sum(-1)
         return logits
@@ -226,10 +222,33 @@ class Discriminator(nn.Module):
         return places
 
 
-def check_resolution(resolution: int) -> None:
-    """Raises UserError unless BigGAN has a table of widths for `resolution`."""
-    if resolution not in G_WIDTHS:
-        raise UserError(
-            f"model.resolution is {resolution}; biggan is defined for "
-            f"{', '.join(map(str, G_WIDTHS))}: set --config.model.resolution to one of them"
-        )
+def check(model: Any) -> None:
+    """Raises UserError for a `model` section that BigGAN cannot be built from."""
+    checks.resolution(model, G_WIDTHS)
+    checks.chunks(model, len(G_WIDTHS[model.resolution]))
+
+
+def build(
+    model: Any, g_settings: layers.LayerSettings, d_settings: layers.LayerSettings
+) -> tuple[Generator, Discriminator]:
+    """(generator, discriminator) of a checked `model` section; see `models.build`."""
+    generator = Generator(
+        resolution=model.resolution,
+        ch=model.ch,
+        channels=model.channels,
+        num_classes=model.num_classes,
+        dim_z=model.dim_z,
+        shared_dim=model.shared_dim,
+        attention=tuple(model.g_attention),
+        cond_order=model.cond_order,
+        rgb_width=model.rgb_width,
+        settings=g_settings,
+    )
+    discriminator = Discriminator(
+        resolution=model.resolution,
+        ch=model.ch,
+        num_classes=model.num_classes,
+        attention=tuple(model.d_attention),
+        settings=d_settings,
+    )
+    return generator, discriminator

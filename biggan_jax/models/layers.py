@@ -35,6 +35,10 @@ class LayerSettings:
         spectral_norm).
       bn_eps: added to the batch variance.
       bn_momentum: weight of the old running statistics in an update.
+      bn_variance: which batch variance the running statistics take: 'unbiased' (n - 1, as torch's
+        batch_norm) or 'biased' (n, as TensorFlow and BigGAN-PyTorch's `--mybn`). A forward always
+        normalises with the biased one.
+      spectral_norm: normalise the kernels of this player spectrally.
       fused: fuse resampling into convolutions (`models/resample.py`).
     """
 
@@ -46,6 +50,8 @@ class LayerSettings:
     sn_eval: str = "iterate"
     bn_eps: float = 1e-5
     bn_momentum: float = 0.9
+    bn_variance: str = "unbiased"
+    spectral_norm: bool = True
     fused: bool = True
 
 
@@ -241,10 +247,11 @@ class BatchNorm(nn.Module):
             var = jnp.square(x - mean[None, None, None]).mean((0, 1, 2))
             if not self.is_initializing():
                 count = x.size // channels
-                unbiased = var * (count / max(count - 1, 1))
+                correction = count / max(count - 1, 1) if s.bn_variance == "unbiased" else 1.0
                 m = s.bn_momentum
-                running_mean.value = m * running_mean.value + (1 - m) * lax.stop_gradient(mean)
-                running_var.value = m * running_var.value + (1 - m) * lax.stop_gradient(unbiased)
+                kept = lax.stop_gradient((mean, var * correction))
+                running_mean.value = m * running_mean.value + (1 - m) * kept[0]
+                running_var.value = m * running_var.value + (1 - m) * kept[1]
                 # The batch's own moments, for standing statistics; dropped unless asked for.
                 self.sow("moments", "mean", mean)
                 self.sow("moments", "var", var)
@@ -261,20 +268,18 @@ class ConditionalBatchNorm(nn.Module):
 
     Attributes:
       settings: what every layer of the model shares.
-      spectral_norm: normalise W_g and W_b spectrally.
 
     References:
       Brock et al. 2019, appendix B; de Vries et al. 2017.
     """
 
     settings: LayerSettings = LayerSettings()
-    spectral_norm: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array, condition: jax.Array, train: bool) -> jax.Array:
         """Normalises x [N, H, W, C] under condition [N, K]."""
         linear = lambda name: Dense(
-            self.settings, self.spectral_norm, x.shape[-1], use_bias=False, name=name
+            self.settings, self.settings.spectral_norm, x.shape[-1], use_bias=False, name=name
         )
         # Centred at 1: an uncentred gain starts every channel near 0 and stops learning.
         gain = 1 + linear("gain")(condition, train)
