@@ -106,7 +106,9 @@ class Generator(nn.Module):
         if self.num_classes > 1:
             embed = layers.Embed(s, False, self.num_classes, self.shared_dim, name="shared")
             embedding = embed(labels, train).astype(s.dtype)
-        h = layers.Dense(s, s.spectral_norm, BOTTOM * BOTTOM * first, name="linear")(chunks[0], train)
+        h = layers.Dense(s, s.spectral_norm, BOTTOM * BOTTOM * first, name="linear")(
+            chunks[0], train
+        )
         # (H, W, C) order, as the paper's own code; the PyTorch peers reshape to (C, H, W).
         h = h.reshape(-1, BOTTOM, BOTTOM, first)
         for i, width in enumerate(widths):
@@ -207,7 +209,9 @@ class Discriminator(nn.Module):
         head = layers.Dense(s, s.spectral_norm, 1, dtype=features.dtype, name="linear")
         logits = head(features, train)[:, 0]
         if self.num_classes > 1:
-            embed = layers.Embed(s, s.spectral_norm, self.num_classes, features.shape[-1], name="embed")
+            embed = layers.Embed(
+                s, s.spectral_norm, self.num_classes, features.shape[-1], name="embed"
+            )
             projection = embed(labels, train).astype(features.dtype)
             logits = logits + (projection * features).sum(-1)
         return logits
