@@ -14,7 +14,7 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
-from biggan_jax import integrity
+from biggan_jax import integrity, orbax_noise
 from biggan_jax.digest import digests
 from biggan_jax.errors import UserError
 from biggan_jax.integrity import abstract
@@ -224,6 +224,7 @@ class Checkpoints:
             self._manager = None
 
     def _open(self) -> ocp.CheckpointManager:
+        orbax_noise.silence()
         self.directory.mkdir(parents=True, exist_ok=True)
         if jax.process_index() == 0:
             # A killed save leaves its unfinished directory, which Orbax never removes.
