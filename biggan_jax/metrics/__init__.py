@@ -1,0 +1,1 @@
+"""Scores of generated images: features, streaming moments, and scores on plain arrays."""

@@ -1,0 +1,104 @@
+"""Features of the FID Inception: preprocessing, the published weights, batches over devices."""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from biggan_jax.errors import UserError
+from biggan_jax.metrics import network_files
+from biggan_jax.metrics import resize as resize_lib
+from biggan_jax.metrics.features import BatchRunner, check_images
+from biggan_jax.metrics.inception_v3 import FEATURES, InceptionV3
+
+RESOLUTION = 299
+# The one file in the directory of the imported weights.
+FILE = "inception.npz"
+PUBLISHED_NAME = "pt_inception-2015-12-05-6726825d.pth"
+# PyTorch's convention: a file's name ends in the first digits of its sha256.
+PUBLISHED_DIGEST = "6726825d"
+URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{PUBLISHED_NAME}"
+HOW_TO_GET = (
+    f"download {URL} (torch-fidelity's release has the same weights) and run: "
+    f"biggan import --format inception-fid {PUBLISHED_NAME} --out DIR"
+)
+
+
+def preprocess(images: jax.Array, rule: str) -> jax.Array:
+    """uint8 [N, H, W, 1 or 3] -> float32 [N, 299, 299, 3], resized and scaled as `rule` does."""
+    x = images.astype(jnp.float32)
+    n, h, w, _ = x.shape
+    x = jnp.broadcast_to(x, (n, h, w, 3))
+    if rule == "pytorch_fid":
+        return resize_lib.bilinear(x / 255, RESOLUTION, rule) * 2 - 1
+    return (resize_lib.bilinear(x, RESOLUTION, rule) - 128) / 128
+
+
+# Two programs: the large one is compiled once, whatever the resolutions of the images.
+_preprocess = jax.jit(preprocess, static_argnames="rule")
+
+
+@functools.partial(jax.jit, static_argnames="dtype")
+def _network(variables: Any, x: jax.Array, dtype: str) -> dict[str, jax.Array]:
+    return InceptionV3(jnp.dtype(dtype)).apply(variables, x)
+
+
+class Inception:
+    """Features of the FID network; an `Extractor` whose calls also return `logits_unbiased`.
+
+    Args:
+      params: the tree of `InceptionV3`'s parameters, float32.
+      digest: hexadecimal digest of the weights, for the protocol.
+      resize: `tf1`, as TensorFlow's FID code and torch-fidelity; `pytorch_fid`, as that package.
+      dtype: `float32`, or `bfloat16`, which is faster on accelerators and not comparable.
+      batch_size: images per device batch, over all devices.
+      devices: all local devices when absent.
+    """
+
+    name = "inception"
+    resolution = RESOLUTION
+    feature_dim = FEATURES
+
+    def __init__(
+        self,
+        params: Any,
+        digest: str,
+        *,
+        resize: str = "tf1",
+        dtype: str = "float32",
+        batch_size: int = 32,
+        devices: Sequence[jax.Device] | None = None,
+    ):
+        if resize not in resize_lib.RULES:
+            raise UserError(f"no resize rule {resize!r}: choose one of {resize_lib.RULES}")
+        self.digest = digest
+        self.resize = f"{resize} bilinear to {RESOLUTION}, {dtype}"
+        forward = lambda variables, x: _network(variables, _preprocess(x, resize), dtype)
+        self._run = BatchRunner(forward, {"params": params}, batch_size, devices)
+
+    @classmethod
+    def load(cls, directory: str | Path, **settings: Any) -> "Inception":
+        """Loads the weights that `biggan import --format inception-fid` wrote.
+
+        Args:
+          directory: what `--out` named.
+          **settings: `resize`, `dtype`, `batch_size` and `devices`.
+
+        Returns:
+          The features network; its digest is the sha256 of the imported file.
+
+        Raises:
+          UserError: there are no weights, or they are damaged.
+        """
+        try:
+            params, meta = network_files.load(Path(directory) / FILE, "import the weights again")
+        except FileNotFoundError:
+            raise UserError(f"no Inception weights in {directory}: {HOW_TO_GET}") from None
+        return cls(params, meta["digest"], **settings)
+
+    def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        return self._run(check_images(images))

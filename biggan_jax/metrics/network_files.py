@@ -1,0 +1,103 @@
+"""A features network on disk: one `.npz` with its weights, what is known of them, and a digest.
+
+One file of one pass, rather than a checkpoint: the 472 arrays of Inception load in a tenth of a
+second.
+"""
+
+import hashlib
+import json
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from biggan_jax.errors import UserError
+
+
+def save(path: Path, variables: Any, meta: dict[str, Any]) -> None:
+    """Writes a network; a file that was there is replaced at once.
+
+    Args:
+      path: the `.npz`; its folder is created when missing.
+      variables: a nested dict of arrays.
+      meta: what JSON can hold.
+
+    Raises:
+      OSError: it could not be written; the old file is still there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    record = json.dumps({"meta": meta, "weights_digest": weights_digest(variables)})
+    try:
+        with fresh.open("wb") as file:
+            np.savez(file, record=record, **_flat(variables))
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def load(path: Path, cure: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Reads what `save` wrote.
+
+    Args:
+      path: the `.npz`.
+      cure: what to do about a damaged file, for the message.
+
+    Returns:
+      (variables on the host, meta).
+
+    Raises:
+      FileNotFoundError: there is no file.
+      UserError: it is damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        record = json.loads(str(arrays.pop("record")))
+        meta, digest = record["meta"], record["weights_digest"]
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as e:
+        raise UserError(f"{path} cannot be read ({e}): {cure}") from e
+    variables = nested(arrays)
+    if weights_digest(variables) != digest:
+        raise UserError(f"{path} is damaged: {cure}")
+    return variables, meta
+
+
+def weights_digest(tree: Any) -> str:
+    """Digest of the weights of a network.
+
+    Args:
+      tree: a nested dict of arrays.
+
+    Returns:
+      64 hexadecimal digits: sha256 over names, shapes, dtypes and bytes in the order of the names.
+    """
+    digest = hashlib.sha256()
+    for path, leaf in sorted(_flat(tree).items()):
+        digest.update(f"{path} {leaf.shape} {leaf.dtype.name}\n".encode())
+        digest.update(np.ascontiguousarray(leaf))
+    return digest.hexdigest()
+
+
+def _flat(tree: Any) -> dict[str, np.ndarray]:
+    """A nested dict of arrays as {names joined by '/': array on the host}."""
+    leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(tree))
+    name = lambda path: jax.tree_util.keystr(path, simple=True, separator="/")
+    return {name(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def nested(flat_tree: dict[str, np.ndarray]) -> dict[str, Any]:
+    """A nested dict of {names joined by '/': array}."""
+    tree: dict[str, Any] = {}
+    for path, leaf in flat_tree.items():
+        *folders, name = path.split("/")
+        node = tree
+        for folder in folders:
+            node = node.setdefault(folder, {})
+        node[name] = leaf
+    return tree

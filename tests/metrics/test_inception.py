@@ -1,0 +1,198 @@
+"""The FID Inception against torch-fidelity's outputs on given weights, and its import."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from biggan_jax.errors import UserError
+from biggan_jax.interop import inception as interop
+from biggan_jax.interop.files import Tensors
+from biggan_jax.metrics import network_files, resize
+from biggan_jax.metrics.inception import PUBLISHED_NAME, Inception
+from tests import runs
+
+FIXTURE = runs.ROOT / "tests" / "fixtures" / "f11_inception_features.npz"
+
+
+@pytest.fixture(scope="module")
+def peer():
+    return np.load(FIXTURE)
+
+
+@pytest.fixture(scope="module")
+def shapes(peer):
+    return {k: tuple(v) for k, v in json.loads(str(peer["recipe/shapes_json"])).items()}
+
+
+@pytest.fixture(scope="module")
+def directory(peer, shapes, tmp_path_factory):
+    """The recipe's weights, imported from a file."""
+    tensors = {}
+    for i, key in enumerate(peer["recipe/sorted_keys"].tolist()):
+        rng = np.random.Generator(np.random.PCG64(int(peer["recipe/seed"]) + i))
+        shape = shapes[key]
+        if key.endswith("conv.weight"):
+            value = rng.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))
+        elif key == "fc.weight":
+            value = rng.standard_normal(shape) * np.sqrt(2 / 2048)
+        elif key.endswith(("bn.weight", "running_var")):
+            value = rng.uniform(0.8, 1.2, shape)
+        else:
+            value = 0.1 * rng.standard_normal(shape)
+        tensors[key] = value.astype(np.float32)
+        np.testing.assert_array_equal(tensors[key].flat[:4], peer["recipe/check_first4_per_key"][i])
+    folder = tmp_path_factory.mktemp("inception")
+    save_file(tensors, folder / "recipe.safetensors")
+    done = interop.import_inception(
+        [folder / "recipe.safetensors"], folder / "out", any_weights=True
+    )
+    assert done["parameters"] == 23_885_392 and not done["published"]
+    return folder / "out"
+
+
+@pytest.fixture(scope="module")
+def tf1(directory):
+    return Inception.load(directory, batch_size=2, devices=jax.devices()[:1])
+
+
+def nhwc(images):
+    return np.ascontiguousarray(images.transpose(0, 2, 3, 1))
+
+
+def assert_close(got, want):
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=2e-6 * np.abs(want).max())
+
+
+def test_features_and_logits_are_torch_fidelitys(tf1, peer):
+    out = tf1(nhwc(peer["in/images_uint8_nchw"]))
+    assert_close(out["features"], peer["tf1_resize/2048"])
+    assert_close(out["logits"], peer["tf1_resize/logits"])
+    assert_close(out["logits_unbiased"], peer["tf1_resize/logits_unbiased"])
+    assert {v.dtype for v in out.values()} == {np.dtype(np.float32)}
+    assert tf1.feature_dim == 2048 and tf1.resize == "tf1 bilinear to 299, float32"
+
+
+def test_images_of_299_pixels_are_not_resized(tf1, peer):
+    small = nhwc(peer["in299/image_uint8_23x23_repeat13_nchw"])
+    out = tf1(small.repeat(13, axis=1).repeat(13, axis=2))  # one image: the batch of 2 is padded
+    assert out["features"].shape == (1, 2048)
+    assert_close(out["features"], peer["in299/2048"])
+    assert_close(out["logits"], peer["in299/logits"])
+
+
+def test_the_other_resize_rule_is_pytorch_fids(directory, peer):
+    extract = Inception.load(
+        directory, resize="pytorch_fid", batch_size=2, devices=jax.devices()[:1]
+    )
+    out = extract(nhwc(peer["in/images_uint8_nchw"]))
+    assert_close(out["features"], peer["pytorchfid_resize/2048"])
+    assert_close(out["logits"], peer["pytorchfid_resize/logits"])
+
+
+def test_grey_images_count_as_rgb(tf1):
+    grey = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 1), dtype=np.uint8)
+    out, rgb = tf1(grey), tf1(grey.repeat(3, axis=-1)[1:])
+    # The same row, in a full batch and in a padded one.
+    np.testing.assert_allclose(out["features"][1:], rgb["features"], rtol=1e-5, atol=1e-6)
+
+
+def test_tf1_resize(peer):
+    x = nhwc(peer["in/images_uint8_nchw"]).astype(np.float32)
+    got = np.asarray(resize.bilinear(x, 299, "tf1"))
+    want = peer["tf1_resize/resized_image0_channel0_rows0_8"]
+    np.testing.assert_allclose(got[0, :8, :, 0], want, atol=5e-4)
+    every13 = peer["tf1_resize/resized_image1_every13"]
+    np.testing.assert_allclose(got[1, ::13, ::13].transpose(2, 0, 1), every13, atol=5e-4)
+
+
+@pytest.mark.parametrize("rule", resize.RULES)
+def test_resize_weights(rule):
+    for size in (1, 3, 64, 512):
+        weights = resize.matrix(size, 299, rule)
+        np.testing.assert_allclose(weights.sum(1), 1)
+        assert weights.min() >= 0 and (weights > 0).sum(1).max() <= 2
+    # Half-pixel centres are symmetric, TensorFlow 1's rule hangs to the upper left.
+    weights = resize.matrix(7, 5, rule)
+    assert np.allclose(weights, weights[::-1, ::-1]) == (rule == "pytorch_fid")
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.full((1, 4, 4, 3), np.nan, np.float32), "48 values that are NaN"),
+        (np.zeros((1, 4, 4, 3), np.float32), r"must be uint8, these are float32 \[1, 4, 4, 3\]"),
+        (np.zeros((1, 4, 4, 3), np.int64), "must be uint8, these are int64"),
+        (np.zeros((4, 4, 3), np.uint8), r"these are \[4, 4, 3\]"),
+        (np.zeros((1, 4, 4, 4), np.uint8), r"these are \[1, 4, 4, 4\]"),
+        (np.zeros((0, 4, 4, 3), np.uint8), r"these are \[0, 4, 4, 3\]"),
+    ],
+)
+def test_bad_images(tf1, images, message):
+    with pytest.raises(UserError, match=message):
+        tf1(images)
+
+
+def test_a_file_with_another_digest_is_refused(tmp_path):
+    path = tmp_path / PUBLISHED_NAME
+    path.write_bytes(b"not the weights")
+    digest = hashlib.sha256(b"not the weights").hexdigest()
+    with pytest.raises(UserError, match=f"has sha256 {digest}, .* begins with 6726825d"):
+        interop.import_inception([tmp_path], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_weights_say_where_to_get_them(tmp_path):
+    with pytest.raises(UserError, match="download https://.*6726825d.pth .*biggan import --format"):
+        Inception.load(tmp_path)
+    with pytest.raises(UserError, match="no file .*6726825d.pth: download https://"):
+        interop.import_inception([tmp_path], tmp_path / "out")
+    with pytest.raises(UserError, match="one file, got 2"):
+        interop.import_inception([tmp_path, tmp_path], tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"fc.weight": (1000, 2048)}, r"fc.weight is \[1000, 2048\] .* has \[1008, 2048\]"),
+        ({"Mixed_7c.branch_pool.bn.bias": None}, "no tensor Mixed_7c.branch_pool.bn.bias"),
+        ({"AuxLogits.fc.bias": (1000,)}, "has AuxLogits.fc.bias"),
+        ({"Conv2d_1a_3x3.bn.num_batches_tracked": ()}, None),
+    ],
+)
+def test_only_this_network_is_taken(shapes, change, message):
+    changed = {k: v for k, v in {**shapes, **change}.items() if v is not None}
+    tensors = Tensors(Path("f.pth"), changed, lambda key: np.zeros(changed[key], np.float32))
+    if message is None:
+        assert set(interop.convert(tensors)["fc"]) == {"kernel"}
+    else:
+        with pytest.raises(UserError, match=message):
+            interop.convert(tensors)
+
+
+def test_weights_with_nan_are_refused(shapes):
+    tensors = Tensors(Path("f.pth"), shapes, lambda key: np.full(shapes[key], np.nan, np.float32))
+    with pytest.raises(UserError, match="in f.pth holds NaN"):
+        interop.convert(tensors)
+
+
+def test_damaged_weights_are_noticed(tmp_path):
+    path = tmp_path / "inception.npz"
+    network_files.save(path, {"fc": {"kernel": np.ones(3, np.float32)}}, {"digest": "d"})
+    with np.load(path) as file:
+        record = file["record"]
+    np.savez(path, record=record, **{"fc/kernel": np.zeros(3, np.float32)})
+    with pytest.raises(UserError, match="is damaged: import the weights again"):
+        Inception.load(tmp_path)
+    path.write_bytes(b"PK")
+    with pytest.raises(UserError, match="cannot be read"):
+        Inception.load(tmp_path)
+
+
+def test_an_unknown_resize_rule_is_refused():
+    with pytest.raises(UserError, match="no resize rule 'cubic': choose one of"):
+        Inception({}, "digest", resize="cubic")
