@@ -37,6 +37,7 @@ setup(
         "pillow>=10",
         "scikit-learn>=1.4",
         "matplotlib>=3.8",
+        "safetensors>=0.4",
         "tqdm>=4.66",
     ],
     extras_require={

@@ -14,8 +14,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from biggan_jax import signals
+from biggan_jax import options, signals
 from biggan_jax.errors import UserError
+from biggan_jax.evaluation import arguments as evaluation_arguments
+from biggan_jax.interop import command as interop_command
 
 
 class Parser(argparse.ArgumentParser):
@@ -52,14 +54,17 @@ def parser() -> Parser:
     sub.add_argument("--out", required=True, type=Path, metavar="F.png|F.npz")
     sub.add_argument("--classes", metavar="0,3", help="default: all (a picture: 10 at most)")
     sub.add_argument("--per-class", type=int, default=10, metavar="N")
-    sub.add_argument("--truncation", type=float, metavar="T", help="redraw every |z_i| > T")
-    sub.add_argument("--truncation-kind", choices=("resample", "scale"), default="resample")
-    sub.add_argument("--seed", type=int, default=0)
-    sub.add_argument("--bn-mode", choices=("running", "batch", "standing"), default="running")
-    sub.add_argument("--raw", action="store_true", help="raw weights instead of the average")
+    options.add_latents(sub)
+    options.add_weights(sub)
+    options.add_standing(sub)
+    options.add_truncation_statistics(sub)
     sub.add_argument(
         "--interpolate", action="store_true", help="each row goes from one z to another"
     )
+
+    evaluation_arguments.add(command("evaluate", run_evaluate, "score a generator: FID, IS, KID"))
+    sub = command("look", run_look, "pictures of a trained model at work: attention, bn")
+    options.add_look(sub)
 
     sub = command(
         "inspect", run_inspect, "layers, shapes, parameters and FLOPs; no data, no compile"
@@ -67,12 +72,19 @@ def parser() -> Parser:
     takes_config(sub, required=False)
     sub.add_argument("--from", dest="source", metavar="DIR", help="instead of --config")
 
+    interop_command.add_import(command("import", run_interop, "published weights into a model"))
+    interop_command.add_export(command("export", run_interop, "all weights of a model to a file"))
+
     sub = command("prepare", run_prepare, "turn any image source into sharded records")
     sub.add_argument("--source", required=True, metavar="SPEC", help="folder:PATH, tfds:NAME, ...")
     sub.add_argument("--resolution", required=True, type=int, metavar="R", help="pixels")
     sub.add_argument("--channels", type=int, choices=(1, 3), default=3)
     sub.add_argument("--on-bad-record", choices=("error", "skip"), default="error")
     sub.add_argument("--out", required=True, type=Path, metavar="DIR")
+
+    sub = command("plan", run_plan, "compile the training step for a TPU topology; no TPU needed")
+    takes_config(sub)
+    options.add_plan(sub)
 
     sub = command("bench", run_bench, "time the training step on synthetic batches")
     takes_config(sub)
@@ -121,10 +133,34 @@ def run_sample(args, overrides) -> tuple[dict, int]:
             truncation_kind=args.truncation_kind,
             seed=args.seed,
             bn_mode=args.bn_mode,
+            standing=options.standing(args),
             ema=not args.raw,
             interpolate=args.interpolate,
+            truncation_statistics=args.truncation_statistics,
+            hf_interpolation=args.hf_interpolation,
         )
     say(args, f"{result['count']} samples in {result['out']} ({result['seconds']:.1f} s)")
+    return result, 0
+
+
+def run_look(args, overrides) -> tuple[dict, int]:
+    """`biggan look`."""
+    no_overrides(overrides)
+    from biggan_jax import look
+
+    with writing(args.out):
+        result, text = look.run(args)
+    say(args, text)
+    return result, 0
+
+
+def run_evaluate(args, overrides) -> tuple[dict, int]:
+    """`biggan evaluate`."""
+    no_overrides(overrides)
+    from biggan_jax import evaluate
+
+    result, text = evaluate.run(args)
+    say(args, text)
     return result, 0
 
 
@@ -154,6 +190,14 @@ def run_inspect(args, overrides) -> tuple[dict, int]:
     return result, 0
 
 
+def run_interop(args, overrides) -> tuple[dict, int]:
+    """`biggan import` and `biggan export`."""
+    with writing(args.out):
+        result, lines = interop_command.run(args, overrides)
+    say(args, "\n".join(lines))
+    return result, 0
+
+
 def run_prepare(args, overrides) -> tuple[dict, int]:
     """`biggan prepare`."""
     no_overrides(overrides)
@@ -176,6 +220,17 @@ def run_prepare(args, overrides) -> tuple[dict, int]:
         print(f"{source.bad_records} bad records were replaced", file=sys.stderr)
     say(args, f"{info['count']:,} images of {info['num_classes']} classes in {args.out}")
     return info | {"out": str(args.out)}, 0
+
+
+def run_plan(args, overrides) -> tuple[dict, int]:
+    """`biggan plan`."""
+    from biggan_jax import plan
+
+    load = lambda more: load_config(args, [*overrides, *more])
+    tell = lambda line: print(line, file=sys.stderr)
+    result, text = plan.run(load, progress=tell, **options.plan(args))
+    say(args, text)
+    return result, 0
 
 
 def run_bench(args, overrides) -> tuple[dict, int]:

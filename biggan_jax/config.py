@@ -20,6 +20,9 @@ RESUMABLE = frozenset(
         "log_every_steps",
         "checkpoint_every_steps",
         "sample_every_steps",
+        "eval_every_steps",
+        "eval_samples",
+        "eval_features",
         "keep_checkpoints",
         "mesh",
         "tensorboard",
@@ -40,14 +43,22 @@ def default_config() -> ConfigDict:
     c.log_every_steps = 100
     c.checkpoint_every_steps = 1000
     c.sample_every_steps = 1000
+    # Scores of the averaged weights every so many steps; such a step is saved too, and the one with
+    # the best FID is kept. Unset: never.
+    c.eval_every_steps = placeholder(int)
+    c.eval_samples = 2500  # of one such evaluation; more than the feature dimensions (64 or 2048)
+    c.eval_features = placeholder(str)  # inception | classifier; unset: as `biggan evaluate`
     c.keep_checkpoints = 2  # newest ones
     c.compute_dtype = "float32"  # float32 | bfloat16: activations and convolutions
     c.mesh = (-1,)  # devices along ('data',); -1 takes all there are
     c.loss = "hinge"  # hinge | non_saturating | wasserstein | least_squares
+    # A workdir or model directory whose weights a fresh run starts with; unset: random ones. A run
+    # that goes on from its own checkpoints does not read it again.
+    c.init_from = placeholder(str)
     c.tensorboard = True  # event files beside metrics.jsonl (loads TensorFlow: 3 s, 600 MB)
 
     c.model = m = ConfigDict()
-    m.name = "biggan"
+    m.name = "biggan"  # biggan | biggan_deep | sagan | sngan | dcgan
     m.resolution = 128  # pixels
     m.channels = 3  # 1 grey, 3 RGB
     m.ch = 96  # channel multiplier of both players
@@ -56,16 +67,17 @@ def default_config() -> ConfigDict:
     m.shared_dim = 128  # width of the shared class embedding
     m.g_attention = (64,)  # resolutions (pixels) after whose block self-attention stands
     m.d_attention = (64,)
-    m.z_distribution = "normal"
+    m.z_distribution = "normal"  # a name of latents.DISTRIBUTIONS (Brock et al., appendix E)
     m.cond_order = "embedding_z"  # embedding_z (BigGAN-PyTorch) | z_embedding (TF-Hub)
     m.shared_embedding = True  # False: per-class gains and biases in every batch norm
     m.hierarchical_z = True  # a chunk of z for every block; False: the first layer sees all of z
     m.g_spectral_norm = True
     m.d_spectral_norm = True
+    m.width_table = "biggan_pytorch"  # biggan_pytorch | studiogan: other widths at 32 (D), 64 (G)
     m.d_thin = False  # hidden width of D's blocks: input's (SNGAN) instead of the output's
     m.attention_kind = "attention"  # attention | residual (SAGAN's control of the same place)
     m.attention_reduction = 8  # k: queries and keys have C / k channels
-    m.init = "orthogonal"  # orthogonal | xavier | normal (0.02)
+    m.init = "orthogonal"  # orthogonal | xavier | normal (0.02) | glorot_relu (SNGAN)
     m.rgb_width = placeholder(int)  # output channels of the last convolution; unset: channels
     m.bn_eps = 1e-5
     m.bn_momentum = 0.9  # weight of the old running statistics
@@ -80,11 +92,19 @@ def default_config() -> ConfigDict:
     o.beta1 = 0.0
     o.beta2 = 0.999
     o.eps = 1e-8
+    # Both rates fall linearly from their values to 0 between these generator updates; unset: never.
+    o.decay_start_step = placeholder(int)
+    o.decay_end_step = placeholder(int)
 
     c.regularizer = r = ConfigDict()
     r.g_orthogonal = 1e-4  # beta of Brock et al., equation 3; 0 is off
     r.d_orthogonal = 0.0
     r.orthogonal_form = "off_diagonal"  # off_diagonal (1 - I) | full
+
+    c.finetune = f = ConfigDict()  # how a run with init_from starts
+    f.new_classes = "fresh"  # fresh | mean (of the old rows): class tables of another class count
+    f.freeze_d = 0  # D's first blocks, those nearest the image, that are never updated
+    f.keep_optimizer = False  # take over Adam's moments of kept weights (from a workdir only)
 
     c.ema = e = ConfigDict()
     e.decay = 0.9999  # of G's parameters and statistics, per generator update
@@ -116,9 +136,11 @@ def validate(config: ConfigDict, num_devices: int) -> None:
         "log_every_steps",
         "checkpoint_every_steps",
         "sample_every_steps",
+        "eval_every_steps",
+        "eval_samples",
         "keep_checkpoints",
     ):
-        if config[key] < 1:
+        if config[key] is not None and config[key] < 1:
             raise UserError(f"{key} is {config[key]}; set --config.{key} to 1 or more")
     if not 0 <= config.seed < 2**32:
         raise UserError(f"seed is {config.seed}; set --config.seed to a number in [0, 2**32)")
@@ -144,11 +166,33 @@ def validate(config: ConfigDict, num_devices: int) -> None:
         raise UserError(
             f"data.on_bad_record is {config.data.on_bad_record!r}: set it to error or skip"
         )
+    if config.eval_features not in (None, "inception", "classifier"):
+        raise UserError(
+            f"eval_features is {config.eval_features!r}: set --config.eval_features to inception "
+            "or classifier"
+        )
     if config.ema.start_step < 0:
         raise UserError(
             f"ema.start_step is {config.ema.start_step}; set --config.ema.start_step to 0 or more"
         )
+    _check_decay(config.optimizer)
     _check_ranges(config)
+
+
+def _check_decay(optimizer: ConfigDict) -> None:
+    """The learning rates' decay: both steps or neither, in order."""
+    start, end = optimizer.decay_start_step, optimizer.decay_end_step
+    if (start is None) != (end is None):
+        unset = "start" if start is None else "end"
+        raise UserError(
+            f"optimizer.decay_start_step is {start} and optimizer.decay_end_step is {end}: set "
+            f"--config.optimizer.decay_{unset}_step too, or neither"
+        )
+    if start is not None and not 0 <= start < end:
+        raise UserError(
+            f"optimizer.decay_start_step is {start} and optimizer.decay_end_step is {end}: set "
+            "--config.optimizer.decay_end_step to more than the start, and the start to 0 or more"
+        )
 
 
 def _check_ranges(config: ConfigDict) -> None:
@@ -175,6 +219,7 @@ def _check_ranges(config: ConfigDict) -> None:
 
 def step_settings(config: ConfigDict) -> dict[str, Any]:
     """The part of the config that `step.build` takes, as explicit arguments."""
+    o = config.optimizer
     return {
         "loss": config.loss,
         "num_d_steps": config.num_d_steps,
@@ -184,11 +229,14 @@ def step_settings(config: ConfigDict) -> dict[str, Any]:
         "beta1": config.optimizer.beta1,
         "beta2": config.optimizer.beta2,
         "adam_eps": config.optimizer.eps,
+        "lr_decay": None if o.decay_end_step is None else (o.decay_start_step, o.decay_end_step),
         "g_orthogonal": config.regularizer.g_orthogonal,
         "d_orthogonal": config.regularizer.d_orthogonal,
         "orthogonal_form": config.regularizer.orthogonal_form,
         "ema_decay": config.ema.decay,
         "ema_start_step": config.ema.start_step,
+        "z_distribution": config.model.z_distribution,
+        "freeze_d": config.finetune.freeze_d,
     }
 
 

@@ -30,9 +30,7 @@ def load(path: str, overrides: list[str]) -> ConfigDict:
     file = path.rsplit(":", 1)[0] if not os.path.exists(path) else path
     if not os.path.isfile(file):
         raise UserError(f"--config {file}: no such file")
-    for override in overrides:
-        if override.startswith("--") and not re.match(r"--(no)?config\.", override):
-            raise UserError(f"unknown option {override!r} (see biggan COMMAND --help)")
+    _check_options(overrides)
     argv = ["biggan", f"--config={path}", *_last_of_each(overrides)]
     values = flags.FlagValues()
     sys.modules.pop("config_config", None)  # ml_collections would reuse the last file's get_config
@@ -41,11 +39,7 @@ def load(path: str, overrides: list[str]) -> ConfigDict:
         rest = values(argv)
         config = values.config
     except (Exception, SystemExit) as e:
-        known = flatten(default_config())
-        for override in overrides:
-            key = _key(override)
-            if key not in known and override.startswith("--"):
-                raise UserError(f"unknown config key {key!r}{_nearest(key, known)}") from e
+        _check_overrides(overrides)
         raise UserError(f"--config {path}: {type(e).__name__}: {first_line(e)}") from e
     if not isinstance(config, ConfigDict):
         raise UserError(f"--config {path}: get_config() returned {type(config).__name__}")
@@ -53,6 +47,49 @@ def load(path: str, overrides: list[str]) -> ConfigDict:
     if len(rest) > 1:
         raise UserError(f"unexpected argument {rest[1]!r}; overrides are --config.KEY=VALUE")
     return config
+
+
+def override(config: ConfigDict, overrides: list[str]) -> ConfigDict:
+    """Applies command-line overrides to a config that no file holds.
+
+    Args:
+      config: a full config.
+      overrides: arguments such as `--config.model.ch=96`.
+
+    Returns:
+      The locked config.
+
+    Raises:
+      UserError: as `load`.
+    """
+    _check_options(overrides)
+    values = flags.FlagValues()
+    argv = ["biggan", *_last_of_each(overrides)]
+    try:
+        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
+        rest = values(argv)
+    except (Exception, SystemExit) as e:
+        _check_overrides(overrides)
+        raise UserError(f"{type(e).__name__}: {first_line(e)}") from e
+    if len(rest) > 1:
+        raise UserError(f"unexpected argument {rest[1]!r}; overrides are --config.KEY=VALUE")
+    return values.config.lock()
+
+
+def _check_options(overrides: list[str]) -> None:
+    """Refuses options that are no overrides."""
+    for override in overrides:
+        if override.startswith("--") and not re.match(r"--(no)?config\.", override):
+            raise UserError(f"unknown option {override!r} (see biggan COMMAND --help)")
+
+
+def _check_overrides(overrides: list[str]) -> None:
+    """Refuses overrides of a setting that does not exist."""
+    known = flatten(default_config())
+    for override in overrides:
+        key = _key(override)
+        if key not in known and override.startswith("--"):
+            raise UserError(f"unknown config key {key!r}{_nearest(key, known)}")
 
 
 def _key(override: str) -> str:

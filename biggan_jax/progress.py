@@ -72,6 +72,15 @@ class TrainLog:
         if self._since is not None:
             self._since += time.perf_counter() - start
 
+    def scores(self, number: int, scores: dict[str, float]) -> None:
+        """Writes the scores of a step, as `eval/NAME`, and on a line of their own."""
+        named = {f"eval/{name}": value for name, value in scores.items()}
+        self._writer.write(number, number * self._images_per_step, named)
+        if self._active:
+            self._bar.clear()
+            text = "".join(f"  {k} {v:.4g}" for k, v in scores.items())
+            print(f"step {number:,} evaluated:{text}", file=sys.stderr, flush=True)
+
     def close(self) -> None:
         """Ends the bar."""
         self._bar.close()

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from biggan_jax import sampling, visual
+from biggan_jax import sampling, stored, visual
+from biggan_jax.classes import parse_classes, spread
 from biggan_jax.errors import UserError
+from biggan_jax.interop import truncation as statistics
 
-PICTURE_CLASSES = 10  # rows of a picture when no classes were asked for
+MATRIX_CLASSES = 5  # rows of one panel of the batch-norm matrix
 
 
 def write(
@@ -21,8 +23,11 @@ def write(
     truncation_kind: str = "resample",
     seed: int = 0,
     bn_mode: str = "running",
+    standing: dict | None = None,
     ema: bool = True,
     interpolate: bool = False,
+    truncation_statistics: float | None = None,
+    hf_interpolation: bool = False,
 ) -> dict:
     """Samples a generator into a file.
 
@@ -35,8 +40,12 @@ def write(
       per_class: samples of each class, or images of each interpolation.
       truncation, truncation_kind, seed: see `LoadedGenerator.sample_z`.
       bn_mode: 'running', 'batch' or 'standing'.
+      standing: other arguments of `set_bn_mode`; by default its latents are truncated as those of
+        the samples.
       ema: averaged weights; False takes the raw ones.
       interpolate: each row goes along the great circle from one z to another at a fixed class.
+      truncation_statistics, hf_interpolation: see `sampling.load_generator`; by default those of
+        the samples' truncation, where the directory holds them.
 
     Returns:
       {out, count, seconds}.
@@ -51,9 +60,16 @@ def write(
             f"--per-class is {per_class}; it must be at least {2 if interpolate else 1}"
         )
     start = time.perf_counter()
+    if truncation_statistics is None:
+        truncation_statistics = statistics.default(directory, truncation)
     generator = sampling.load_generator(
-        directory, ema=ema, bn_mode=bn_mode, standing_truncation=truncation
+        directory,
+        ema=ema,
+        truncation_statistics=truncation_statistics,
+        hf_interpolation=hf_interpolation,
     )
+    like_samples = {"truncation": truncation, "kind": truncation_kind}
+    generator.set_bn_mode(bn_mode, **(like_samples | (standing or {})))
     rows = parse_classes(classes, generator.num_classes, picture=out.suffix == ".png")
     labels = np.repeat(rows, per_class)
     if interpolate:
@@ -76,37 +92,56 @@ def write(
     return {"out": str(out), "count": len(labels), "seconds": time.perf_counter() - start}
 
 
-def parse_classes(text: str | None, num_classes: int, *, picture: bool) -> np.ndarray:
-    """Class ids of a list such as '0,3,5-7'.
+def bn_matrix(
+    directory: str | Path,
+    out: Path,
+    *,
+    classes: str | None = None,
+    per_class: int = 5,
+    truncation: float | None = None,
+    truncation_kind: str = "resample",
+    seed: int = 0,
+    standing: dict | None = None,
+) -> dict:
+    """Draws the same samples with every kind of batch-norm statistics, averaged and raw weights.
 
     Args:
-      text: what the user wrote; None asks for the default.
-      num_classes: of the model.
-      picture: whether the default is at most 10 classes.
+      directory: a workdir or a model directory (which may hold one of the weights alone).
+      out: `F.png`.
+      classes, per_class, truncation, truncation_kind, seed, standing: see `write`; by default 5
+        classes spread over all.
 
     Returns:
-      Class ids, int32 [K].
+      {out, modes, weights, seconds}.
 
     Raises:
-      UserError: for text that is no list of classes, or a class outside the range.
+      UserError: for a class that does not exist, or an unusable directory.
     """
-    if text is None:
-        count = min(num_classes, PICTURE_CLASSES) if picture else num_classes
-        return np.linspace(0, num_classes - 1, count).round().astype(np.int32)
-    ids: list[int] = []
-    try:
-        for part in text.split(","):
-            first, _, last = part.strip().partition("-")
-            start, stop = int(first), int(last or first)
-            sampling.check_labels(np.array([start, stop]), num_classes)  # before a list of 10**12
-            ids += range(start, stop + 1)
-    except UserError:
-        raise
-    except ValueError:
-        ids = []
-    if not ids:
-        raise UserError(f"--classes {text!r}: write class ids such as 0,3 or 0-9")
-    return sampling.check_labels(np.array(ids), num_classes)
+    if out.suffix != ".png":
+        raise UserError(f"--out {out}: the name must end in .png")
+    if per_class < 1:
+        raise UserError(f"--per-class is {per_class}; it must be at least 1")
+    start = time.perf_counter()
+    like_samples = {"truncation": truncation, "kind": truncation_kind}
+    weights = stored.generator_weights(directory)
+    rows: list[list] = [[] for _ in weights]
+    for row, ema in zip(rows, weights.values(), strict=True):
+        generator = sampling.load_generator(directory, ema=ema)
+        ids = spread(generator.num_classes, MATRIX_CLASSES)
+        if classes is not None:
+            ids = parse_classes(classes, generator.num_classes, picture=True)
+        labels = np.repeat(ids, per_class)
+        z = generator.sample_z(seed, len(labels), truncation, truncation_kind)
+        for mode in sampling.BN_MODES:
+            generator.set_bn_mode(mode, **(like_samples | (standing or {})))
+            row.append(visual.grid(generator(z, labels), per_class))
+    visual.save_png(visual.table(rows, list(weights), sampling.BN_MODES), out)
+    return {
+        "out": str(out),
+        "modes": list(sampling.BN_MODES),
+        "weights": list(weights),
+        "seconds": time.perf_counter() - start,
+    }
 
 
 def great_circle(a: np.ndarray, b: np.ndarray, count: int) -> np.ndarray:

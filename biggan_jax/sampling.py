@@ -1,21 +1,28 @@
 """Trained networks as plain functions of numpy arrays: no dataset, no optimizer, no training
 loop."""
 
+import copy
 import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from biggan_jax import checkpoint, latents, models
+from biggan_jax import checkpoint, latents, models, standing, stored
+from biggan_jax.classes import check_labels
 from biggan_jax.directory import open_directory
+from biggan_jax.discriminator import (
+    ATTENTION_BATCH_SIZE,
+    LoadedDiscriminator,
+    attention_gammas,
+)
 from biggan_jax.errors import UserError
+from biggan_jax.interop import truncation
 
 BN_MODES = ("running", "batch", "standing")
-STANDING_BATCHES = 16  # forwards that standing statistics are averaged over
 BATCH_SIZE = 64  # samples of one forward; every forward has this size, so one program serves all
 
 
@@ -62,6 +69,26 @@ class LoadedGenerator:
             images[index] = np.asarray(out)[: len(index)]
         return images
 
+    @property
+    def gammas(self) -> dict[str, float]:
+        """{layer: gamma} of every self-attention block; at 0, as it starts, it does nothing."""
+        return attention_gammas(self._variables)
+
+    def replace(self, variables: dict, step: int | None = None) -> "LoadedGenerator":
+        """The same network with other weights, in the 'running' mode; shares compiled programs.
+
+        Args:
+          variables: {params, spectral, batch_stats} of the same shapes.
+          step: generator updates that they have had.
+
+        Returns:
+          A generator; this one stays as it is.
+        """
+        other = copy.copy(self)
+        other._variables = other._trained = variables
+        other._bn_mode, other.step = "running", step
+        return other
+
     def attention(self, z: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
         """Attention maps of every self-attention block.
 
@@ -76,8 +103,9 @@ class LoadedGenerator:
         z, labels = self._check(z, labels)
         maps: dict[str, list] = {}
         order = []
-        for index, *batch in self._batches(z, labels):
-            train = self._bn_mode == "batch"
+        train = self._bn_mode == "batch"
+        size = BATCH_SIZE if train else ATTENTION_BATCH_SIZE
+        for index, *batch in self._batches(z, labels, size):
             _, sown = self._forward(
                 self._variables, *batch, train=train, collections=("attention",)
             )
@@ -102,7 +130,8 @@ class LoadedGenerator:
         Returns:
           z [n, dim_z], float32.
         """
-        latents.check_truncation(truncation)
+        distribution = self.config.model.z_distribution
+        latents.check_truncation(truncation, distribution)
         if not -(2**31) <= seed < 2**32:
             raise UserError(f"seed is {seed}; it must be an integer of 32 bits")
         if kind not in ("resample", "scale"):
@@ -112,46 +141,54 @@ class LoadedGenerator:
 
         def one(i):
             draw, redraw = jax.random.split(jax.random.fold_in(jax.random.key(seed), i))
-            z = latents.sample(draw, (self.dim_z,))
+            z = latents.sample(draw, (self.dim_z,), distribution=distribution)
             if truncation is None:
                 return z
-            if kind == "scale":
-                return truncation * latents.truncate(redraw, z, 2.0)
-            return latents.truncate(redraw, z, truncation)
+            return latents.truncate(redraw, z, truncation, distribution, kind)
 
         return np.asarray(jax.jit(jax.vmap(one))(jnp.arange(n)))
 
-    def set_bn_mode(self, mode: str, truncation: float | None = None, seed: int = 0) -> None:
+    def set_bn_mode(
+        self,
+        mode: str,
+        truncation: float | None = None,
+        seed: int = 0,
+        *,
+        kind: str = "resample",
+        batches: int = standing.BATCHES,
+        batch_size: int = standing.BATCH_SIZE,
+    ) -> None:
         """Chooses the batch-norm statistics.
 
         Args:
           mode: 'running' (averages of training), 'batch' (of each forward) or 'standing' (plain
-            mean over 16 training forwards of 64 samples; Brock et al. 2019, section 3.1).
-          truncation: of the latents that standing statistics are taken from.
-          seed: of these latents.
+            mean over training forwards; Brock et al. 2019, section 3.1).
+          truncation, seed, kind: of the latents behind standing statistics; see `sample_z`.
+          batches: training forwards that standing statistics are averaged over.
+          batch_size: samples of one of them, their classes drawn at random.
         """
         if mode not in BN_MODES:
             raise UserError(f"bn mode is {mode!r}; it must be one of {', '.join(BN_MODES)}")
-        self._bn_mode, self._variables = mode, self._trained
+        standing.check(batches, batch_size)
         if mode != "standing":
+            self._bn_mode, self._variables = mode, self._trained
             return
-        z = self.sample_z(seed, STANDING_BATCHES * BATCH_SIZE, truncation)
+        z = self.sample_z(seed, batches * batch_size, truncation, kind)
         labels = np.random.default_rng(seed).integers(0, self.num_classes, len(z), np.int32)
-        variables, total = dict(self._variables), None
-        collections = ("spectral", "moments")
-        for i in range(STANDING_BATCHES):
-            part = slice(i * BATCH_SIZE, (i + 1) * BATCH_SIZE)
-            _, new = self._forward(
-                variables, z[part], labels[part], train=True, collections=collections
-            )
-            variables["spectral"] = new["spectral"]
-            moments = new["moments"]
-            total = moments if total is None else jax.tree.map(jnp.add, total, moments)
-        # `sow` stores tuples of one: unwrap them into the layout of batch_stats.
-        mean = jax.tree.map(
-            lambda x: x[0] / STANDING_BATCHES, total, is_leaf=lambda x: isinstance(x, tuple)
-        )
-        self._variables = variables | {"batch_stats": mean}
+        parts = np.split(z, batches), np.split(labels, batches)
+        self.set_standing(zip(*parts, strict=True))
+
+    def set_standing(self, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> None:
+        """Takes standing statistics from given batches.
+
+        Args:
+          batches: pairs of z [B, dim_z] and labels [B], one pair a training forward.
+        """
+        wanted = ("spectral", "moments")
+        forward = lambda *args: self._forward(*args, train=True, collections=wanted)[1]
+        checked = (self._check(z, labels) for z, labels in batches)
+        self._variables = standing.accumulate(forward, self._trained, checked)
+        self._bn_mode = "standing"
 
     def _apply(self, variables, z, labels, train: bool, collections: tuple[str, ...] = ()):
         mutable = list({*collections, *(("spectral", "batch_stats") if train else ())})
@@ -165,15 +202,17 @@ class LoadedGenerator:
             raise UserError(f"labels have shape {labels.shape}; z asks for [{len(z)}]")
         return z, check_labels(labels, self.num_classes)
 
-    def _batches(self, z: np.ndarray, labels: np.ndarray):
+    def _batches(self, z: np.ndarray, labels: np.ndarray, size: int = BATCH_SIZE):
         """Yields (indices, z, labels), the last two always of one size."""
         rng = np.random.default_rng(0)
         shuffled = self._bn_mode == "batch"  # a batch of one class has the statistics of that class
         order = rng.permutation(len(z)) if shuffled else np.arange(len(z))
-        for start in range(0, len(z), BATCH_SIZE):
-            index = order[start : start + BATCH_SIZE]
-            missing = BATCH_SIZE - len(index)
-            fill_z = rng.standard_normal((missing, self.dim_z), np.float32)
+        for start in range(0, len(z), size):
+            index = order[start : start + size]
+            missing = size - len(index)
+            fill_z = np.zeros((missing, self.dim_z), np.float32)
+            if shuffled:  # only batch statistics see what a batch is filled up with
+                fill_z = self.sample_z(start, missing)
             fill_labels = rng.integers(0, self.num_classes, missing, np.int32)
             yield (
                 index,
@@ -182,60 +221,17 @@ class LoadedGenerator:
             )
 
 
-class LoadedDiscriminator:
-    """A trained discriminator: `logits = d(images, labels)`."""
-
-    def __init__(self, config: ConfigDict, variables: dict):
-        self.config = config
-        _, self._discriminator = models.build(config.model, dtype=config.compute_dtype)
-        self._variables = variables
-        m = config.model
-        self.num_classes, self.resolution, self.channels = m.num_classes, m.resolution, m.channels
-        self._forward = jax.jit(lambda v, x, y: self._discriminator.apply(v, x, y, train=False))
-
-    def __call__(self, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Judges images.
-
-        Args:
-          images: [N, resolution, resolution, channels], float in [-1, 1].
-          labels: class ids [N] in [0, num_classes).
-
-        Returns:
-          Logits [N], float32; higher is more real.
-        """
-        images, labels = np.asarray(images, np.float32), np.asarray(labels)
-        expected = (self.resolution, self.resolution, self.channels)
-        if images.ndim != 4 or images.shape[1:] != expected:
-            raise UserError(f"images have shape {images.shape}; this model takes [N, *{expected}]")
-        if labels.shape != (len(images),):
-            raise UserError(f"labels have shape {labels.shape}; images ask for [{len(images)}]")
-        labels = check_labels(labels, self.num_classes)
-        parts = [np.zeros(0, np.float32)]
-        for i in range(0, len(images), BATCH_SIZE):
-            part = images[i : i + BATCH_SIZE], labels[i : i + BATCH_SIZE]
-            parts.append(np.asarray(self._forward(self._variables, *part)))
-        return np.concatenate(parts)
-
-
-def check_labels(labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """Returns labels as int32; UserError when one is no class id of the model."""
-    labels = np.asarray(labels)
-    if labels.size and not np.issubdtype(labels.dtype, np.integer):
-        raise UserError(f"labels are {labels.dtype}; class ids are integers")
-    bad = labels[(labels < 0) | (labels >= num_classes)]
-    if bad.size:
-        raise UserError(
-            f"class {bad[0]} does not exist: this model has classes 0 to {num_classes - 1}"
-        )
-    return labels.astype(np.int32)
-
-
 def load_generator(
     directory: str | Path,
     *,
     ema: bool = True,
     bn_mode: str = "running",
     standing_truncation: float | None = None,
+    standing_kind: str = "resample",
+    standing_batches: int = standing.BATCHES,
+    standing_batch_size: int = standing.BATCH_SIZE,
+    truncation_statistics: float | None = None,
+    hf_interpolation: bool = False,
 ) -> LoadedGenerator:
     """Loads a generator from a workdir or a model directory.
 
@@ -243,7 +239,13 @@ def load_generator(
       directory: a workdir (its newest intact checkpoint is taken) or a model directory.
       ema: take the averaged weights; False takes the raw ones.
       bn_mode: 'running', 'batch' or 'standing'.
-      standing_truncation: truncation of the latents behind standing statistics.
+      standing_truncation, standing_kind: of the latents behind standing statistics; see
+        `LoadedGenerator.sample_z`.
+      standing_batches, standing_batch_size: forwards behind standing statistics, and samples of
+        one of them.
+      truncation_statistics: for which truncation, in [0, 1], the running statistics are taken, in
+        a directory that holds them for several (imports of pretrained-biggan); unset: 1.
+      hf_interpolation: interpolate between these as pytorch-pretrained-BigGAN does: reversed.
 
     Returns:
       The generator.
@@ -254,7 +256,7 @@ def load_generator(
     directory, config = open_directory(directory)
     name = "ema" if ema else "generator"
     if (directory / "checkpoints").is_dir():
-        variables, step = _from_checkpoint(directory, config, name)
+        variables, step = stored.from_checkpoint(directory, config, name)
     else:
         weights = "g_ema" if ema else "g"
         found = lambda name: (directory / "weights" / name).exists()
@@ -262,8 +264,17 @@ def load_generator(
             weights = "g"
             print(f"{directory} holds no averaged weights: using g", file=sys.stderr)
         variables, step = checkpoint.load_weights(directory, weights), None
+    if truncation_statistics is not None or hf_interpolation:
+        t = 1.0 if truncation_statistics is None else truncation_statistics
+        variables = truncation.select(variables, directory, t, hf_interpolation)
     generator = LoadedGenerator(config, variables, step)
-    generator.set_bn_mode(bn_mode, standing_truncation)
+    generator.set_bn_mode(
+        bn_mode,
+        standing_truncation,
+        kind=standing_kind,
+        batches=standing_batches,
+        batch_size=standing_batch_size,
+    )
     return generator
 
 
@@ -271,26 +282,7 @@ def load_discriminator(directory: str | Path) -> LoadedDiscriminator:
     """Loads a discriminator from a workdir or a model directory; see `load_generator`."""
     directory, config = open_directory(directory)
     if (directory / "checkpoints").is_dir():
-        return LoadedDiscriminator(config, _from_checkpoint(directory, config, "discriminator")[0])
+        return LoadedDiscriminator(
+            config, stored.from_checkpoint(directory, config, "discriminator")[0]
+        )
     return LoadedDiscriminator(config, checkpoint.load_weights(directory, "d"))
-
-
-def _from_checkpoint(directory: Path, config: ConfigDict, name: str) -> tuple[dict, int]:
-    """(variables, step) of 'ema', 'generator' or 'discriminator', newest intact checkpoint."""
-    generator, discriminator = models.build(config.model)
-    size = config.model.resolution
-    labels = jnp.zeros((1,), jnp.int32)
-    if name == "discriminator":
-        inputs = jnp.zeros((1, size, size, config.model.channels))
-        init = lambda key: discriminator.init(key, inputs, labels)
-    else:
-        init = lambda key: generator.init(key, jnp.zeros((1, config.model.dim_z)), labels)
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    place: Any = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device)
-    shapes = jax.eval_shape(init, jax.random.key(0))
-    # Not what `sow` leaves behind, such as attention maps.
-    stored = {c: shapes[c] for c in ("params", "spectral", "batch_stats") if c in shapes}
-    target = {name: jax.tree.map(place, stored)}
-    checkpoints = checkpoint.Checkpoints(directory / "checkpoints")
-    part, _, step = checkpoints.restore_partial(target)
-    return part[name], step

@@ -42,9 +42,14 @@ def make_mesh(shape: tuple[int, ...] = (-1,), devices: list | None = None) -> Me
     count = int(np.prod(sizes))
     # Auto, always named: make_mesh now defaults to Explicit axes, which break embeddings and
     # reshapes.
-    return jax.make_mesh(
-        sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices[:count]
-    )
+    axis_types = (AxisType.Auto,) * len(AXES)
+    slice_of = lambda device: getattr(device, "slice_index", None) or 0
+    if len({slice_of(d) for d in devices[:count]}) > 1:
+        # jax.make_mesh refuses several slices: one after another along the first axis, so that
+        # whatever else is sharded stays inside one.
+        ordered = np.array(sorted(devices[:count], key=slice_of)).reshape(sizes)
+        return Mesh(ordered, AXES, axis_types=axis_types)
+    return jax.make_mesh(sizes, AXES, axis_types=axis_types, devices=devices[:count])
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import threading
 from collections.abc import Iterator
 
 EXIT_INTERRUPTED = 130
@@ -21,6 +22,9 @@ def exit_on_sigterm() -> Iterator[None]:
         os.write(2, b"biggan: terminated; the same command continues\n")
         os._exit(EXIT_TERMINATED)
 
+    if not handlers_allowed():
+        yield
+        return
     previous = signal.signal(signal.SIGTERM, handle)
     try:
         yield
@@ -28,9 +32,16 @@ def exit_on_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
+def handlers_allowed() -> bool:
+    """Whether this thread may set handlers: Python lets the main thread alone do so."""
+    return threading.current_thread() is threading.main_thread()
+
+
 class StopRequest:
     """A context in which the first SIGINT or SIGTERM asks for a clean stop, and a second one
     insists.
+
+    Outside the main thread it changes nothing: signals stay with whoever runs that thread.
 
     Attributes:
       exit_code: None until a signal came; then 130 (SIGINT) or 75 (SIGTERM).
@@ -41,7 +52,7 @@ class StopRequest:
         self._previous: dict = {}
 
     def __enter__(self) -> "StopRequest":
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM) if handlers_allowed() else ():
             self._previous[number] = signal.signal(number, self._handle)
         return self
 

@@ -18,9 +18,9 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from biggan_jax import latents, losses, regularizers, sharding
+from biggan_jax import latents, losses, optimizers, regularizers, sharding, stages
 from biggan_jax import state as state_lib
-from biggan_jax.state import GANState, Player
+from biggan_jax.state import GANState
 
 Metrics = dict[str, jax.Array]
 
@@ -45,6 +45,8 @@ class TrainStep:
     orthogonal_form: str = "off_diagonal"
     ema_decay: float = 0.9999
     ema_start_step: int = 0
+    z_distribution: str = "normal"
+    d_frozen: frozenset[str] = frozenset()  # top-level modules of D that are never updated
 
     @property
     def unroll(self) -> bool:
@@ -89,7 +91,7 @@ class TrainStep:
 
             def loss_fn(params):
                 logits, d_new = self.discriminator.apply(
-                    {"params": params, "spectral": d_spectral},
+                    {"params": stages.stop_gradient(params, self.d_frozen), "spectral": d_spectral},
                     images, classes, train=True, mutable=["spectral"],
                 )  # fmt: skip
                 fake_logits, real_logits = logits.reshape(-1, 2).T
@@ -110,9 +112,9 @@ class TrainStep:
         batch = (real, labels, z, gen_labels)
         carry, grads, metrics = self._accumulate(microbatch, d.params, carry, batch)
         g_spectral, g_stats, d_spectral = carry
-        grads = self._regularize(grads, d.params, self.d_orthogonal)
+        grads = self._regularize(grads, d.params, self.d_orthogonal, self.d_frozen)
         metrics["d_grad_norm"] = optax.global_norm(grads)
-        params, opt_state = _update(self.d_optimizer, grads, d)
+        params, opt_state = optimizers.update(self.d_optimizer, grads, d.opt_state, d.params)
         d = d.replace(params=params, spectral=d_spectral, opt_state=opt_state)
         g = g.replace(spectral=g_spectral, batch_stats=g_stats)
         return state.replace(generator=g, discriminator=d), metrics
@@ -155,11 +157,10 @@ class TrainStep:
         g_spectral, g_stats, d_spectral = carry
         grads = self._regularize(grads, g.params, self.g_orthogonal)
         metrics["g_grad_norm"] = optax.global_norm(grads)
-        params, opt_state = _update(self.g_optimizer, grads, g)
+        params, opt_state = optimizers.update(self.g_optimizer, grads, g.opt_state, g.params)
         g = g.replace(params=params, spectral=g_spectral, batch_stats=g_stats, opt_state=opt_state)
         step = state.step + 1
-        # A decay of 0 keeps the average a copy of G until start_step, counted from 1 as in the
-        # peer.
+        # A decay of 0 keeps the average a copy of G until start_step, counted from 1 as the peer.
         decay = jnp.where(step < self.ema_start_step, 0.0, self.ema_decay)
         state = state.replace(
             step=step,
@@ -185,10 +186,9 @@ class TrainStep:
         z_key, label_key = (jax.random.fold_in(key, role) for role in range(2))
         dtype = np.promote_types(self.generator.settings.param_dtype, np.float32)
         # Drawn for all updates at once and outside the scan, where a drawn array has no sharding.
-        z = latents.sample(z_key, (n + 1, b, self.generator.dim_z), dtype)
-        gen_labels = jax.random.randint(
-            label_key, (n + 1, b), 0, self.generator.num_classes, jnp.int32
-        )
+        shape, classes = (n + 1, b), self.generator.num_classes
+        z = latents.sample(z_key, (*shape, self.generator.dim_z), dtype, self.z_distribution)
+        gen_labels = jax.random.randint(label_key, shape, 0, classes, jnp.int32)
         z, gen_labels = sharding.constrain_batch((z, gen_labels), self.mesh, axis=1)
         real = batch["image"].astype(dtype) / 127.5 - 1.0
 
@@ -232,19 +232,13 @@ class TrainStep:
         (carry, grads), metrics = jax.lax.scan(body, (carry, zeros), parts, unroll=self.unroll)
         return carry, jax.tree.map(lambda g: g / n, grads), jax.tree.map(jnp.mean, metrics)
 
-    def _regularize(self, grads: Any, params: Any, strength: float) -> Any:
+    def _regularize(self, grads: Any, params: Any, strength: float, frozen=frozenset()) -> Any:
         if strength == 0:
             return grads
         # On the raw weights, after accumulation, as the peer does; the shared embedding is exempt.
-        extra = regularizers.orthogonal_gradient(params, strength, self.orthogonal_form)
+        form, exempt = self.orthogonal_form, ("shared", *frozen)
+        extra = regularizers.orthogonal_gradient(params, strength, form, exempt)
         return jax.tree.map(lambda g, e: g + e.astype(g.dtype), grads, extra)
-
-
-def _update(optimizer: optax.GradientTransformation, grads: Any, player: Player):
-    """(params, opt_state) after one optimizer update."""
-    with jax.numpy_dtype_promotion("standard"):  # Optax raises a float to an integer count
-        updates, opt_state = optimizer.update(grads, player.opt_state, player.params)
-        return optax.apply_updates(player.params, updates), opt_state
 
 
 def build(
@@ -258,6 +252,9 @@ def build(
     beta1: float,
     beta2: float,
     adam_eps: float,
+    lr_decay: tuple[int, int] | None = None,
+    num_d_steps: int = 1,
+    freeze_d: int = 0,
     **settings,
 ) -> TrainStep:
     """Binds models, optimizers and settings into a `TrainStep`.
@@ -268,17 +265,25 @@ def build(
       loss: a name of `losses.LOSSES`.
       g_lr, d_lr: Adam's learning rates; two of them are TTUR (Heusel et al. 2017).
       beta1, beta2, adam_eps: Adam's other settings, the same for both.
-      **settings: num_d_steps, accumulation_steps (microbatches of one update), g_orthogonal and
-        d_orthogonal (beta, 0 is off), orthogonal_form, ema_decay, ema_start_step (generator
-        updates).
+      lr_decay: generator updates (start, end) between which both rates fall to 0; None: constant.
+      num_d_steps: D updates for one of G.
+      freeze_d: how many of D's first blocks, those nearest the image, are never updated.
+      **settings: accumulation_steps (microbatches of one update), g_orthogonal and d_orthogonal
+        (beta, 0 is off), orthogonal_form, ema_decay, ema_start_step (generator updates),
+        z_distribution (a name of `latents.DISTRIBUTIONS`).
 
     Raises:
-      UserError: for an unknown loss.
+      UserError: for an unknown loss or distribution, or more frozen blocks than D has.
     """
-    adam = lambda lr: optax.adam(lr, b1=beta1, b2=beta2, eps=adam_eps)
-    return TrainStep(
-        generator, discriminator, adam(g_lr), adam(d_lr), losses.get(loss), mesh, **settings
+    adam = lambda lr, n: optimizers.adam(
+        lr, beta1=beta1, beta2=beta2, eps=adam_eps, decay=lr_decay, updates_per_step=n
     )
+    latents.check_distribution(settings.get("z_distribution", "normal"))
+    frozen = stages.frozen_modules(discriminator, generator.channels, freeze_d)
+    return TrainStep(
+        generator, discriminator, adam(g_lr, 1), stages.freeze(adam(d_lr, num_d_steps), frozen),
+        losses.get(loss), mesh, num_d_steps, d_frozen=frozen, **settings,
+    )  # fmt: skip
 
 
 def jit_train_step(train_step: TrainStep) -> Callable:

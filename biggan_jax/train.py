@@ -14,6 +14,8 @@ from biggan_jax import (
     __version__,
     checkpoint,
     data,
+    evaluate,
+    finetune,
     latents,
     models,
     sharding,
@@ -56,7 +58,9 @@ def train(config: ConfigDict, workdir: str | Path) -> dict:
     train_step = step.build(generator, discriminator, mesh, **config_lib.step_settings(config))
 
     checkpoints = checkpoint.Checkpoints(
-        workdir / "checkpoints", keep_latest=config.keep_checkpoints
+        workdir / "checkpoints",
+        keep_latest=config.keep_checkpoints,
+        best_metric=None if config.eval_every_steps is None else "fid",
     )
     check_workdir(config, workdir, checkpoints)
     for line in report.lines():
@@ -80,6 +84,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict:
 
     jitted = step.jit_train_step(train_step)
     sample = sampler(train_step, config)
+    score = evaluate.during_training(config, source, report.digest, workdir)
     images_per_step = config.batch_size * config.num_d_steps
     log = TrainLog(
         writer,
@@ -106,12 +111,16 @@ def train(config: ConfigDict, workdir: str | Path) -> dict:
             pending = (done, metrics)
             save_now = done % config.checkpoint_every_steps == 0
             grid_now = done % config.sample_every_steps == 0 or done == config.num_steps
-            if save_now or grid_now:
+            eval_now = score is not None and done % config.eval_every_steps == 0
+            if save_now or grid_now or eval_now:
                 log.read(pending)  # no state is saved before its own metrics were seen to be finite
                 pending = None
                 with log.paused():
-                    if save_now:
-                        checkpoints.save(done, state, meta)
+                    scores = score(state.ema.variables, done) if eval_now else {}
+                    if eval_now:
+                        log.scores(done, scores)
+                    if save_now or eval_now:  # the checkpoint with the best score is kept
+                        checkpoints.save(done, state, meta, scores)
                     if grid_now:
                         save_grid(sample(state.ema.variables), done, workdir, writer)
         log.read(pending)
@@ -157,15 +166,26 @@ def open_data(config: ConfigDict, workdir: Path) -> tuple[data.Source, data.Data
 def check_workdir(config: ConfigDict, workdir: Path, checkpoints) -> None:
     """Raises UserError unless `workdir` is fresh or holds a run that `config` continues."""
     if checkpoints.latest_step() is not None:
-        config_lib.check_resume(open_directory(workdir)[1], config)
+        saved = open_directory(workdir)[1]
+        if config.init_from is None:
+            config.init_from = saved.init_from  # where it came from need not be said again
+        config_lib.check_resume(saved, config)
+    elif config.init_from is not None and Path(config.init_from).resolve() == workdir.resolve():
+        raise UserError(f"--config.init_from is the workdir {workdir}: choose another --workdir")
+    finetune.check(config)
 
 
 def resume_or_init(
     config: ConfigDict, workdir: Path, checkpoints, train_step: step.TrainStep, digest: str
 ):
-    """(state, finished steps): the newest intact checkpoint, or a fresh state."""
+    """(state, finished steps): the newest intact checkpoint, or a fresh state.
+
+    Only a fresh state starts with the weights of `config.init_from`.
+    """
     mesh = train_step.mesh
     if checkpoints.latest_step() is None:
+        if config.init_from is not None:
+            return finetune.create(config, train_step), 0
         return state_lib.create(train_step.init, config.seed, mesh), 0
     target = state_lib.abstract(train_step.init, mesh)
     state, meta, start = checkpoints.restore(target)
@@ -225,7 +245,8 @@ def sampler(train_step: step.TrainStep, config: ConfigDict):
     classes = np.linspace(0, num_classes - 1, rows).round().astype(np.int32)
     labels = np.repeat(classes, GRID)
     key = jax.random.fold_in(jax.random.key(config.seed), 2**31 - 1)
-    z = latents.sample(key, (len(labels), config.model.dim_z))
+    shape = (len(labels), config.model.dim_z)
+    z = latents.sample(key, shape, distribution=config.model.z_distribution)
     replicated = sharding.replicated(train_step.mesh)
     apply = jax.jit(
         lambda variables: train_step.generator.apply(variables, z, labels, train=False),

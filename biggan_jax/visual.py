@@ -80,6 +80,43 @@ def grid(
     return _with_labels(picture, row_labels, first=padding + height / 2, pitch=pitch_y)
 
 
+def table(
+    rows: Sequence[Sequence[Image.Image]],
+    row_labels: Sequence[str],
+    column_labels: Sequence[str],
+    *,
+    gap: int = 12,
+) -> Image.Image:
+    """Lays pictures of one size out under headings, such as grids of the same samples.
+
+    Args:
+      rows: pictures of each row, all of one size.
+      row_labels: one text a row, at its left.
+      column_labels: one text a column, above it.
+      gap: px between and around the pictures.
+
+    Returns:
+      The picture, in mode 'RGB'.
+    """
+    font = ImageFont.load_default(size=20)
+    width, height = rows[0][0].size
+    left = round(max(font.getlength(label) for label in row_labels)) + 2 * gap
+    top = 20 + 2 * gap
+    pitch_x, pitch_y = width + gap, height + gap
+    size = (left + len(column_labels) * pitch_x, top + len(rows) * pitch_y)
+    canvas = Image.new("RGB", size, (255,) * 3)
+    draw = ImageDraw.Draw(canvas)
+    for column, label in enumerate(column_labels):
+        place = (left + column * pitch_x + width / 2, top / 2)
+        draw.text(place, label, fill=(INK,) * 3, font=font, anchor="mm")
+    for row, (pictures, label) in enumerate(zip(rows, row_labels, strict=True)):
+        place = (left - gap, top + row * pitch_y + height / 2)
+        draw.text(place, label, fill=(INK,) * 3, font=font, anchor="rm")
+        for column, picture in enumerate(pictures):
+            canvas.paste(picture, (left + column * pitch_x, top + row * pitch_y))
+    return canvas
+
+
 def save_png(image: Image.Image, path: str | Path) -> None:
     """Writes a PNG file; whoever reads the path finds the old picture or the whole new one.
 

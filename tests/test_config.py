@@ -130,6 +130,9 @@ def test_missing_file(tmp_path):
         ("--config.checkpoint_every_steps=0", ("--config.checkpoint_every_steps",)),
         ("--config.sample_every_steps=0", ("--config.sample_every_steps",)),
         ("--config.log_every_steps=0", ("--config.log_every_steps",)),
+        ("--config.eval_every_steps=0", ("eval_every_steps is 0", "--config.eval_every_steps")),
+        ("--config.eval_samples=0", ("--config.eval_samples",)),
+        ("--config.eval_features=vgg", ("'vgg'", "inception or classifier")),
         ("--config.keep_checkpoints=0", ("--config.keep_checkpoints",)),
         ("--config.seed=-1", ("seed is -1", "--config.seed")),
         ("--config.seed=4294967296", ("4294967296", "--config.seed")),
@@ -190,6 +193,7 @@ def test_resume_allows_length_cadence_and_place():
     saved = json.loads(json.dumps(load().to_dict()))
     allowed = {
         "num_steps": 9, "log_every_steps": 9, "checkpoint_every_steps": 9, "sample_every_steps": 9,
+        "eval_every_steps": 9, "eval_samples": 9, "eval_features": "inception",
         "keep_checkpoints": 9, "mesh": (2,), "tensorboard": False, "data.source": "folder:x",
         "data.on_bad_record": "skip",
     }  # fmt: skip
@@ -224,6 +228,10 @@ def test_default_config_has_no_value_that_cannot_be_overridden():
     """Lists and None cannot be set on the command line."""
     config = config_lib.default_config()
     unset = {key for key, value in config_lib.flatten(config).items() if value is None}
-    assert unset == {"model.num_classes", "model.rgb_width", "data.source"}
+    assert unset == {
+        "model.num_classes", "model.rgb_width", "data.source", "init_from",
+        "eval_every_steps", "eval_features",
+        "optimizer.decay_start_step", "optimizer.decay_end_step",
+    }  # fmt: skip
     assert not any(isinstance(v, list) for v in config_lib.flatten(config.to_dict()).values())
     assert type(config.model.get_ref("num_classes")) is type(placeholder(int))

@@ -13,6 +13,7 @@ from biggan_jax import state as state_lib
 from tests import runs
 
 FILES = sorted((runs.ROOT / "configs").glob("*.py"))
+TRAINED: set[str] = set()  # test configs that have trained their step in this process
 
 
 def module(path):
@@ -81,9 +82,13 @@ def test_test_config_trains_one_step(path):
     if c.model.num_classes is None:
         c.model.num_classes = 10
     full = config.flatten(module(path)["get_config"]())
-    assert full["model.resolution"] == c.model.resolution  # it tests this experiment's plan
+    assert full["model.name"] == c.model.name
+    # Equal where compiling the plan is cheap; `test_config_builds` sees all at their full size.
+    assert c.model.resolution == full["model.resolution"] or c.model.resolution == 16
     assert c.data.source == "digits" and not c.tensorboard and c.num_steps <= 4
     config.validate(c, 1)
+    if (key := repr(sorted(config.flatten(c).items()))) in TRAINED:
+        return  # another file's test config is the very same, and its step has run
     train_step = bound(c)
     state = cheap_state(train_step)
     batch = sharding.global_batch(bench.synthetic_batch(c), train_step.mesh, axis=1)
@@ -92,3 +97,4 @@ def test_test_config_trains_one_step(path):
     assert all(np.isfinite(value) for value in jax.device_get(metrics).values())
     assert state.step == 1
     assert not np.array_equal(before, state.generator.params["rgb"]["kernel"])
+    TRAINED.add(key)

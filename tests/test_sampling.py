@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +12,12 @@ import scipy.stats
 from PIL import Image
 
 import biggan_jax
-from biggan_jax import checkpoint, latents, models, samples, sampling, visual
+from biggan_jax import checkpoint, cli, latents, models, samples, sampling, visual
+from biggan_jax.config import default_config
 from biggan_jax.errors import UserError
-from tests import runs
+from tests import peer, runs
 
+FIXTURES = Path(__file__).parent / "fixtures"
 pytestmark = pytest.mark.usefixtures("compile_cache")
 
 
@@ -172,6 +175,80 @@ def test_standing_statistics(trained, generator, state):
     assert np.abs(images - other).max() > 1e-3  # of latents that are not truncated
     standing.set_bn_mode("running")
     np.testing.assert_array_equal(standing(z, labels), generator(z, labels))
+
+
+def test_standing_statistics_of_the_peer():
+    """BigGAN-PyTorch with `--mybn --accumulate_stats`: a training forward, then three standing."""
+    f = np.load(FIXTURES / "f01d_biggan32_G_mybn_standing.npz")
+    config = default_config()
+    config.model.update(
+        resolution=32, ch=4, num_classes=10, dim_z=32, shared_dim=16, g_attention=(),
+        d_attention=(), bn_variance="biased",
+    )  # fmt: skip
+
+    def variables(prefix):
+        # `mybn` keeps its statistics in a module of its own.
+        arrays = {
+            k.replace(".bn.stored_", ".stored_"): v
+            for k, v in peer.split(f, prefix).items()
+            if not k.endswith("accumulation_counter")
+        }
+        return peer.variables(arrays, {}, bottom=16)
+
+    nhwc = lambda x: x.transpose(0, 2, 3, 1)
+    same = lambda a, b: jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5, rtol=1e-5), dict(a), b
+    )
+    g = sampling.LoadedGenerator(config, variables("sd"))
+    z, labels = f["in/z"], f["in/y"].astype(np.int32)
+    out, after = g._forward(variables("sd"), z, labels, train=True)
+    np.testing.assert_allclose(out, nhwc(f["train/out"]), atol=2e-5)
+    expected = variables("train/after")
+    same(after["batch_stats"], expected["batch_stats"])
+    same(after["spectral"], expected["spectral"])
+
+    # The peer went on from there.
+    g = sampling.LoadedGenerator(config, variables("sd") | {"spectral": expected["spectral"]})
+    g.set_standing(zip(f["standing/z"], f["standing/y"], strict=True))
+    expected = variables("standing/after")
+    # The peer keeps the sum of its three forwards and divides by the counter when it is used.
+    same(g._variables["batch_stats"], jax.tree.map(lambda x: x / 3, expected["batch_stats"]))
+    same(g._variables["spectral"], expected["spectral"])
+    np.testing.assert_allclose(g(z, labels), nhwc(f["standing/eval_out"]), atol=2e-5)
+
+
+def test_standing_settings(trained, tmp_path, generator):
+    """`biggan sample` hands them through; the latents are truncated as those of the samples."""
+
+    def sample(*options):
+        argv = ["sample", f"--from={trained}", f"--out={tmp_path / 'x.npz'}", "--per-class=1",
+                "--bn-mode=standing", "--standing-batches=2", *options]  # fmt: skip
+        assert cli.main(argv) == 0
+        return np.load(tmp_path / "x.npz")["images"]
+
+    g = sampling.load_generator(trained)
+
+    def expected(z_truncation, batches=2, **settings):
+        g.set_bn_mode("standing", batches=batches, **settings)
+        z = g.sample_z(0, 10, z_truncation)
+        return visual.to_uint8(g(z, np.arange(10, dtype=np.int32)))
+
+    np.testing.assert_array_equal(
+        sample("--truncation=0.5", "--standing-batch-size=8"),
+        expected(0.5, truncation=0.5, batch_size=8),
+    )
+    np.testing.assert_array_equal(
+        sample("--truncation=0.5", "--standing-truncation=2", "--standing-batch-size=8"),
+        expected(0.5, truncation=2.0, batch_size=8),
+    )
+    assert (expected(0.5, batch_size=8) != expected(0.5, truncation=0.5, batch_size=8)).any()
+    assert (expected(None, batch_size=8) != expected(None, batches=3, batch_size=8)).any()
+    for options, words in (
+        ({"batches": 0}, "--standing-batches to 1"),
+        ({"batch_size": 1}, "--standing-batch-size to 2"),
+    ):
+        with pytest.raises(UserError, match=words):
+            generator.set_bn_mode("standing", **options)
 
 
 def test_batch_statistics(trained, generator):

@@ -7,15 +7,31 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from biggan_jax.errors import UserError
-from biggan_jax.models import biggan, checks
+from biggan_jax.models import (
+    attention,
+    biggan,
+    biggan_deep,
+    checks,
+    conditioning,
+    dcgan,
+    sagan,
+    sngan,
+)
 from biggan_jax.models.layers import LayerSettings
 
 # A family is a module with G_WIDTHS, `check(model)` and `build(model, g_settings, d_settings)`.
-REGISTRY = {"biggan": biggan}
+REGISTRY = {
+    "biggan": biggan,
+    "biggan_deep": biggan_deep,
+    "dcgan": dcgan,
+    "sagan": sagan,
+    "sngan": sngan,
+}
 INITIALIZERS = {
     "orthogonal": nn.initializers.orthogonal(),  # Brock et al. 2019
     "xavier": nn.initializers.xavier_uniform(),  # Zhang et al. 2019
     "normal": nn.initializers.normal(0.02),  # Radford et al. 2016
+    "glorot_relu": sngan.glorot_relu,  # Miyato and Koyama 2018
 }
 
 
@@ -51,6 +67,8 @@ def build(
         bn_momentum=model.bn_momentum,
         bn_variance=model.bn_variance,
         fused=fused,
+        attention_kind=model.attention_kind,
+        attention_reduction=model.attention_reduction,
     )
     generator, discriminator = REGISTRY[model.name].build(
         model,
@@ -58,7 +76,8 @@ def build(
         dataclasses.replace(settings, spectral_norm=model.d_spectral_norm),
     )
     for key, player in (("g_attention", generator), ("d_attention", discriminator)):
-        checks.attention(key, getattr(model, key), player.attention_widths(), 8)
+        least = attention.least_channels(settings)
+        checks.attention(key, getattr(model, key), player.attention_widths(), least)
     return generator, discriminator
 
 
@@ -69,8 +88,9 @@ def check(model: Any) -> None:
     checks.choice("model.init", model.init, INITIALIZERS)
     checks.choice("model.sn_eval", model.sn_eval, ("iterate", "stored"))
     checks.choice("model.bn_variance", model.bn_variance, ("unbiased", "biased"))
-    checks.choice("model.cond_order", model.cond_order, ("embedding_z", "z_embedding"))
-    checks.choice("model.z_distribution", model.z_distribution, ("normal",))
+    checks.choice("model.cond_order", model.cond_order, conditioning.ORDERS)
+    checks.choice("model.attention_kind", model.attention_kind, attention.KINDS)
+    checks.choice("model.attention_reduction", model.attention_reduction, attention.REDUCTIONS)
     if model.channels not in (1, 3):
         raise UserError(
             f"model.channels is {model.channels}; images have 1 (grey) or 3 (RGB) channels: set "

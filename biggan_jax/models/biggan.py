@@ -12,8 +12,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from biggan_jax.models import checks, layers
-from biggan_jax.models.attention import SelfAttention
+from biggan_jax.errors import UserError
+from biggan_jax.models import attention, checks, conditioning, heads, layers
 
 # Multiples of ch: entry 0 is the width of the 4x4 input, entry i that of block i's output; every
 # block doubles the resolution.
@@ -34,45 +34,63 @@ D_WIDTHS = {
     256: ((1, 2, 4, 8, 8, 16, 16), 6),
     512: ((1, 1, 2, 4, 8, 8, 16, 16), 7),
 }
+# PyTorch-StudioGAN's `big_resnet` differs at two places; the rest of its widths are the same.
+WIDTH_TABLES = {
+    "biggan_pytorch": (G_WIDTHS, D_WIDTHS),
+    "studiogan": (G_WIDTHS | {64: (16, 8, 4, 2, 1)}, D_WIDTHS | {32: ((2, 2, 2, 2), 2)}),
+}
 BOTTOM = 4  # pixels of the generator's first feature map
 
 
 class GeneratorBlock(nn.Module):
-    """Residual block that doubles the resolution (Brock et al., figure 15b)."""
+    """Residual block that doubles the resolution (Brock et al., figure 15b).
+
+    Attributes:
+      features: output channels.
+      settings: what every layer shares.
+      num_classes: rows of the lookup tables when the condition is class ids.
+    """
 
     features: int
     settings: layers.LayerSettings
+    num_classes: int = 0
 
     @nn.compact
     def __call__(self, x: jax.Array, condition: jax.Array, train: bool) -> jax.Array:
-        """[N, H, W, C], [N, K] -> [N, 2H, 2W, features]."""
+        """[N, H, W, C], condition (see `conditioning.batch_norm`) -> [N, 2H, 2W, features]."""
         s = self.settings
+        norm = lambda name: conditioning.batch_norm(s, condition, self.num_classes, name)
         conv = lambda name, size, up: layers.Conv(
             s, s.spectral_norm, self.features, kernel_size=size, resample=up, name=name
         )
-        h = nn.relu(layers.ConditionalBatchNorm(s, name="bn1")(x, condition, train))
+        h = nn.relu(norm("bn1")(x, train))
         h = conv("conv1", 3, "up")(h, train)
-        h = nn.relu(layers.ConditionalBatchNorm(s, name="bn2")(h, condition, train))
+        h = nn.relu(norm("bn2")(h, train))
         h = conv("conv2", 3, "none")(h, train)
         return h + conv("shortcut", 1, "up")(x, train)
 
 
 class Generator(nn.Module):
-    """BigGAN's generator with a shared class embedding and hierarchical z.
+    """BigGAN's generator.
 
-    z is split into one chunk per block plus one for the first linear layer, which sees its chunk
-    only. Block i is conditioned on the class embedding and chunk i + 1.
+    With hierarchical z, z is split into one chunk per block plus one for the first linear layer,
+    which sees its chunk only; block i is conditioned on chunk i + 1 besides the class. Without, the
+    first layer sees all of z and the blocks the class alone.
 
     Attributes:
       resolution: pixels, a key of G_WIDTHS.
       ch: channel multiplier.
       channels: image channels, 1 or 3.
-      num_classes: 1 means unconditional: no embedding, blocks are conditioned on z alone.
-      dim_z: length of z, divisible by the number of chunks.
+      num_classes: 1 means unconditional: no embedding, blocks are conditioned on their chunk of z
+        alone; without hierarchical z on nothing, and their batch norms are plain ones.
+      dim_z: length of z, divisible by the number of chunks when hierarchical.
       shared_dim: width of the shared class embedding.
-      attention: resolutions after whose block self-attention stands.
+      attention: resolutions after whose block self-attention (or its control) stands.
       cond_order: 'embedding_z' (BigGAN-PyTorch, StudioGAN) or 'z_embedding' (compare_gan, TF-Hub).
       rgb_width: output channels of the last convolution, of which the first `channels` are kept.
+      shared_embedding: False: lookup tables of gains and biases per class in every batch norm.
+      hierarchical_z: whether z is split over the blocks.
+      width_table: a key of WIDTH_TABLES.
       settings: what every layer shares.
     """
 
@@ -85,6 +103,9 @@ class Generator(nn.Module):
     attention: tuple[int, ...] = ()
     cond_order: str = "embedding_z"
     rgb_width: int | None = None
+    shared_embedding: bool = True
+    hierarchical_z: bool = True
+    width_table: str = "biggan_pytorch"
     settings: layers.LayerSettings = layers.LayerSettings()
 
     @nn.compact
@@ -100,58 +121,70 @@ class Generator(nn.Module):
           Images [N, resolution, resolution, channels] in [-1, 1], at least float32.
         """
         s = self.settings
-        first, *widths = (self.ch * m for m in G_WIDTHS[self.resolution])
-        chunks = jnp.split(z.astype(s.dtype), len(widths) + 1, axis=-1)
-        embedding = None
-        if self.num_classes > 1:
-            embed = layers.Embed(s, False, self.num_classes, self.shared_dim, name="shared")
-            embedding = embed(labels, train).astype(s.dtype)
-        h = layers.Dense(s, s.spectral_norm, BOTTOM * BOTTOM * first, name="linear")(
-            chunks[0], train
-        )
+        first, *widths = (self.ch * m for m in self._multiples())
+        z = z.astype(s.dtype)
+        nothing = z[:, :0]
+        chunks = [z] + [nothing] * len(widths)
+        if self.hierarchical_z:
+            chunks = jnp.split(z, len(widths) + 1, axis=-1)
+        embedding = nothing
+        if self.shared_embedding:
+            embedding = conditioning.class_embedding(
+                labels, train, s, self.num_classes, self.shared_dim
+            )
+        linear = layers.Dense(s, s.spectral_norm, BOTTOM * BOTTOM * first, name="linear")
         # (H, W, C) order, as the paper's own code; the PyTorch peers reshape to (C, H, W).
-        h = h.reshape(-1, BOTTOM, BOTTOM, first)
+        h = linear(chunks[0], train).reshape(-1, BOTTOM, BOTTOM, first)
         for i, width in enumerate(widths):
-            condition = self._condition(embedding, chunks[i + 1])
-            h = GeneratorBlock(width, s, name=f"block_{i}")(h, condition, train)
-            resolution = BOTTOM * 2 ** (i + 1)
-            if resolution in self.attention:
-                h = SelfAttention(s, name=f"attention_{resolution}")(h, train)
-        h = nn.relu(layers.AffineBatchNorm(s, name="bn_out")(h, train))
-        h = layers.Conv(s, s.spectral_norm, self.rgb_width or self.channels, name="rgb")(h, train)
-        return jnp.tanh(layers.at_least_float32(h[..., : self.channels]))
+            condition = conditioning.join(embedding, chunks[i + 1], self.cond_order)
+            if not self.shared_embedding and self.num_classes > 1:
+                condition = labels
+            block = GeneratorBlock(width, s, self.num_classes, name=f"block_{i}")
+            h = block(h, condition, train)
+            if h.shape[1] in self.attention:
+                h = attention.insert(h, s, train)
+        return heads.image(h, train, s, self.channels, self.rgb_width)
 
-    def _condition(self, embedding: jax.Array | None, chunk: jax.Array) -> jax.Array:
-        if embedding is None:
-            return chunk
-        pair = (embedding, chunk) if self.cond_order == "embedding_z" else (chunk, embedding)
-        return jnp.concatenate(pair, axis=-1)
+    def _multiples(self) -> tuple[int, ...]:
+        return WIDTH_TABLES[self.width_table][0][self.resolution]
 
     def attention_widths(self) -> dict[int, int]:
         """{resolution: channels} of every place where attention can stand."""
-        widths = G_WIDTHS[self.resolution]
+        widths = self._multiples()
         return {BOTTOM * 2**i: self.ch * widths[i] for i in range(1, len(widths))}
 
 
 class DiscriminatorBlock(nn.Module):
-    """Residual block that may halve the resolution (Brock et al., figure 15c)."""
+    """Residual block that may halve the resolution (Brock et al., figure 15c).
+
+    Attributes:
+      features: output channels.
+      down: whether it halves the resolution.
+      first: whether its input is the image itself.
+      settings: what every layer shares.
+      thin: hidden channels as many as the input's (SNGAN) instead of the output's.
+    """
 
     features: int
     down: bool
     first: bool
     settings: layers.LayerSettings
+    thin: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """[N, H, W, C] -> [N, H/2, W/2, features] (or the same size without `down`)."""
         s = self.settings
         resample = "down" if self.down else "none"
-        conv = lambda name, size, down: layers.Conv(
-            s, s.spectral_norm, self.features, kernel_size=size, resample=down, name=name
+        conv = lambda name, size, down, features=self.features: layers.Conv(
+            s, s.spectral_norm, features, kernel_size=size, resample=down, name=name
         )
         # The first block sees the image itself: no activation before its first convolution.
         h = x if self.first else nn.relu(x)
-        h = conv("conv1", 3, "none")(h, train)
+        # BigGAN-PyTorch's --D_thin: the first block's hidden width is the image's 3 channels too
+        # (Miyato and Koyama's first block is wide).
+        hidden = x.shape[-1] if self.thin else self.features
+        h = conv("conv1", 3, "none", hidden)(h, train)
         h = conv("conv2", 3, resample)(nn.relu(h), train)
         # Identity where nothing changes (BigGAN-PyTorch; compare_gan has no skip there at all).
         if self.down or x.shape[-1] != self.features:
@@ -166,7 +199,10 @@ class Discriminator(nn.Module):
       resolution: pixels, a key of D_WIDTHS.
       ch: channel multiplier.
       num_classes: 1 means unconditional: no projection.
-      attention: resolutions after whose (first) block self-attention stands.
+      attention: resolutions after whose block self-attention (or its control) stands; where several
+        blocks end at one resolution, after the first (BigGAN-PyTorch: after every one of them).
+      thin: hidden width of the blocks, see `DiscriminatorBlock`.
+      width_table: a key of WIDTH_TABLES.
       settings: what every layer shares.
 
     References:
@@ -177,6 +213,8 @@ class Discriminator(nn.Module):
     ch: int
     num_classes: int
     attention: tuple[int, ...] = ()
+    thin: bool = False
+    width_table: str = "biggan_pytorch"
     settings: layers.LayerSettings = layers.LayerSettings()
 
     @nn.compact
@@ -192,33 +230,22 @@ class Discriminator(nn.Module):
           Logits [N], at least float32.
         """
         s = self.settings
-        widths, num_down = D_WIDTHS[self.resolution]
+        widths, num_down = WIDTH_TABLES[self.width_table][1][self.resolution]
         h = images.astype(s.dtype)
         seen = set()
         for i, multiple in enumerate(widths):
             block = DiscriminatorBlock(
-                self.ch * multiple, down=i < num_down, first=i == 0, settings=s, name=f"block_{i}"
+                self.ch * multiple, i < num_down, i == 0, s, self.thin, name=f"block_{i}"
             )
             h = block(h, train)
-            resolution = h.shape[1]
-            if resolution in self.attention and resolution not in seen:
-                h = SelfAttention(s, name=f"attention_{resolution}")(h, train)
-            seen.add(resolution)
-        # Sum, not mean, over the pixels, in float32: the head decides the scale of the loss.
-        features = layers.at_least_float32(nn.relu(h)).sum((1, 2))
-        head = layers.Dense(s, s.spectral_norm, 1, dtype=features.dtype, name="linear")
-        logits = head(features, train)[:, 0]
-        if self.num_classes > 1:
-            embed = layers.Embed(
-                s, s.spectral_norm, self.num_classes, features.shape[-1], name="embed"
-            )
-            projection = embed(labels, train).astype(features.dtype)
-            logits = logits + (projection * features).sum(-1)
-        return logits
+            if h.shape[1] in self.attention and h.shape[1] not in seen:
+                h = attention.insert(h, s, train)
+            seen.add(h.shape[1])
+        return heads.projection(h, labels, train, s, self.num_classes)
 
     def attention_widths(self) -> dict[int, int]:
         """{resolution: channels} of every place where attention can stand."""
-        widths, num_down = D_WIDTHS[self.resolution]
+        widths, num_down = WIDTH_TABLES[self.width_table][1][self.resolution]
         places, resolution = {}, self.resolution
         for i, multiple in enumerate(widths):
             resolution //= 2 if i < num_down else 1
@@ -228,8 +255,16 @@ class Discriminator(nn.Module):
 
 def check(model: Any) -> None:
     """Raises UserError for a `model` section that BigGAN cannot be built from."""
+    checks.choice("model.width_table", model.width_table, WIDTH_TABLES)
     checks.resolution(model, G_WIDTHS)
-    checks.chunks(model, len(G_WIDTHS[model.resolution]))
+    if model.hierarchical_z:
+        if not model.shared_embedding and model.num_classes != 1:
+            raise UserError(
+                "model.hierarchical_z needs the shared class embedding (per-class tables take no "
+                "z): set --config.model.hierarchical_z=False or "
+                "--config.model.shared_embedding=True"
+            )
+        checks.chunks(model, len(G_WIDTHS[model.resolution]))
 
 
 def build(
@@ -246,6 +281,9 @@ def build(
         attention=tuple(model.g_attention),
         cond_order=model.cond_order,
         rgb_width=model.rgb_width,
+        shared_embedding=model.shared_embedding,
+        hierarchical_z=model.hierarchical_z,
+        width_table=model.width_table,
         settings=g_settings,
     )
     discriminator = Discriminator(
@@ -253,6 +291,8 @@ def build(
         ch=model.ch,
         num_classes=model.num_classes,
         attention=tuple(model.d_attention),
+        thin=model.d_thin,
+        width_table=model.width_table,
         settings=d_settings,
     )
     return generator, discriminator

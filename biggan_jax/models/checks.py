@@ -7,13 +7,14 @@ from typing import Any
 from biggan_jax.errors import UserError
 
 
-def choice(key: str, value: str, choices: Iterable[str]) -> None:
+def choice(key: str, value: str | int, choices: Iterable[str | int]) -> None:
     """Raises UserError unless `value` is one of `choices`, with the nearest one named."""
     if value not in choices:
-        near = difflib.get_close_matches(str(value), list(choices), 1)
+        words = [choice for choice in choices if isinstance(choice, str)]
+        near = difflib.get_close_matches(str(value), words, 1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise UserError(
-            f"{key} is {value!r}{hint}; set --config.{key} to one of {', '.join(choices)}"
+            f"{key} is {value!r}{hint}; set --config.{key} to one of {', '.join(map(str, choices))}"
         )
 
 
@@ -54,6 +55,7 @@ def attention(key: str, resolutions: tuple[int, ...], widths: dict[int, int], le
         if widths[size] < least:
             raise UserError(
                 f"model.{key} puts attention on {widths[size]} channels at {size} pixels, fewer "
-                f"than the {least} that its keys need (C/{least}): raise --config.model.ch or "
-                f"remove the resolution from --config.model.{key}"
+                f"than the {least} that it needs (its keys have C/k channels, k = "
+                f"model.attention_reduction): raise --config.model.ch or remove the resolution "
+                f"from --config.model.{key}"
             )

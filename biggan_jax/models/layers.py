@@ -6,7 +6,6 @@ keep the raw weight in `params` and the power-iteration vectors in the collectio
 """
 
 import dataclasses
-from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -15,50 +14,7 @@ import numpy as np
 from jax import lax
 
 from biggan_jax.models import resample
-
-Dtype = jnp.dtype
-Initializer = Callable[..., jax.Array]
-
-
-@dataclasses.dataclass(frozen=True)
-class LayerSettings:
-    """What every layer of a model shares.
-
-    Attributes:
-      dtype: dtype of activations and of the convolutions (float32 or bfloat16).
-      param_dtype: dtype of parameters (float32; float64 under x64).
-      kernel_init: initialiser of every kernel and embedding; biases start at zero.
-      sn_eps: floor of the norms in the power iteration, `x / max(|x|, eps)`.
-      sn_iterations: power iterations of one training forward.
-      sn_eval: 'iterate': an eval forward computes sigma by one iteration that is not stored (as
-        BigGAN-PyTorch); 'stored': it uses the stored u and v as they are (as torch's
-        spectral_norm).
-      bn_eps: added to the batch variance.
-      bn_momentum: weight of the old running statistics in an update.
-      bn_variance: which batch variance the running statistics take: 'unbiased' (n - 1, as torch's
-        batch_norm) or 'biased' (n, as TensorFlow and BigGAN-PyTorch's `--mybn`). A forward always
-        normalises with the biased one.
-      spectral_norm: normalise the kernels of this player spectrally.
-      fused: fuse resampling into convolutions (`models/resample.py`).
-    """
-
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
-    kernel_init: Initializer = nn.initializers.orthogonal()
-    sn_eps: float = 1e-6
-    sn_iterations: int = 1
-    sn_eval: str = "iterate"
-    bn_eps: float = 1e-5
-    bn_momentum: float = 0.9
-    bn_variance: str = "unbiased"
-    spectral_norm: bool = True
-    fused: bool = True
-
-
-def at_least_float32(x: jax.Array) -> jax.Array:
-    """x in float32, or in its own dtype where that is wider."""
-    # numpy's promote_types: jax's own refuses bfloat16 under strict dtype promotion.
-    return x.astype(np.promote_types(x.dtype, np.float32))
+from biggan_jax.models.settings import Dtype, LayerSettings, at_least_float32
 
 
 def _unit(x: jax.Array, eps: float) -> jax.Array:
@@ -285,6 +241,30 @@ class ConditionalBatchNorm(nn.Module):
         gain = 1 + linear("gain")(condition, train)
         bias = linear("bias")(condition, train)
         return BatchNorm(self.settings, name="norm")(x, gain, bias, train)
+
+
+class ClassBatchNorm(nn.Module):
+    """Batch norm with gain 1 + G[y] and bias B[y], two lookup tables without spectral norm.
+
+    The tables start with the settings' `table_init`: zeros in SNGAN and SAGAN, the model's own
+    initialiser in BigGAN-PyTorch without `--G_shared`.
+
+    Attributes:
+      settings: what every layer of the model shares.
+      num_classes: rows of both tables.
+    """
+
+    settings: LayerSettings = LayerSettings()
+    num_classes: int = 0
+
+    @nn.compact
+    def __call__(self, x: jax.Array, labels: jax.Array, train: bool) -> jax.Array:
+        """Normalises x [N, H, W, C] for class ids [N]."""
+        s = self.settings
+        as_table = dataclasses.replace(s, kernel_init=s.table_init or s.kernel_init)
+        table = lambda name: Embed(as_table, False, self.num_classes, x.shape[-1], name=name)
+        gain = 1 + table("gain")(labels, train)
+        return BatchNorm(s, name="norm")(x, gain, table("bias")(labels, train), train)
 
 
 class AffineBatchNorm(nn.Module):

@@ -5,8 +5,11 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from biggan_jax.models.attention import SelfAttention
+from biggan_jax.models.attention import REDUCTIONS, ResidualControl, SelfAttention
+from biggan_jax.models.settings import LayerSettings
+from biggan_jax.summary import count_parameters
 from tests import peer
 from tests.models.test_layers import cotangent
 
@@ -61,3 +64,30 @@ def test_maps_are_distributions_over_pooled_keys():
     beta = sown["attention"]["map"][0]
     assert beta.shape == (1, 24, 6)
     np.testing.assert_allclose(beta.sum(-1), 1, rtol=1e-5)
+
+
+def shapes(module, channels):
+    x = jax.ShapeDtypeStruct((1, 4, 4, channels), jnp.float32)
+    init = lambda key, x: module.init(key, x, False)
+    return jax.eval_shape(init, jax.random.key(0), x)["params"]
+
+
+@pytest.mark.parametrize("k", REDUCTIONS)
+def test_reduction_is_of_the_keys_alone(k):
+    params = shapes(SelfAttention(LayerSettings(attention_reduction=k)), 16)
+    widths = {name: params[name]["kernel"].shape[-1] for name in ("theta", "phi", "g", "o")}
+    assert widths == {"theta": 16 // k, "phi": 16 // k, "g": 8, "o": 16}
+
+
+@pytest.mark.parametrize("k", REDUCTIONS)
+@pytest.mark.parametrize("channels", [32, 96, 256])
+def test_the_control_has_the_size_of_the_attention_block(k, channels):
+    s = LayerSettings(attention_reduction=k)
+    attention = count_parameters(shapes(SelfAttention(s), channels))
+    control = count_parameters(shapes(ResidualControl(s), channels))
+    assert abs(control - attention) < 0.05 * attention
+
+
+def test_too_few_channels_name_the_number():
+    with pytest.raises(ValueError, match="C/8 key channels needs at least 8 channels, got 4"):
+        shapes(SelfAttention(), 4)

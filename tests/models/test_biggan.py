@@ -14,7 +14,6 @@ from biggan_jax.config import default_config
 from biggan_jax.errors import UserError
 from biggan_jax.summary import count_parameters
 from tests import peer
-from tests.models.test_layers import cotangent
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 COUNTS = json.loads((FIXTURES / "param_counts.json").read_text())
@@ -100,45 +99,7 @@ def _check_generator(f, attention=()):
     )
     names = {"3": "attention_64"} if attention else {}
     bottom = g.ch * models.biggan.G_WIDTHS[g.resolution][0]
-    variables = peer.variables(peer.split(f, "sd"), names, bottom)
-    z, labels = f["in/z"], f["in/y"].astype(np.int32)
-    out = jax.jit(g.apply)(variables, z, labels)
-    np.testing.assert_allclose(out, nhwc(f["eval/out"]), atol=2e-5)
-
-    r = nhwc(cotangent(f["train/out"].shape))
-
-    def loss(params):
-        out, new = g.apply(
-            variables | {"params": params}, z, labels, True, mutable=["spectral", "batch_stats"]
-        )
-        return (out * r).sum(), (out, new)
-
-    grads, (out, new) = jax.jit(jax.grad(loss, has_aux=True))(variables["params"])
-    np.testing.assert_allclose(out, nhwc(f["train/out"]), atol=2e-5)
-    _check_buffers(f, new, names, bottom)
-    _check_gradients(f, grads, names, bottom)
-
-
-def _check_buffers(f, new, names, bottom=None):
-    expected = peer.variables(peer.split(f, "train/after"), names, bottom)
-    for collection, tree in new.items():
-        same = lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5)
-        jax.tree.map(same, dict(tree), expected[collection])
-
-
-def _check_gradients(f, grads, names, bottom=None):
-    """Every gradient that the fixture holds whole; those of biases before a norm are noise."""
-    small = jax.tree.leaves_with_path(
-        peer.variables(peer.split(f, "train/grad"), names, bottom)["params"]
-    )
-    ours = dict(jax.tree.leaves_with_path(grads))
-    assert small
-    for path, expected in small:
-        size = np.linalg.norm(expected)
-        if size < 1e-2:  # a bias before a norm: zero in exact arithmetic, rounding in float32
-            assert np.linalg.norm(ours[path]) < 1e-2, path
-        else:  # both sides are float32: 1.6e-4 was seen at 128 pixels
-            assert np.linalg.norm(ours[path] - expected) / size < 2e-4, path
+    peer.check_generator(f, g, lambda arrays: peer.variables(arrays, names, bottom))
 
 
 def test_generator_32_matches_the_peer():
@@ -152,24 +113,7 @@ def test_generator_128_with_attention_matches_the_peer(fixtures_dir):
 def _check_discriminator(f, attention=()):
     d = _models(f, "D", dim_z=24 if attention else 16, d_attention=attention)
     names = {"0": "attention_64"} if attention else {}
-    variables = peer.variables(peer.split(f, "sd"), names)
-    x, labels = nhwc(f["in/x"]), f["in/y"].astype(np.int32)
-    collections = {k: variables[k] for k in ("params", "spectral")}
-    out = jax.jit(d.apply)(collections, x, labels)
-    np.testing.assert_allclose(out, f["eval/out"][:, 0], atol=2e-5)
-    r = cotangent(f["train/out"].shape)[:, 0]
-
-    def loss(params, x):
-        out, new = d.apply(collections | {"params": params}, x, labels, True, mutable=["spectral"])
-        return (out * r).sum(), (out, new)
-
-    (grads, dx), (out, new) = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))(
-        collections["params"], x
-    )
-    np.testing.assert_allclose(out, f["train/out"][:, 0], atol=2e-5)
-    np.testing.assert_allclose(np.linalg.norm(dx), f["train/dx_norm"], rtol=1e-4)
-    _check_buffers(f, new, names)
-    _check_gradients(f, grads, names)
+    peer.check_discriminator(f, d, lambda arrays: peer.variables(arrays, names))
 
 
 def test_discriminator_32_matches_the_peer():

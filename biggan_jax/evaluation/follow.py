@@ -1,0 +1,169 @@
+"""Scores the checkpoints of a run as they land, in a process of its own."""
+
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from biggan_jax import checkpoint, stored, writers
+from biggan_jax.directory import open_directory
+from biggan_jax.errors import UserError
+from biggan_jax.evaluation.evaluator import Evaluator
+from biggan_jax.evaluation.protocol import differences
+from biggan_jax.sampling import LoadedGenerator
+
+POLL_SECONDS = 5.0
+BEST = "fid"  # lower is better
+
+
+def follow(
+    directory: Path,
+    config: ConfigDict,
+    evaluator: Evaluator,
+    *,
+    truncation: float | None = None,
+    bn_mode: str = "running",
+    ema: bool = True,
+    poll_seconds: float = POLL_SECONDS,
+) -> dict[str, Any]:
+    """Scores every checkpoint, oldest first, until the last step of the run is scored.
+
+    Each becomes a line of `evaluations.jsonl` and of the event files in `evaluations/`; the weights
+    of the best so far are copied to `best/`, a model directory. They are in memory by then, so the
+    training run may delete the checkpoint meanwhile. A restart goes on after what was scored by
+    the same protocol.
+
+    Args:
+      directory: the workdir of the run.
+      config: of the run.
+      evaluator: what scores the checkpoints.
+      truncation, bn_mode: see `Evaluator.__call__`.
+      ema: averaged weights; False takes the raw ones.
+      poll_seconds: between two looks at the directory.
+
+    Returns:
+      {evaluations [{step, scores, ...}], best {step, fid}}, of this protocol.
+
+    Raises:
+      UserError: the run does not fit the evaluator.
+      KeyboardInterrupt: Ctrl-C; whatever was scored is written.
+    """
+    log = Log(directory, tensorboard=config.tensorboard)
+    checkpoints = checkpoint.Checkpoints(directory / "checkpoints")
+    generator, skipped = None, set()
+    options = {
+        "truncation": truncation,
+        "bn_mode": bn_mode,
+        "weights": "ema" if ema else "raw",
+        "model": str(directory),
+    }
+    try:
+        while True:
+            total = open_directory(directory)[1].num_steps  # a resumed run may have changed it
+            present = checkpoints.all_steps()
+            waiting = [s for s in present if s not in skipped and s not in log.scored]
+            if not waiting:
+                if present and present[-1] >= total:
+                    return log.result()
+                time.sleep(poll_seconds)
+                continue
+            weights = _read(directory, config, waiting[0], ema)
+            if weights is None:
+                skipped.add(waiting[0])
+                continue
+            if generator is None:
+                generator = LoadedGenerator(config, weights)
+                log.begin(evaluator.protocol(generator, **options))
+                if waiting[0] in log.scored:  # by an earlier process
+                    continue
+            result = evaluator(generator.replace(weights, waiting[0]), **options)
+            if log.is_best(result):
+                _save_best(directory, weights, result, "g_ema" if ema else "g")
+            log.add(result, config)
+    finally:
+        log.close()
+
+
+class Log:
+    """`evaluations.jsonl` and the event files of a follower.
+
+    Attributes:
+      scored: steps that were scored, from `begin` on those of an earlier process too.
+    """
+
+    def __init__(self, directory: Path, *, tensorboard: bool):
+        self._path = directory / "evaluations.jsonl"
+        self._board = writers.MetricWriter(directory / "evaluations", active=tensorboard)
+        self._lines: list[dict[str, Any]] = []
+
+    @property
+    def scored(self) -> set[int]:
+        """Steps that were scored by the protocol of `begin`."""
+        return {line["step"] for line in self._lines}
+
+    def begin(self, protocol: dict[str, Any]) -> None:
+        """Takes in the lines of an earlier process that have the same protocol."""
+        text = self._path.read_text() if self._path.exists() else ""
+        for line in text.splitlines():
+            try:
+                old = json.loads(line)
+                if not differences(old["protocol"], protocol):
+                    self._lines.append(old)
+            except (ValueError, KeyError, TypeError, AttributeError):
+                continue  # a line that a kill tore
+        if text and not text.endswith("\n"):
+            with open(self._path, "a") as file:
+                file.write("\n")
+
+    def is_best(self, result: dict[str, Any]) -> bool:
+        """Whether a result is better than all before."""
+        return all(result["scores"][BEST] < line["scores"][BEST] for line in self._lines)
+
+    def add(self, result: dict[str, Any], config: ConfigDict) -> None:
+        """Writes a result."""
+        step = result["protocol"]["step"]
+        images = step * config.batch_size * config.num_d_steps
+        line = {"step": step, "images_seen": images} | result
+        self._lines.append(line)
+        with open(self._path, "a") as file:
+            file.write(json.dumps(line) + "\n")
+        named = {f"eval/{name}": value for name, value in result["scores"].items()}
+        self._board.write(step, images, named)
+        shown = "  ".join(f"{name} {value:.5g}" for name, value in result["scores"].items())
+        print(f"step {step:,}  {shown}", file=sys.stderr, flush=True)
+
+    def result(self) -> dict[str, Any]:
+        """What `follow` returns."""
+        lines = sorted(self._lines, key=lambda line: line["step"])
+        best = min(lines, key=lambda line: line["scores"][BEST], default=None)
+        found = best and {"step": best["step"], BEST: best["scores"][BEST]}
+        return {"evaluations": lines, "best": found}
+
+    def close(self) -> None:
+        """Ends the event files."""
+        self._board.close()
+
+
+def _read(directory: Path, config: ConfigDict, step: int, ema: bool) -> dict | None:
+    """A checkpoint's weights; None where it was deleted meanwhile or is corrupt."""
+    name = "ema" if ema else "generator"
+    try:
+        return stored.from_checkpoint(directory, config, name, step)[0]
+    except (UserError, OSError) as e:
+        if (directory / "checkpoints" / str(step)).exists():
+            print(f"warning: step {step} is passed over: {e}", file=sys.stderr)
+        return None
+
+
+def _save_best(directory: Path, weights: dict, result: dict[str, Any], name: str) -> None:
+    best = directory / "best"
+    if jax.process_index() == 0:
+        best.mkdir(exist_ok=True)
+        shutil.copy(directory / "config.json", best / "config.json")
+    checkpoint.save_weights(best, name, weights)
+    (best / "evaluation.json").write_text(json.dumps(result, indent=2) + "\n")

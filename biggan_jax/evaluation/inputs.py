@@ -1,0 +1,111 @@
+"""Real data and features networks by their names, with the natural defaults."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from biggan_jax import data
+from biggan_jax.data import Source
+from biggan_jax.errors import UserError
+from biggan_jax.metrics import inception
+from biggan_jax.metrics.classifier import Classifier, cached
+from biggan_jax.metrics.features import Extractor
+
+INCEPTION_VARIABLE = "BIGGAN_INCEPTION"
+CLASSIFIER_BYTES = 2**31  # images that the classifier is fitted on, in memory
+
+
+def open_real(spec: str, *, resolution: int, channels: int, on_bad_record: str) -> Source:
+    """Opens real images; see `data.open_source`, whose messages are made to name `--data`."""
+    try:
+        return data.open_source(
+            spec, resolution=resolution, channels=channels, on_bad_record=on_bad_record
+        )
+    except UserError as e:
+        raise UserError(str(e).replace("--config.data.source=", "--data ")) from e
+
+
+def inception_directory(given: Path | None) -> Path:
+    """Where the Inception weights are: as given, $BIGGAN_INCEPTION, ~/.cache/biggan_jax/inception.
+
+    Args:
+      given: what the user named, if anything.
+
+    Returns:
+      The directory, whether or not it exists.
+    """
+    if given is not None:
+        return given
+    variable = os.environ.get(INCEPTION_VARIABLE)
+    return Path(variable) if variable else Path.home() / ".cache" / "biggan_jax" / "inception"
+
+
+def features_name(asked: str | None, inception_given: Path | None, channels: int) -> str:
+    """Which features network is used.
+
+    Args:
+      asked: `inception` or `classifier`, if the user chose.
+      inception_given: directory of Inception weights, if the user named one.
+      channels: of the images; Inception has never seen grey ones.
+
+    Returns:
+      What was asked for; otherwise `inception` where a directory is named, or the images have
+      colours and weights are at hand; otherwise `classifier`.
+    """
+    if asked is not None:
+        return asked
+    at_hand = (inception_directory(None) / inception.FILE).is_file()
+    return "inception" if inception_given or (channels == 3 and at_hand) else "classifier"
+
+
+def fitted_classifier(
+    source: Source,
+    digest: str,
+    cache: Path,
+    *,
+    refit: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Classifier:
+    """The classifier of a data set, fitted at its first use.
+
+    Args:
+      source: the training images.
+      digest: of the source.
+      cache: folder of the fitted classifiers.
+      refit: fit even if the cache has one.
+      progress: called with (steps done, steps in all).
+
+    Returns:
+      The classifier.
+
+    Raises:
+      UserError: the data has a single class, or the cached file is damaged.
+    """
+    if source.num_classes < 2:
+        raise UserError(
+            f"{source.spec} has a single class, so no classifier can be fitted: use "
+            "--features inception"
+        )
+
+    def read() -> tuple[np.ndarray, np.ndarray]:
+        room = CLASSIFIER_BYTES // (source.resolution**2 * source.channels)
+        order = np.random.default_rng(0).permutation(len(source))[:room]
+        return source.read(np.sort(order))
+
+    return cached(
+        cache,
+        digest,
+        read,
+        source.num_classes,
+        resolution=source.resolution,
+        channels=source.channels,
+        refit=refit,
+        progress=progress,
+    )
+
+
+def open_inception(given: Path | None) -> Extractor:
+    """The FID network from where its weights are; UserError says how to get them."""
+    return inception.Inception.load(inception_directory(given))

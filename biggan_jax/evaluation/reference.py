@@ -1,0 +1,152 @@
+"""The real side of the scores: measured once, then kept in the cache."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from biggan_jax.data import Source
+from biggan_jax.errors import UserError
+from biggan_jax.metrics import moments
+from biggan_jax.metrics.features import Extractor
+
+BATCH_SIZE = 256  # images read at once
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """Real images as the scores see them.
+
+    Attributes:
+      statistics: of all of them; their protocol describes the real side.
+      features: float32 [M, d] of a random M of them; None where only statistics are at hand.
+      labels: int32 [M], their classes.
+    """
+
+    statistics: moments.Statistics
+    features: np.ndarray | None = None
+    labels: np.ndarray | None = None
+
+
+def from_file(path: Path, extractor: Extractor) -> Reference:
+    """Reads statistics that the user has: our own, or those of pytorch-fid.
+
+    Args:
+      path: an .npz with `mu` and `sigma`.
+      extractor: the features network that the fakes go through.
+
+    Returns:
+      A reference without features, so without the scores that need them.
+
+    Raises:
+      UserError: no statistics, of another dimension, or (as far as they tell) of another network.
+    """
+    statistics = moments.load(path, extractor.feature_dim)
+    made = statistics.protocol
+    for name in ("features", "features_digest", "resize"):
+        own = extractor_fields(extractor)[name]
+        if name in made and made[name] != own:
+            raise UserError(
+                f"{path} was made with {name} {made[name]}, the samples use {own}: take "
+                "statistics of the same network, or leave out --reference"
+            )
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    known = {"real": path.name, "real_digest": digest, "real_count": statistics.count}
+    fields = known | {name: made[name] for name in known if name in made}
+    return Reference(dataclasses.replace(statistics, protocol=fields))
+
+
+def measure(
+    source: Source,
+    digest: str,
+    extractor: Extractor,
+    cache: Path,
+    *,
+    keep: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> Reference:
+    """Measures all images of a source, or finds in the cache that it was done before.
+
+    Args:
+      source: the real images.
+      digest: of the source.
+      extractor: the features network.
+      cache: folder for `reference-*.npz` (statistics) and `features-*.npz`.
+      keep: features to keep at most.
+      progress: called with (images done, images in all).
+
+    Returns:
+      The reference.
+
+    Raises:
+      UserError: an image is unreadable, or fewer than 2 images.
+    """
+    fields = extractor_fields(extractor) | {
+        "real": source.spec,
+        "real_digest": digest,
+        "real_count": len(source),
+        "resolution": source.resolution,
+        "channels": source.channels,
+    }
+    key = hashlib.sha256(
+        json.dumps({**fields, "real": None, "keep": keep}, sort_keys=True).encode()
+    ).hexdigest()[:16]
+    paths = cache / f"reference-{key}.npz", cache / f"features-{key}.npz"
+    found = _cached(*paths, extractor.feature_dim, fields)
+    if found is not None:
+        return found
+    stream = moments.Moments(extractor.feature_dim)
+    kept = np.sort(np.random.default_rng(0).permutation(len(source))[:keep])
+    features = np.empty((len(kept), extractor.feature_dim), np.float32)
+    labels = np.empty(len(kept), np.int32)
+    for start in range(0, len(source), BATCH_SIZE):
+        stop = min(start + BATCH_SIZE, len(source))
+        images, classes = source.read(range(start, stop))
+        batch = extractor(images)["features"]
+        stream.add(batch)
+        rows = slice(*np.searchsorted(kept, (start, stop)))
+        features[rows], labels[rows] = batch[kept[rows] - start], classes[kept[rows] - start]
+        if progress is not None:
+            progress(stop, len(source))
+    reference = Reference(stream.statistics(fields), features, labels)
+    cache.mkdir(parents=True, exist_ok=True)
+    reference.statistics.save(paths[0])
+    _save(paths[1], features=features, labels=labels)
+    return reference
+
+
+def extractor_fields(extractor: Extractor) -> dict[str, Any]:
+    """Fields of a protocol that describe a features network."""
+    return {
+        "features": extractor.name,
+        "features_digest": extractor.digest,
+        "resize": extractor.resize,
+    }
+
+
+def _cached(statistics: Path, kept: Path, dim: int, fields: dict[str, Any]) -> Reference | None:
+    """What the two files hold; None where one is missing or damaged, to be made again."""
+    try:
+        found = moments.load(statistics, dim)
+        with np.load(kept, allow_pickle=False) as file:
+            features, labels = file["features"], file["labels"]
+    except (UserError, OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    # The same data may lie elsewhere now.
+    return Reference(dataclasses.replace(found, protocol=fields), features, labels)
+
+
+def _save(path: Path, **arrays: np.ndarray) -> None:
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with open(fresh, "wb") as file:
+            np.savez(file, **arrays)
+        os.replace(fresh, path)
+    finally:
+        fresh.unlink(missing_ok=True)

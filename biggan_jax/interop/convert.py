@@ -1,0 +1,183 @@
+"""Tensors of a file -> weights of a model directory, every one of them accounted for."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from biggan_jax import config as config_lib
+from biggan_jax import models
+from biggan_jax.digest import named_leaves
+from biggan_jax.errors import UserError
+from biggan_jax.integrity import some
+from biggan_jax.interop.files import Tensors
+from biggan_jax.weights import save_weights
+
+COLLECTIONS = ("params", "spectral", "batch_stats")
+NETWORKS = ("g", "g_ema", "d")
+NAMES = 20  # tensors that a message spells out
+
+
+@dataclasses.dataclass
+class Network:
+    """What becomes `weights/<name>`.
+
+    Attributes:
+      name: one of NETWORKS, or that of tensors beside them.
+      source: its file.
+      keys: {our name: the source's}.
+      shapes: {our name: the source's shape}.
+      read: reads one tensor by our name, in our layout.
+      expected: whether a tensor of the source that nothing here uses is known to be no weight.
+    """
+
+    name: str
+    source: Tensors
+    keys: dict[str, str]
+    shapes: dict[str, tuple[int, ...]]
+    read: Callable[[str], np.ndarray]
+    expected: Callable[[str], bool] = lambda key: False
+
+    def check(self) -> None:
+        """Raises UserError, naming them, when tensors are missing or have another shape."""
+        found, problems = self.source.shapes, []
+        missing = [key for key in self.keys.values() if key not in found]
+        if missing:
+            problems.append(f"missing: {some(missing, NAMES)}")
+        other = [
+            f"{key} is {found[key]}, not {self.shapes[path]}"
+            for path, key in self.keys.items()
+            # Some libraries store a scalar, attention's gamma, as one element.
+            if key in found and (found[key] or (1,)) != (self.shapes[path] or (1,))
+        ]
+        if other:
+            problems.append(f"misshapen: {some(other, NAMES)}")
+        if problems:
+            raise UserError(
+                f"{self.source.path} does not fit the model ({'; '.join(problems)}): set "
+                "--config.model.KEY=VALUE where it was inferred wrongly"
+            )
+
+    def unused(self) -> tuple[list[str], list[str]]:
+        """Tensors of the source that nothing uses: (known buffers, all others)."""
+        left = sorted(self.source.shapes.keys() - set(self.keys.values()))
+        return [k for k in left if self.expected(k)], [k for k in left if not self.expected(k)]
+
+    def tree(self) -> dict:
+        """The weights as a nested dict of float32 arrays, read and converted one by one."""
+        # On the device at once: saving numpy arrays would put all of them there a second time.
+        place = lambda value: jnp.asarray(np.array(value, np.float32, order="C"))
+        return unflatten({path: place(self.read(path)) for path in self.keys})
+
+    def parameters(self) -> int:
+        """Number of trainable parameters."""
+        return sum(math.prod(s) for path, s in self.shapes.items() if path.startswith("params/"))
+
+
+def unflatten(flat: dict[str, Any]) -> dict:
+    """{'a/b': x} -> {'a': {'b': x}}."""
+    tree: dict = {}
+    for path, value in flat.items():
+        *parents, leaf = path.split("/")
+        node = tree
+        for name in parents:
+            node = node.setdefault(name, {})
+        node[leaf] = value
+    return tree
+
+
+def target(model: Any, player: str) -> dict[str, jax.ShapeDtypeStruct]:
+    """{our name: shape and dtype} of all variables of one player.
+
+    Args:
+      model: the `model` section of a config.
+      player: 'g' or 'd'.
+
+    Raises:
+      UserError: for a section that no model can be built from.
+    """
+    generator, discriminator = models.build(model)
+    labels = jnp.zeros((1,), jnp.int32)
+    if player == "g":
+        init = lambda key: generator.init(key, jnp.zeros((1, model.dim_z)), labels)
+    else:
+        images = jnp.zeros((1, model.resolution, model.resolution, model.channels))
+        init = lambda key: discriminator.init(key, images, labels)
+    variables = jax.eval_shape(init, jax.random.key(0))
+    # Not what `sow` leaves behind, such as attention maps.
+    return named_leaves({c: variables[c] for c in COLLECTIONS if c in variables})
+
+
+def write(config: ConfigDict, networks: list[Network], out: Path) -> dict:
+    """Writes a model directory.
+
+    Args:
+      config: its `model` section goes into config.json.
+      networks: what it holds; all are checked before anything is written.
+      out: the directory; one that holds the same model already is written again.
+
+    Returns:
+      {out, model, networks: {name: {file, parameters, unused}}}.
+
+    Raises:
+      UserError: tensors are missing or misshapen, or `out` holds something else.
+      OSError: the directory cannot be written.
+    """
+    model = json.loads(json.dumps(config.model.to_dict()))
+    _check_out(out, model)
+    for network in networks:
+        network.check()
+    report = {}
+    for network in networks:
+        if network.name in NETWORKS:
+            buffers, others = network.unused()
+            report[network.name] = {
+                "file": str(network.source.path),
+                "parameters": network.parameters(),
+                "unused": others,
+                "unused_buffers": len(buffers),
+            }
+        save_weights(out, network.name, network.tree())
+    fresh = out / "config.json.tmp"
+    fresh.write_text(json.dumps({"model": model}, indent=2) + "\n")
+    fresh.replace(out / "config.json")
+    return {"out": str(out), "model": model, "networks": report}
+
+
+def _check_out(out: Path, model: dict) -> None:
+    """Weights of two models must not meet in one directory."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file; name a directory")
+    if (out / "checkpoints").exists():
+        raise UserError(f"--out {out} is the workdir of a training; choose another directory")
+    try:
+        saved = json.loads((out / "config.json").read_text())["model"]
+    except FileNotFoundError:
+        return
+    except (ValueError, KeyError, TypeError):
+        saved = {}
+    if config_lib.flatten(saved) != config_lib.flatten(model):
+        raise UserError(f"--out {out} holds another model; choose another directory")
+
+
+def lines(result: dict) -> list[str]:
+    """What `write` returns, for a person: one line a network and one for its unused tensors."""
+    m, text = result["model"], []
+    text.append(
+        f"{m['name']} of {m['resolution']} pixels, ch {m['ch']}, {m['num_classes']} classes "
+        f"in {result['out']}"
+    )
+    for name, part in result["networks"].items():
+        text.append(f"  {name:<6}{part['parameters']:>13,} parameters from {part['file']}")
+        if part["unused_buffers"]:
+            text.append(f"        {part['unused_buffers']} buffers not used (they hold no weights)")
+        if part["unused"]:
+            text.append(f"        not used: {', '.join(part['unused'])}")
+    return text

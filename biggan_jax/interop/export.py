@@ -1,0 +1,164 @@
+"""Export of a workdir or model directory: our own layout, or BigGAN-PyTorch's, as safetensors."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from biggan_jax import checkpoint, config_file
+from biggan_jax.config import from_saved
+from biggan_jax.digest import named_leaves
+from biggan_jax.directory import open_directory
+from biggan_jax.errors import UserError
+from biggan_jax.interop import biggan_pytorch, convert, layout, truncation
+from biggan_jax.interop.files import open_tensors
+
+STATES = {"g": "generator", "g_ema": "ema", "d": "discriminator"}  # names in a checkpoint
+FORMAT = "biggan_jax"
+
+
+def load(directory: str | Path) -> tuple[ConfigDict, dict[str, dict[str, Any]]]:
+    """Reads all networks of a workdir (newest intact checkpoint) or of a model directory.
+
+    Args:
+      directory: either.
+
+    Returns:
+      (config, {network: {our name: array}}); a model directory may add the statistics of several
+      truncations.
+    """
+    directory, config = open_directory(directory)
+    if (directory / "checkpoints").is_dir():
+        target = {
+            state: convert.unflatten(convert.target(config.model, name[0]))
+            for name, state in STATES.items()
+        }
+        part, _, _ = checkpoint.Checkpoints(directory / "checkpoints").restore_partial(target)
+        trees = {name: part[state] for name, state in STATES.items()}
+    else:
+        names = [*STATES, truncation.NAME]
+        found = [name for name in names if (directory / "weights" / name).is_dir()]
+        if not found:
+            raise UserError(f"{directory} holds no weights: none of {', '.join(STATES)}")
+        trees = {name: checkpoint.load_weights(directory, name) for name in found}
+    return config, {name: named_leaves(tree) for name, tree in trees.items()}
+
+
+def to_safetensors(directory: str | Path, out: Path) -> dict:
+    """Writes all networks into one file, names as `g_ema/params/block_0/conv1/kernel`.
+
+    Args:
+      directory: a workdir or model directory.
+      out: `F.safetensors`; its metadata holds the `model` section as JSON under `config`.
+
+    Returns:
+      {out, networks: {name: tensors}}.
+
+    Raises:
+      UserError: an unusable directory, or a wrong name.
+    """
+    if out.suffix != ".safetensors":
+        raise UserError(f"--out {out}: the name must end in .safetensors")
+    config, networks = load(directory)
+    flat = {f"{name}/{path}": x for name, leaves in networks.items() for path, x in leaves.items()}
+    _save(flat, out, {"config": json.dumps({"model": config.model.to_dict()})})
+    return {"out": str(out), "networks": {name: len(x) for name, x in networks.items()}}
+
+
+def from_safetensors(sources: list[Path], out: Path, overrides: list[str] | None = None) -> dict:
+    """Imports what `to_safetensors` wrote.
+
+    Args:
+      sources: one file.
+      out: the model directory.
+      overrides: `--config.model.KEY=VALUE` over the model of the file.
+
+    Returns:
+      See `convert.write`.
+
+    Raises:
+      UserError: for another kind of file, or tensors that are missing or misshapen.
+    """
+    if len(sources) != 1 or sources[0].suffix != ".safetensors":
+        raise UserError("biggan-jax takes one .safetensors file, as biggan export writes it")
+    source = open_tensors(sources[0])
+    if source.metadata.get("format") != FORMAT or "config" not in source.metadata:
+        raise UserError(f"{source.path} was not written by biggan export --format safetensors")
+    saved = from_saved(json.loads(source.metadata["config"]))
+    config = config_file.override(saved, overrides or [])
+    networks = []
+    for name in [*STATES, truncation.NAME]:
+        part = source.below(f"{name}/")
+        if not part.shapes:
+            continue
+        if name in STATES:
+            shapes = {k: x.shape for k, x in convert.target(config.model, name[0]).items()}
+        else:
+            shapes = dict(part.shapes)
+        networks.append(convert.Network(name, part, {k: k for k in shapes}, shapes, part.read))
+    return convert.write(config, networks, out)
+
+
+def to_biggan_pytorch(directory: str | Path, out: Path) -> dict:
+    """Writes G, G_ema and D with BigGAN-PyTorch's names and layout, for `load_state_dict`.
+
+    Args:
+      directory: a workdir or model directory of a BigGAN or BigGAN-deep.
+      out: a folder, which gets `G.safetensors`, `G_ema.safetensors` and `D.safetensors`.
+
+    Returns:
+      {out, networks: {name: tensors}}.
+
+    Raises:
+      UserError: the model has something that BigGAN-PyTorch has not.
+    """
+    config, networks = load(directory)
+    m = config.model
+    for key, value, wanted in (
+        ("name", m.name, ("biggan", "biggan_deep")),
+        ("cond_order", m.cond_order, ("embedding_z",)),
+        ("sn_eval", m.sn_eval, ("iterate",)),
+        ("attention_kind", m.attention_kind, ("attention",)),
+        ("attention_reduction", m.attention_reduction, (8,)),
+        ("rgb_width", m.rgb_width or m.channels, (m.channels,)),
+        ("num_classes > 1", m.num_classes > 1, (True,)),
+    ):
+        if value not in wanted:
+            raise UserError(
+                f"BigGAN-PyTorch has no model with {key} {value}: export with --format safetensors"
+            )
+    statistics = "bn.stored_" if m.bn_variance == "biased" else "stored_"
+    counts = {}
+    for name, file in {v: k for k, v in biggan_pytorch.NAMES.items()}.items():
+        if name not in networks:
+            continue
+        flat = {}
+        keys = layout.keys_of(networks[name], m, name[0], statistics)
+        for path, key in keys.items():
+            value = layout.to_peer(path, np.asarray(networks[name][path]), name[0])
+            if path == "batch_stats/bn_out/norm/var":
+                value = value + np.float32(m.bn_eps - biggan_pytorch.OUTPUT_BN_EPS)
+            flat[key] = value
+            # Buffers without which load_state_dict is not strict: logged singular values, and
+            # counters of standing statistics.
+            if key.endswith(".u0"):
+                flat[key.removesuffix("u0") + "sv0"] = np.ones(1, np.float32)
+            if key.endswith("bn.stored_mean"):
+                flat[key.removesuffix("stored_mean") + "accumulation_counter"] = np.zeros(
+                    1, np.float32
+                )
+        _save(flat, out / f"{file}.safetensors", {})
+        counts[name] = len(flat)
+    return {"out": str(out), "networks": counts}
+
+
+def _save(flat: dict[str, Any], out: Path, metadata: dict[str, str]) -> None:
+    from safetensors.numpy import save_file
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    fresh = out.with_name(out.name + ".tmp")
+    arrays = {key: np.array(value, order="C", copy=None) for key, value in flat.items()}
+    save_file(arrays, fresh, metadata={"format": FORMAT} | metadata)
+    fresh.replace(out)

@@ -1,0 +1,279 @@
+"""BigGAN-deep: bottleneck blocks, the whole of z in every block, 16 to 512 pixels.
+
+References:
+  Brock et al. 2019, "Large Scale GAN Training for High Fidelity Natural Image Synthesis", appendix
+  B, figure 16 and tables 7 to 9. Widths of 32 and 64 pixels as in BigGAN-PyTorch; 512 as in
+  compare_gan and pytorch-pretrained-BigGAN. 16 pixels is the 32-pixel plan with one stage fewer.
+  StudioGAN's `big_resnet_deep_legacy` is this model; its `big_resnet_deep_studiogan`, with learned
+  1x1 shortcuts wherever the width changes, is not, and has more parameters.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from biggan_jax.errors import UserError
+from biggan_jax.models import attention, checks, conditioning, heads, layers, resample
+
+# Multiples of ch: entry 0 is the width of the 4x4 input, entry i that of stage i's output. A stage
+# is two blocks: one that changes nothing, then one that doubles the resolution and takes the width.
+G_WIDTHS = {
+    16: (4, 4, 4),
+    32: (4, 4, 4, 4),
+    64: (16, 16, 8, 4, 2),
+    128: (16, 16, 8, 4, 2, 1),
+    256: (16, 16, 8, 8, 4, 2, 1),
+    512: (16, 16, 8, 8, 4, 2, 1, 1),
+}
+# Entry 0 is the width of the stem, entry i that of stage i's output; then how many stages (the
+# first ones) halve the resolution. A stage is two blocks: one that takes the width and may halve
+# the resolution, then one that changes nothing.
+D_WIDTHS = {
+    16: ((4, 4, 4), 1),
+    32: ((4, 4, 4, 4), 2),
+    64: ((1, 2, 4, 8, 16), 4),
+    128: ((1, 2, 4, 8, 16, 16), 5),
+    256: ((1, 2, 4, 8, 8, 16, 16), 6),
+    512: ((1, 1, 2, 4, 8, 8, 16, 16), 7),
+}
+BOTTOM = 4  # pixels of the generator's first feature map
+BOTTLENECK = 4  # a G block's hidden width is its input's over this, a D block's its output's
+
+
+class GeneratorBlock(nn.Module):
+    """Bottleneck block whose skip drops the last channels where the width shrinks.
+
+    Attributes:
+      features: output channels, at most the input's.
+      up: whether it doubles the resolution.
+      settings: what every layer shares.
+
+    References:
+      Brock et al. 2019, figure 16 (left).
+    """
+
+    features: int
+    up: bool
+    settings: layers.LayerSettings
+
+    @nn.compact
+    def __call__(self, x: jax.Array, condition: jax.Array, train: bool) -> jax.Array:
+        """[N, H, W, C], [N, K] -> [N, 2H, 2W, features] (or the same size without `up`)."""
+        s = self.settings
+        hidden = x.shape[-1] // BOTTLENECK
+        norm = lambda i, h: nn.relu(
+            layers.ConditionalBatchNorm(s, name=f"bn{i}")(h, condition, train)
+        )
+        conv = lambda i, features, size, up="none": layers.Conv(
+            s, s.spectral_norm, features, kernel_size=size, resample=up, name=f"conv{i}"
+        )
+        h = conv(1, hidden, 1)(norm(1, x), train)
+        h = conv(2, hidden, 3, "up" if self.up else "none")(norm(2, h), train)
+        h = conv(3, hidden, 3)(norm(3, h), train)
+        h = conv(4, self.features, 1)(norm(4, h), train)
+        x = x[..., : self.features]
+        return h + (resample.upsample(x) if self.up else x)
+
+
+class Generator(nn.Module):
+    """BigGAN-deep's generator: the first layer and every batch norm see the class and all of z.
+
+    Attributes:
+      resolution: pixels, a key of G_WIDTHS.
+      ch: channel multiplier.
+      channels: image channels, 1 or 3.
+      num_classes: 1 means unconditional: no embedding, everything is conditioned on z alone.
+      dim_z: length of z.
+      shared_dim: width of the shared class embedding.
+      attention: resolutions after whose stage self-attention (or its control) stands. In
+        pytorch-pretrained-BigGAN it stands before a given layer, which is the same place.
+      cond_order: 'embedding_z' (BigGAN-PyTorch, StudioGAN) or 'z_embedding' (compare_gan, TF-Hub).
+      rgb_width: output channels of the last convolution, of which the first `channels` are kept
+        (pytorch-pretrained-BigGAN and compare_gan: ch).
+      settings: what every layer shares.
+    """
+
+    resolution: int
+    ch: int
+    channels: int
+    num_classes: int
+    dim_z: int
+    shared_dim: int = 128
+    attention: tuple[int, ...] = ()
+    cond_order: str = "embedding_z"
+    rgb_width: int | None = None
+    settings: layers.LayerSettings = layers.LayerSettings()
+
+    @nn.compact
+    def __call__(self, z: jax.Array, labels: jax.Array, train: bool = False) -> jax.Array:
+        """Makes images.
+
+        Args:
+          z: latents [N, dim_z]; never changed here (truncation is the sampler's).
+          labels: class ids [N], integers in [0, num_classes).
+          train: batch statistics, advanced running statistics and u (both collections mutable).
+
+        Returns:
+          Images [N, resolution, resolution, channels] in [-1, 1], at least float32.
+        """
+        s = self.settings
+        first, *widths = (self.ch * m for m in G_WIDTHS[self.resolution])
+        embedding = conditioning.class_embedding(
+            labels, train, s, self.num_classes, self.shared_dim
+        )
+        condition = conditioning.join(embedding, z.astype(s.dtype), self.cond_order)
+        linear = layers.Dense(s, s.spectral_norm, BOTTOM * BOTTOM * first, name="linear")
+        # (H, W, C) order, as the paper's own code; the PyTorch peers reshape to (C, H, W).
+        h = linear(condition, train).reshape(-1, BOTTOM, BOTTOM, first)
+        for i, width in enumerate(widths):
+            same = GeneratorBlock(h.shape[-1], False, s, name=f"block_{2 * i}")
+            h = same(h, condition, train)
+            h = GeneratorBlock(width, True, s, name=f"block_{2 * i + 1}")(h, condition, train)
+            if h.shape[1] in self.attention:
+                h = attention.insert(h, s, train)
+        return heads.image(h, train, s, self.channels, self.rgb_width)
+
+    def attention_widths(self) -> dict[int, int]:
+        """{resolution: channels} of every place where attention can stand."""
+        widths = G_WIDTHS[self.resolution]
+        return {BOTTOM * 2**i: self.ch * widths[i] for i in range(1, len(widths))}
+
+
+class DiscriminatorBlock(nn.Module):
+    """Bottleneck block whose skip gains channels by a 1x1 convolution where the width grows.
+
+    Attributes:
+      features: output channels, at least the input's.
+      down: whether it halves the resolution.
+      settings: what every layer shares.
+
+    References:
+      Brock et al. 2019, figure 16 (right).
+    """
+
+    features: int
+    down: bool
+    settings: layers.LayerSettings
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """[N, H, W, C] -> [N, H/2, W/2, features] (or the same size without `down`)."""
+        s = self.settings
+        hidden = self.features // BOTTLENECK
+        conv = lambda name, features, size, down="none": layers.Conv(
+            s, s.spectral_norm, features, kernel_size=size, resample=down, name=name
+        )
+        h = conv("conv1", hidden, 1)(nn.relu(x), train)
+        h = conv("conv2", hidden, 3)(nn.relu(h), train)
+        h = conv("conv3", hidden, 3)(nn.relu(h), train)
+        h = conv("conv4", self.features, 1, "down" if self.down else "none")(nn.relu(h), train)
+        x = resample.average_pool(x) if self.down else x
+        if x.shape[-1] != self.features:
+            extra = conv("shortcut", self.features - x.shape[-1], 1)(x, train)
+            x = jnp.concatenate([x, extra], axis=-1)
+        return h + x
+
+
+class Discriminator(nn.Module):
+    """BigGAN-deep's projection discriminator.
+
+    Attributes:
+      resolution: pixels, a key of D_WIDTHS.
+      ch: channel multiplier.
+      num_classes: 1 means unconditional: no projection.
+      attention: resolutions after whose stage self-attention (or its control) stands; where several
+        stages end at one resolution, after the first (BigGAN-PyTorch: after every one of them).
+      settings: what every layer shares.
+    """
+
+    resolution: int
+    ch: int
+    num_classes: int
+    attention: tuple[int, ...] = ()
+    settings: layers.LayerSettings = layers.LayerSettings()
+
+    @nn.compact
+    def __call__(self, images: jax.Array, labels: jax.Array, train: bool = False) -> jax.Array:
+        """Judges images.
+
+        Args:
+          images: [N, resolution, resolution, channels] in [-1, 1].
+          labels: class ids [N], integers in [0, num_classes).
+          train: advance u (the collection `spectral` must be mutable).
+
+        Returns:
+          Logits [N], at least float32.
+        """
+        s = self.settings
+        (first, *widths), num_down = D_WIDTHS[self.resolution]
+        stem = layers.Conv(s, s.spectral_norm, self.ch * first, name="stem")
+        h = stem(images.astype(s.dtype), train)
+        seen = set()
+        for i, multiple in enumerate(widths):
+            width = self.ch * multiple
+            h = DiscriminatorBlock(width, i < num_down, s, name=f"block_{2 * i}")(h, train)
+            h = DiscriminatorBlock(width, False, s, name=f"block_{2 * i + 1}")(h, train)
+            if h.shape[1] in self.attention and h.shape[1] not in seen:
+                h = attention.insert(h, s, train)
+            seen.add(h.shape[1])
+        return heads.projection(h, labels, train, s, self.num_classes)
+
+    def attention_widths(self) -> dict[int, int]:
+        """{resolution: channels} of every place where attention can stand."""
+        (_, *widths), num_down = D_WIDTHS[self.resolution]
+        places, resolution = {}, self.resolution
+        for i, multiple in enumerate(widths):
+            resolution //= 2 if i < num_down else 1
+            places.setdefault(resolution, self.ch * multiple)
+        return places
+
+
+def check(model: Any) -> None:
+    """Raises UserError for a `model` section that BigGAN-deep cannot be built from."""
+    checks.resolution(model, G_WIDTHS)
+    for key, value, why in (
+        ("shared_embedding", True, "every batch norm sees the shared class embedding"),
+        ("hierarchical_z", True, "every batch norm sees z"),
+        ("d_thin", False, "its blocks are bottlenecks"),
+        ("width_table", "biggan_pytorch", "it has one table of widths"),
+    ):
+        if model[key] != value:
+            raise UserError(
+                f"model.{key} is {model[key]}, but {why} in {model.name}: set "
+                f"--config.model.{key}={value}"
+            )
+    # Hidden widths are a quarter of the narrowest block's: 16 and 32 pixels have 4 ch throughout.
+    least = BOTTLENECK // min(D_WIDTHS[model.resolution][0][1:])
+    if model.ch < least:
+        raise UserError(
+            f"model.ch is {model.ch}; the bottlenecks of {model.name} at {model.resolution} pixels "
+            f"need at least {least}: set --config.model.ch={least}"
+        )
+
+
+def build(
+    model: Any, g_settings: layers.LayerSettings, d_settings: layers.LayerSettings
+) -> tuple[Generator, Discriminator]:
+    """(generator, discriminator) of a checked `model` section; see `models.build`."""
+    generator = Generator(
+        resolution=model.resolution,
+        ch=model.ch,
+        channels=model.channels,
+        num_classes=model.num_classes,
+        dim_z=model.dim_z,
+        shared_dim=model.shared_dim,
+        attention=tuple(model.g_attention),
+        cond_order=model.cond_order,
+        rgb_width=model.rgb_width,
+        settings=g_settings,
+    )
+    discriminator = Discriminator(
+        resolution=model.resolution,
+        ch=model.ch,
+        num_classes=model.num_classes,
+        attention=tuple(model.d_attention),
+        settings=d_settings,
+    )
+    return generator, discriminator

@@ -1,0 +1,195 @@
+"""SN-DCGAN, the small convolutional baseline, with class conditions where there are classes.
+
+The paper's is unconditional (`model.num_classes=1`) and spectrally normalised in D only
+(`model.g_spectral_norm=False`). With classes, G's batch norms have a gain and bias per class and D
+projects on the class, both as in `models.sngan`. No residual blocks and no place for attention.
+
+References:
+  Miyato et al. 2018, "Spectral Normalization for GANs", table 3: 32 pixels (CIFAR-10) and 48
+  (STL-10); 64 continues them, and 16 halves them. Radford et al. 2016 for the original.
+"""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from biggan_jax.errors import UserError
+from biggan_jax.models import checks, conditioning, heads, layers, resample
+from biggan_jax.models.settings import LayerSettings, at_least_float32
+
+# Multiples of ch: the first feature map, an eighth of the resolution, then each doubling of it.
+G_WIDTHS = dict.fromkeys((16, 32, 48, 64), (8, 4, 2, 1))
+# Multiples of ch of each pair of convolutions, the second of which halves; then the last 3x3 one.
+D_WIDTHS = dict.fromkeys(G_WIDTHS, ((1, 2, 4), 8))
+SHRINKAGE = 8
+SLOPE = 0.1  # of the leaky ReLUs
+
+
+class StridedConv(layers.SpectralModule):
+    """4x4 convolution of stride 2, or its transpose, optionally spectrally normalised.
+
+    Attributes:
+      features: output channels.
+      transposed: double the resolution instead of halving it.
+    """
+
+    features: int = 0
+    transposed: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """[N, H, W, C] -> [N, H/2, W/2, features], or [N, 2H, 2W, features]."""
+        s = self.settings
+        shape = (4, 4, x.shape[-1], self.features)
+        kernel = self.param("kernel", s.kernel_init, shape, s.param_dtype)
+        kernel = self.normalize(kernel, kernel.reshape(-1, self.features).T, train)
+        x, kernel = x.astype(s.dtype), kernel.astype(s.dtype)
+        if self.transposed:
+            y = transposed_conv(x, kernel, fused=s.fused)
+        else:
+            y = resample.conv(x, kernel, stride=2, padding=((1, 1), (1, 1)))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), s.param_dtype)
+        return y + bias.astype(s.dtype)[None, None, None]
+
+
+def transposed_conv(x: jax.Array, kernel: jax.Array, *, fused: bool) -> jax.Array:
+    """4x4 transposed convolution of stride 2, padding 1.
+
+    Args:
+      x: [N, H, W, C].
+      kernel: [4, 4, C, K], not flipped: of torch's ConvTranspose2d it is the flip.
+      fused: four 2x2 convolutions, one for each phase of the output, as
+        `resample.upsample_conv` does; False is one convolution over x with zeros between.
+
+    Returns:
+      [N, 2H, 2W, K].
+    """
+    n, h, w, _ = x.shape
+    if not fused:
+        return lax.conv_general_dilated(
+            x, kernel, (1, 1), ((2, 2), (2, 2)), lhs_dilation=(2, 2),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )  # fmt: skip
+    # Output 2i reads pixels i-1 and i by taps 0 and 2, output 2i+1 pixels i and i+1 by taps 1, 3.
+    pad = ((1, 0), (0, 1))
+    phase = lambda a, b: resample.conv(x, kernel[a::2, b::2], padding=(pad[a], pad[b]))
+    rows = [jnp.stack([phase(a, 0), phase(a, 1)], axis=3) for a in range(2)]
+    return jnp.stack(rows, axis=2).reshape(n, 2 * h, 2 * w, kernel.shape[-1])
+
+
+class Generator(nn.Module):
+    """Linear layer, then three times batch norm, ReLU and a transposed convolution.
+
+    The last batch norm, before the convolution to the image, is unconditional.
+
+    Attributes:
+      resolution: pixels, a key of G_WIDTHS.
+      ch: channel multiplier; the paper's is 64.
+      channels: image channels, 1 or 3.
+      num_classes: 1 means unconditional.
+      dim_z: length of z.
+      rgb_width: output channels of the last convolution, of which the first `channels` are kept.
+      settings: what every layer shares.
+    """
+
+    resolution: int
+    ch: int
+    channels: int
+    num_classes: int
+    dim_z: int
+    rgb_width: int | None = None
+    settings: LayerSettings = LayerSettings()
+
+    @nn.compact
+    def __call__(self, z: jax.Array, labels: jax.Array, train: bool = False) -> jax.Array:
+        """Makes images; see `biggan.Generator`."""
+        s = self.settings
+        first, *widths = (self.ch * m for m in G_WIDTHS[self.resolution])
+        bottom = self.resolution // SHRINKAGE
+        condition = labels if self.num_classes > 1 else z[:, :0]
+        linear = layers.Dense(s, s.spectral_norm, bottom * bottom * first, name="linear")
+        h = linear(z, train).reshape(-1, bottom, bottom, first)
+        for i, width in enumerate(widths):
+            # The table has no norm after the linear layer, the authors' code has one.
+            norm = conditioning.batch_norm(s, condition, self.num_classes, f"bn_{i}")
+            h = nn.relu(norm(h, train))
+            h = StridedConv(s, s.spectral_norm, width, transposed=True, name=f"deconv_{i}")(
+                h, train
+            )
+        return heads.image(h, train, s, self.channels, self.rgb_width)
+
+    def attention_widths(self) -> dict[int, int]:
+        """{}: attention stands nowhere."""
+        return {}
+
+
+class Discriminator(nn.Module):
+    """Pairs of a 3x3 and a halving 4x4 convolution, one more 3x3, then a linear layer over all.
+
+    Widths as in the table; the authors' code doubles them in the 4x4 convolutions already. Linear
+    layer and projection see every feature of every pixel, not their sum.
+
+    Attributes:
+      resolution: pixels, a key of D_WIDTHS.
+      ch: channel multiplier; the paper's is 64.
+      num_classes: 1 means unconditional.
+      settings: what every layer shares.
+    """
+
+    resolution: int
+    ch: int
+    num_classes: int
+    settings: LayerSettings = LayerSettings()
+
+    @nn.compact
+    def __call__(self, images: jax.Array, labels: jax.Array, train: bool = False) -> jax.Array:
+        """Judges images; see `biggan.Discriminator`."""
+        s = self.settings
+        widths, last = D_WIDTHS[self.resolution]
+        h = images.astype(s.dtype)
+        conv = lambda multiple, name: layers.Conv(s, s.spectral_norm, self.ch * multiple, name=name)
+        for i, multiple in enumerate(widths):
+            h = nn.leaky_relu(conv(multiple, f"conv_{i}")(h, train), SLOPE)
+            down = StridedConv(s, s.spectral_norm, self.ch * multiple, name=f"down_{i}")
+            h = nn.leaky_relu(down(h, train), SLOPE)
+        h = nn.leaky_relu(conv(last, f"conv_{len(widths)}")(h, train), SLOPE)
+        features = at_least_float32(h).reshape(h.shape[0], -1)
+        return heads.logits(features, labels, train, s, self.num_classes)
+
+    def attention_widths(self) -> dict[int, int]:
+        """{}: attention stands nowhere."""
+        return {}
+
+
+def check(model: Any) -> None:
+    """Raises UserError for a `model` section that SN-DCGAN cannot be built from."""
+    checks.resolution(model, G_WIDTHS)
+    for key in ("g_attention", "d_attention"):
+        if tuple(model[key]):
+            raise UserError(
+                f"model.{key} is {tuple(model[key])}, but dcgan has no place for attention: set "
+                f"--config.model.{key}=()"
+            )
+
+
+def build(
+    model: Any, g_settings: LayerSettings, d_settings: LayerSettings
+) -> tuple[Generator, Discriminator]:
+    """(generator, discriminator) of a checked `model` section; see `models.build`."""
+    generator = Generator(
+        resolution=model.resolution,
+        ch=model.ch,
+        channels=model.channels,
+        num_classes=model.num_classes,
+        dim_z=model.dim_z,
+        rgb_width=model.rgb_width,
+        settings=dataclasses.replace(g_settings, table_init=nn.initializers.zeros),
+    )
+    discriminator = Discriminator(
+        resolution=model.resolution, ch=model.ch, num_classes=model.num_classes, settings=d_settings
+    )
+    return generator, discriminator

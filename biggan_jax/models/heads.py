@@ -1,0 +1,85 @@
+"""How every family ends: features to an image in G, features to a logit in D."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from biggan_jax.models import layers
+from biggan_jax.models.settings import LayerSettings, at_least_float32
+
+
+def image(
+    h: jax.Array, train: bool, settings: LayerSettings, channels: int, rgb_width: int | None
+) -> jax.Array:
+    """Batch norm, ReLU, 3x3 convolution and tanh, inside a compact method of G.
+
+    Args:
+      h: features [N, H, W, C].
+      train: whether this is a training forward.
+      settings: what every layer of the model shares.
+      channels: of the image.
+      rgb_width: output channels of the convolution, of which the first `channels` are kept (None:
+        no others).
+
+    Returns:
+      Images [N, H, W, channels] in [-1, 1], at least float32.
+    """
+    h = nn.relu(layers.AffineBatchNorm(settings, name="bn_out")(h, train))
+    width = rgb_width or channels
+    h = layers.Conv(settings, settings.spectral_norm, width, name="rgb")(h, train)
+    return jnp.tanh(at_least_float32(h[..., :channels]))
+
+
+def projection(
+    h: jax.Array,
+    labels: jax.Array,
+    train: bool,
+    settings: LayerSettings,
+    num_classes: int,
+    use_bias: bool = True,
+) -> jax.Array:
+    """ReLU, sum over the pixels, then `logits`; inside a compact method of D.
+
+    Args:
+      h: features [N, H, W, C].
+      labels, train, settings, num_classes, use_bias: as `logits` takes them.
+
+    Returns:
+      Logits [N], at least float32.
+
+    References:
+      Miyato and Koyama 2018, "cGANs with Projection Discriminator", figure 1d.
+    """
+    # Sum, not mean, over the pixels, in float32: the head decides the scale of the loss.
+    features = at_least_float32(nn.relu(h)).sum((1, 2))
+    return logits(features, labels, train, settings, num_classes, use_bias)
+
+
+def logits(
+    features: jax.Array,
+    labels: jax.Array,
+    train: bool,
+    settings: LayerSettings,
+    num_classes: int,
+    use_bias: bool = True,
+) -> jax.Array:
+    """Linear layer plus projection on the class, inside a compact method of D.
+
+    Args:
+      features: [N, F], at least float32.
+      labels: class ids [N].
+      train: whether this is a training forward.
+      settings: what every layer of the model shares.
+      num_classes: 1 means unconditional: no projection.
+      use_bias: of the linear layer.
+
+    Returns:
+      [N], in the dtype of the features.
+    """
+    sn = settings.spectral_norm
+    linear = layers.Dense(settings, sn, 1, use_bias, dtype=features.dtype, name="linear")
+    out = linear(features, train)[:, 0]
+    if num_classes > 1:
+        embed = layers.Embed(settings, sn, num_classes, features.shape[-1], name="embed")
+        out = out + (embed(labels, train).astype(features.dtype) * features).sum(-1)
+    return out

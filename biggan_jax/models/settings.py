@@ -1,0 +1,59 @@
+"""What every layer of a model shares."""
+
+import dataclasses
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Dtype = jnp.dtype
+Initializer = Callable[..., jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerSettings:
+    """What every layer of a model shares.
+
+    Attributes:
+      dtype: dtype of activations and of the convolutions (float32 or bfloat16).
+      param_dtype: dtype of parameters (float32; float64 under x64).
+      kernel_init: initialiser of every kernel and embedding; biases start at zero.
+      table_init: initialiser of the per-class tables of batch norm; None takes kernel_init.
+      sn_eps: floor of the norms in the power iteration, `x / max(|x|, eps)`.
+      sn_iterations: power iterations of one training forward.
+      sn_eval: 'iterate': an eval forward computes sigma by one iteration that is not stored (as
+        BigGAN-PyTorch); 'stored': it uses the stored u and v as they are (as torch's
+        spectral_norm).
+      bn_eps: added to the batch variance.
+      bn_momentum: weight of the old running statistics in an update.
+      bn_variance: which batch variance the running statistics take: 'unbiased' (n - 1, as torch's
+        batch_norm) or 'biased' (n, as TensorFlow and BigGAN-PyTorch's `--mybn`). A forward always
+        normalises with the biased one.
+      spectral_norm: normalise the kernels of this player spectrally.
+      fused: fuse resampling into convolutions (`models/resample.py`).
+      attention_kind: 'attention', or 'residual': the attention-free control in its place.
+      attention_reduction: k; queries and keys of attention have C / k channels.
+    """
+
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+    kernel_init: Initializer = nn.initializers.orthogonal()
+    table_init: Initializer | None = None
+    sn_eps: float = 1e-6
+    sn_iterations: int = 1
+    sn_eval: str = "iterate"
+    bn_eps: float = 1e-5
+    bn_momentum: float = 0.9
+    bn_variance: str = "unbiased"
+    spectral_norm: bool = True
+    fused: bool = True
+    attention_kind: str = "attention"
+    attention_reduction: int = 8
+
+
+def at_least_float32(x: jax.Array) -> jax.Array:
+    """x in float32, or in its own dtype where that is wider."""
+    # numpy's promote_types: jax's own refuses bfloat16 under strict dtype promotion.
+    return x.astype(np.promote_types(x.dtype, np.float32))

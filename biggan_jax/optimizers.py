@@ -1,0 +1,54 @@
+"""Adam with a constant or linearly decaying learning rate."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+def adam(
+    lr: float,
+    *,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    decay: tuple[int, int] | None = None,
+    updates_per_step: int = 1,
+) -> optax.GradientTransformation:
+    """Adam for one player.
+
+    Args:
+      lr: learning rate before any decay.
+      beta1, beta2, eps: Adam's other settings.
+      decay: (start, end) in generator updates, 0 <= start < end: the rate of update k (from 0)
+        falls linearly from lr at k = start to 0 at k = end and stays there. None is constant.
+      updates_per_step: updates of this player for one of the generator; all of them share the rate
+        of the generator update that follows them.
+
+    Returns:
+      The optimizer; with a decay its state holds one more count.
+
+    References:
+      Miyato and Koyama 2018, section 6: the linear decay of SNGAN-projection.
+    """
+    if decay is None:
+        return optax.adam(lr, b1=beta1, b2=beta2, eps=eps)
+    start, end = decay
+
+    def rate(count: jax.Array) -> jax.Array:
+        # The optimizer counts its own updates; the settings count the generator's. In integers:
+        # optax.linear_schedule ends at -1e-8 of the rate once XLA has rearranged it.
+        left = jnp.clip(end - count // updates_per_step, 0, end - start)
+        return lr * (left / (end - start))
+
+    return optax.adam(rate, b1=beta1, b2=beta2, eps=eps)
+
+
+def update(
+    optimizer: optax.GradientTransformation, grads: Any, opt_state: Any, params: Any
+) -> tuple[Any, Any]:
+    """(params, opt_state) after one optimizer update."""
+    with jax.numpy_dtype_promotion("standard"):  # Optax raises a float to an integer count
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state

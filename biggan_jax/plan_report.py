@@ -1,0 +1,136 @@
+"""`biggan plan` for a person: the tables, and what to change when a step does not fit."""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+GIB = 2**30
+_BOUNDS = {"compute": "matrix units", "hbm": "HBM traffic", "ici": "ICI", "dcn": "DCN"}
+COLUMNS = ("fits", "peak GiB", "TFLOP", "HBM GB", "all-reduce", "GB", "step s >=", "bound by",
+           "images/s <=", "hours >=", "chip-hours", "compile s")  # fmt: skip
+
+
+def text(result: dict[str, Any]) -> str:
+    """The report of one plan."""
+    r = result
+    where = r["topology"] + (f" x {r['slices']} slices" if r["slices"] > 1 else "")
+    verdict = "fits" if r["fits"] else "DOES NOT FIT"
+    lines = [
+        f"{where}: {r['chips']:,} chips, batch {r['batch_size']:,} "
+        f"({r['batch_size'] / r['chips']:g} a chip); per chip and step:",
+        _row("HBM, arguments", _gib(r["argument_bytes"])),
+        _row("HBM, temporaries", _gib(r["temporary_bytes"])),
+        _row("HBM, peak", f"{_gib(r['peak_bytes'])} of {_gib(r['hbm_bytes'])}: {verdict}"),
+        _row("largest batch", f"about {r['largest_batch_size']:,} (linear model of this compile, "
+             "5% kept free)"),
+        _row("layer table", f"{_si(r['flops_per_chip_expected'])}FLOP, element-wise included"),
+    ]  # fmt: skip
+    if not r["fits"]:
+        return "\n".join([*lines, "what would help:", *(f"  {s}" for s in r["suggestions"])])
+    lines += [
+        _row("compiled step", f"{_si(r['flops_per_chip'])}FLOP of convolutions and products"),
+        _row("HBM traffic", f"{_si(r['bytes_per_chip'])}B"),
+    ]
+    for kind, row in sorted(r["collectives"].items()):
+        note = "" if kind not in r["unexpected_collectives"] else "  UNEXPECTED: data is moved"
+        lines.append(_row(kind, f"{row['count']} of {_si(row['bytes'])}B in all{note}"))
+    lines.append(
+        _row("all-reduce predicted", f"{_si(r['all_reduce_bytes_predicted'])}B from parameters "
+             "and batch norms")
+    )  # fmt: skip
+    if r["unknown_loops"]:
+        lines.append(_row("loops", f"{r['unknown_loops']} of unknown length count once"))
+    lines.append("lower bounds of the time, from published peaks; a real step is slower:")
+    lines += [_row(_BOUNDS[key], f"{_si(s)}s") for key, s in r["seconds"].items()]
+    if "dcn" not in r["seconds"] and r["slices"] > 1:
+        lines.append(_row("DCN", "no published figure: not bounded"))
+    cost = "" if r["cost_usd"] is None else f", {r['cost_usd']:,.0f} USD"
+    lines += [
+        _row("step", f">= {_si(r['step_seconds_lower_bound'])}s ({_BOUNDS[r['bound_by']]}), "
+             f"<= {r['images_per_second']:,.0f} images/s"),
+        _row("whole run", f">= {r['hours']:.2f} hours, {r['chip_hours']:,.1f} chip-hours{cost}"),
+        f"compiled in {r['compile_seconds']:.0f} s",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def _row(name: str, value: str) -> str:
+    return f"  {name:<22}{value}"
+
+
+def _gib(count: float) -> str:
+    return f"{count / GIB:.2f} GiB"
+
+
+def _si(value: float) -> str:
+    """Three digits and a decimal prefix: '53.7 M' of 53_744_896."""
+    for power, prefix in ((12, "T"), (9, "G"), (6, "M"), (3, "k"), (0, ""), (-3, "m")):
+        if abs(value) >= 10**power:
+            return f"{value / 10**power:.3g} {prefix}"
+    return f"{value * 1e6:.3g} u"
+
+
+def table(plans: list[dict[str, Any]]) -> str:
+    """One line for each plan of a sweep, per chip and per step."""
+    keys = list(plans[0]["overrides"])
+    rows = [[*keys, *COLUMNS]]
+    for p in plans:
+        row = [str(p["overrides"][key]) for key in keys]
+        row += ["yes" if p["fits"] else "NO", f"{p['peak_bytes'] / GIB:.2f}"]
+        if p["fits"]:
+            reduced = p["collectives"].get("all-reduce", {"count": 0, "bytes": 0})
+            row += [
+                f"{p['flops_per_chip'] / 1e12:.3f}",
+                f"{p['bytes_per_chip'] / 1e9:.2f}",
+                str(reduced["count"]),
+                f"{reduced['bytes'] / 1e9:.3f}",
+                f"{p['step_seconds_lower_bound']:.4f}",
+                p["bound_by"],
+                f"{p['images_per_second']:,.0f}",
+                f"{p['hours']:.2f}",
+                f"{p['chip_hours']:,.0f}",
+            ]
+        else:
+            row += ["-"] * 9
+        rows.append([*row, f"{p['compile_seconds']:.0f}"])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
+    odd = sorted({kind for p in plans for kind in p["unexpected_collectives"]})
+    return "\n".join(lines + ([f"UNEXPECTED collectives: {', '.join(odd)}"] if odd else []))
+
+
+def suggestions(config: ConfigDict, result: dict[str, Any]) -> list[str]:
+    """What to change when a step does not fit, most exact first; [] when it does.
+
+    Args:
+      config: the config that was compiled.
+      result: of `plan.plan`.
+    """
+    if result["fits"]:
+        return []
+    needed, have = result["peak_bytes"] / GIB, result["hbm_bytes"] / GIB
+    state, moving = result["argument_bytes"] / GIB, result["temporary_bytes"] / GIB
+    lines = [f"it needs {needed:.2f} GiB a chip, {have:.2f} GiB are there"]
+    if result["largest_batch_size"]:
+        lines.append(f"a smaller batch: --config.batch_size={result['largest_batch_size']}")
+    now, room = config.accumulation_steps, 0.95 * have - state
+    local = config.batch_size // result["devices"]
+    for n in range(now + 1, local + 1):
+        if local % n == 0 and moving * now / n <= room:
+            lines.append(
+                f"accumulation, the same batch in {n} parts with their own batch statistics: "
+                f"--config.accumulation_steps={n}"
+            )
+            break
+    if config.compute_dtype == "float32":
+        lines.append("half the activations: --config.compute_dtype=bfloat16")
+    size = config.model.resolution
+    if "remat" in config and not config.remat:
+        blocks = f"({size // 2},{size})"
+        lines.append(f"recompute the largest blocks in the backward pass: --config.remat={blocks}")
+    mesh = tuple(config.mesh)
+    if len(mesh) == 2 and mesh[1] == 1 and state > 0.3 * have:
+        lines.append("parameters and optimizer sharded over 8 devices: --config.mesh=(-1,8)")
+    if moving > room:
+        lines.append(f"or {moving / max(room, 0.01):.1f} times the chips for this batch")
+    return lines

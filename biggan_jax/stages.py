@@ -1,0 +1,122 @@
+"""The top-level modules of a player in the order of their calls, and which of them are blocks."""
+
+import dataclasses
+import re
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from biggan_jax.errors import UserError
+
+BLOCK = re.compile(r"(?!attention_|residual_)[a-z]+_\d+")  # not attention, which is named by place
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One top-level module of a player.
+
+    Attributes:
+      name: as in the parameter tree.
+      in_size, out_size: pixels of the square feature maps it takes and gives; 1 where it takes or
+        gives no map.
+    """
+
+    name: str
+    in_size: int
+    out_size: int
+
+    @property
+    def is_block(self) -> bool:
+        """Whether it is one of the numbered blocks that a player is a chain of."""
+        return BLOCK.fullmatch(self.name) is not None
+
+
+def generator_stages(generator: nn.Module) -> list[Stage]:
+    """Stages of an unbound generator, from z to the image; nothing is computed."""
+    z = jax.ShapeDtypeStruct((1, generator.dim_z), jnp.float32)
+    return _stages(generator, z)
+
+
+def discriminator_stages(discriminator: nn.Module, channels: int) -> list[Stage]:
+    """Stages of an unbound discriminator, from the image to the logit; nothing is computed."""
+    size = discriminator.resolution
+    return _stages(discriminator, jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32))
+
+
+def _stages(player: nn.Module, inputs: jax.ShapeDtypeStruct) -> list[Stage]:
+    found: dict[str, Stage] = {}
+    size = lambda x: x.shape[1] if getattr(x, "ndim", 0) == 4 else 1
+
+    def record(call, args, kwargs, context):
+        out = call(*args, **kwargs)
+        module = context.module
+        if len(module.path) == 1 and context.method_name == "__call__":
+            found.setdefault(module.name, Stage(module.name, size(args[0]), size(out)))
+        return out
+
+    def forward(key, inputs, labels):
+        with nn.intercept_methods(record):
+            return player.init(key, inputs, labels)
+
+    labels = jax.ShapeDtypeStruct((1,), jnp.int32)
+    jax.eval_shape(forward, jax.random.key(0), inputs, labels)
+    return list(found.values())
+
+
+def frozen_modules(discriminator: nn.Module, channels: int, count: int) -> frozenset[str]:
+    """Names of the first `count` blocks of D, and of what stands before and between them.
+
+    Args:
+      discriminator: unbound.
+      channels: of its images.
+      count: 0 freezes nothing.
+
+    Returns:
+      Names of top-level modules; none for a count of 0.
+
+    Raises:
+      UserError: D has fewer blocks.
+
+    References:
+      Mo et al. 2020, "Freeze the Discriminator: a Simple Baseline for Fine-Tuning GANs".
+    """
+    if count <= 0:
+        return frozenset()
+    stages = discriminator_stages(discriminator, channels)
+    places = [i for i, stage in enumerate(stages) if stage.is_block]
+    if count > len(places):
+        raise UserError(
+            f"finetune.freeze_d is {count}, but this discriminator has {len(places)} blocks: set "
+            f"--config.finetune.freeze_d to at most {len(places)}"
+        )
+    return frozenset(stage.name for stage in stages[: places[count - 1] + 1])
+
+
+def stop_gradient(params: dict, names: frozenset[str]) -> dict:
+    """params with the top-level modules of these names constant: no gradient is computed there."""
+    return {
+        name: jax.lax.stop_gradient(tree) if name in names else tree
+        for name, tree in params.items()
+    }
+
+
+def freeze(
+    optimizer: optax.GradientTransformation, names: frozenset[str]
+) -> optax.GradientTransformation:
+    """An optimizer that keeps no state for the top-level modules of these names.
+
+    It passes their gradients on as updates, so these have to be zero (`stop_gradient`).
+    """
+    if not names:
+        return optimizer
+
+    def trained(params: dict) -> dict[str, Any]:
+        return {
+            name: jax.tree.map(lambda _, on=name not in names: on, tree)
+            for name, tree in params.items()
+        }
+
+    return optax.masked(optimizer, trained)

@@ -1,0 +1,46 @@
+"""BigGAN-deep on ImageNet at 512 x 512, Brock et al. 2019: batch 2048, ch 128, two D steps.
+
+    biggan train --config configs/biggan_deep512.py --workdir runs/biggan_deep512 \\
+        --config.compute_dtype=bfloat16
+
+Hardware of the paper: 512 cores of a TPU v3 pod, 24 to 48 hours (appendix C). Published scores
+(table 2): FID 7.5, IS 152.8 without truncation. Not reproduced here yet.
+
+The whole of z enters every block; four times as many layers have fewer parameters than BigGAN's.
+The learning rates are those of appendix C for this size.
+"""
+
+from biggan_jax.config import default_config
+
+
+def get_config():
+    c = default_config()  # the defaults are those of BigGAN at 128 pixels
+    c.model.name = "biggan_deep"
+    c.model.resolution = 512
+    c.model.ch = 128
+    c.model.dim_z = 128
+    c.optimizer.g_lr = 2.5e-5
+    c.optimizer.d_lr = 2.5e-5
+    c.model.num_classes = 1000
+    c.data.source = "tfds:imagenet2012"
+    c.data.flip = True
+    return c
+
+
+def get_test_config():
+    c = get_config()
+    c.batch_size = 4
+    c.num_d_steps = 1
+    c.num_steps = 1
+    c.log_every_steps = 1
+    c.checkpoint_every_steps = 1
+    c.sample_every_steps = 1
+    c.model.num_classes = 10
+    c.model.resolution = 16  # the plan of full size takes a minute to compile
+    c.model.ch = 4
+    c.model.dim_z = 8
+    c.model.g_attention = c.model.d_attention = (8,)
+    c.model.shared_dim = 8
+    c.data.source = "digits"
+    c.tensorboard = False
+    return c

@@ -1,0 +1,71 @@
+"""Fingerprints, comparisons and the command line of thresholds."""
+
+import json
+
+import pytest
+
+from biggan_jax import cli
+from biggan_jax.errors import UserError
+from biggan_jax.evaluation import arguments, comparison, protocol
+from tests import runs
+
+FIELDS = {"features": "classifier", "samples": 100, "truncation": None, "model": "a", "step": 3}
+SCORES = {"fid": 2.0, "kid": 0.5, "kid_standard_error": 0.2, "precision": 0.5, "is_std": 9.0}
+
+
+def write(path, scores, **changes):
+    path.write_text(json.dumps({"scores": scores, "protocol": protocol.seal(FIELDS | changes)}))
+    return path
+
+
+def test_fingerprint_is_of_all_but_the_subject():
+    one = protocol.seal(FIELDS)["fingerprint"]
+    assert protocol.seal(FIELDS | {"model": "b", "step": 4, "real": "x"})["fingerprint"] == one
+    for change in ({"samples": 101}, {"truncation": 0.5}, {"features": "inception"}):
+        assert protocol.seal(FIELDS | change)["fingerprint"] != one
+    assert protocol.seal(protocol.seal(FIELDS))["fingerprint"] == one
+
+
+def test_differences_name_the_fields():
+    other = FIELDS | {"samples": 7, "step": 9, "bn_mode": "batch"}
+    assert protocol.differences(FIELDS, FIELDS | {"step": 9}) == []
+    assert protocol.differences(FIELDS, other) == ["bn_mode None -> batch", "samples 100 -> 7"]
+
+
+def test_compare_ranks_each_score(tmp_path, capsys):
+    a = write(tmp_path / "a.json", SCORES, step=1)
+    better = SCORES | {"fid": 1.0, "kid": 0.1, "precision": 0.4, "is_std": 1.0}
+    b = write(tmp_path / "b.json", better, step=2, model="elsewhere")
+    result, text = comparison.compare(a, b)
+    # 0.4 is less than two standard errors of the difference, 2 * hypot(0.2, 0.2).
+    ranks = {name: row["better"] for name, row in result["scores"].items()}
+    assert ranks == {"fid": "b", "kid": "equal", "precision": "a"}
+    assert cli.main(["evaluate", "--compare", str(b), str(a), "--json"]) == 0
+    out = json.loads(capsys.readouterr().out)
+    assert out["scores"]["fid"] == {"a": 1.0, "b": 2.0, "better": "a"}
+    assert comparison.compare(a, a)[0]["scores"]["fid"]["better"] == "equal"
+    assert "precision" in text
+
+
+def test_compare_refuses_other_protocols(tmp_path, capsys):
+    a = write(tmp_path / "a.json", SCORES)
+    b = write(tmp_path / "b.json", SCORES, samples=50, truncation=0.5)
+    assert cli.main(["evaluate", "--compare", str(a), str(b)]) == 2
+    words = "samples 100 -> 50; truncation None -> 0.5"
+    runs.assert_one_error(capsys.readouterr(), words, "different protocols")
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"scores": {"fid": "x"}, "protocol": {}}', "{}"])
+def test_compare_refuses_what_is_no_result(tmp_path, text):
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(UserError, match="x.json is no result of an evaluation"):
+        comparison.compare(tmp_path / "x.json", tmp_path / "x.json")
+    with pytest.raises(UserError, match="y.json: no such file"):
+        comparison.compare(tmp_path / "y.json", tmp_path / "x.json")
+
+
+def test_thresholds():
+    assert arguments.thresholds("1.0,0.1, 0.5,1") == (0.1, 0.5, 1.0)
+    for bad in ("", "a", "0.1,,2", "0", "-1", "nan", "inf"):
+        with pytest.raises(UserError, match="--truncation"):
+            arguments.thresholds(bad)

@@ -1,0 +1,107 @@
+"""`biggan export`: what is written is read back to the bit, in our layout and in the peer's."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from biggan_jax import cli
+from biggan_jax.checkpoint import load_weights
+from biggan_jax.interop import export
+from tests import pytorch_files as files
+from tests import runs
+
+pytestmark = pytest.mark.usefixtures("compile_cache")
+
+
+def run(*argv):
+    assert cli.main([str(a) for a in argv]) == 0
+
+
+def networks(directory):
+    return {
+        name: load_weights(directory, name)
+        for name in ("g", "g_ema", "d")
+        if (directory / "weights" / name).is_dir()
+    }
+
+
+def test_workdir_there_and_back(trained, tmp_path, capsys):
+    file, ours, theirs = (tmp_path / name for name in ("all.safetensors", "ours", "theirs"))
+    run("export", "--from", trained, "--format", "safetensors", "--out", file, "--json")
+    held = json.loads(capsys.readouterr().out)["networks"]
+    assert held.keys() == {"g", "g_ema", "d"}
+    result = files.imported(capsys, "--format", "biggan-jax", file, "--out", ours)
+    saved = json.loads((trained / "config.json").read_text())["model"]
+    assert result["model"] == saved
+    state = runs.load_state(trained)[0]
+    for name, player in (("g", state.generator), ("d", state.discriminator), ("g_ema", state.ema)):
+        for collection, tree in load_weights(ours, name).items():
+            same = jax.tree.map(np.array_equal, tree, jax.device_get(getattr(player, collection)))
+            assert all(jax.tree.leaves(same)), (name, collection)
+
+    run("export", "--from", trained, "--format", "biggan-pytorch", "--out", tmp_path / "peer")
+    capsys.readouterr()
+    model = files.imported(
+        capsys, "--format", "biggan-pytorch", tmp_path / "peer", "--out", theirs
+    )["model"]
+    for key in ("name", "resolution", "channels", "ch", "dim_z", "g_attention", "num_classes"):
+        assert model[key] == saved[key]
+    jax.tree.map(np.testing.assert_array_equal, networks(ours), networks(theirs))
+
+
+def test_the_peers_own_tensors_come_back(tmp_path, capsys):
+    """Export of an import is the imported state_dict, the logged singular values excepted."""
+    from safetensors.numpy import load_file
+
+    _, weights = files.open_fixture("f01d_biggan32_G_mybn_standing")
+    path = files.save(tmp_path / "G", weights)
+    files.imported(capsys, "--format", "biggan-pytorch", path, "--out", tmp_path / "m")
+    run("export", "--from", tmp_path / "m", "--format", "biggan-pytorch", "--out", tmp_path / "p")
+    back = load_file(tmp_path / "p" / "G.safetensors")
+    assert back.keys() == weights.keys()
+    for key, value in weights.items():
+        if not key.endswith("sv0"):
+            np.testing.assert_array_equal(back[key], value, err_msg=key)
+
+
+def test_inception_is_dispatched(tmp_path, capsys):
+    argv = ["import", "--format", "inception-fid", str(tmp_path / "no.pth"), "--out", str(tmp_path)]
+    assert cli.main(argv) == 2
+    runs.assert_one_error(capsys.readouterr(), "no.pth: download https")
+    assert cli.main([*argv, "--bn-eps", "1e-4"]) == 2
+    runs.assert_one_error(capsys.readouterr(), "--bn-eps is not for --format inception-fid")
+
+
+def test_bad_exports(trained, tmp_path, capsys):
+    def fails(argv, words):
+        assert cli.main([str(a) for a in argv]) == 2
+        runs.assert_one_error(capsys.readouterr(), words)
+
+    fails(["export", "--from", trained, "--out", tmp_path / "x.pth"], "must end in .safetensors")
+    fails(["export", "--from", tmp_path, "--out", tmp_path / "x.safetensors"], "no config.json")
+    shutil.copy(trained / "config.json", tmp_path / "config.json")
+    fails(["export", "--from", tmp_path, "--out", tmp_path / "x.safetensors"], "holds no weights")
+    export._save({"g/params/x": np.ones(2)}, tmp_path / "y.safetensors", {"config": "{}"})
+    into = ["--out", tmp_path / "m"]
+    ours = ["import", "--format", "biggan-jax"]
+    fails([*ours, tmp_path / "y.safetensors", *into], "num_classes is not set")
+    fails([*ours, tmp_path / "y.pth", *into], "takes one .safetensors file")
+    fails(["import", "--format", "biggan-jax", trained / "config.json", *into], "safetensors file")
+
+
+@pytest.mark.parametrize("setting", ["cond_order=z_embedding", "attention_kind=residual"])
+def test_what_the_peer_does_not_have(run_copy, tmp_path, capsys, setting):
+    config = json.loads((run_copy / "config.json").read_text())
+    key, _, value = setting.partition("=")
+    config["model"] |= {key: value, "g_attention": []}
+    shutil.rmtree(run_copy / "checkpoints")
+    (run_copy / "config.json").write_text(json.dumps(config))
+    from biggan_jax.checkpoint import save_weights
+
+    save_weights(run_copy, "g", {"params": {"x": np.ones(2, np.float32)}})
+    argv = ["export", "--from", run_copy, "--format", "biggan-pytorch", "--out", tmp_path / "p"]
+    assert cli.main([str(a) for a in argv]) == 2
+    runs.assert_one_error(capsys.readouterr(), f"no model with {key} {value}")
