@@ -18,6 +18,7 @@ from biggan_jax.errors import UserError
 from biggan_jax.evaluation import comparison, inputs, reference, report
 from biggan_jax.evaluation.evaluator import KEEP, Evaluator, one_line_warnings
 from biggan_jax.interop import truncation as statistics
+from biggan_jax.metrics.features import Extractor
 
 SAMPLES = {"inception": 50_000, "classifier": 10_000}
 
@@ -70,47 +71,40 @@ def open_evaluator(
       UserError: data, statistics or weights are missing or do not fit, or too few samples.
     """
     name = inputs.features_name(settings.features, settings.inception, config.model.channels)
+    if settings.fit_classifier and name == "inception":
+        raise UserError("--fit-classifier and inception features: leave one of the two out")
     samples = settings.samples if settings.samples is not None else SAMPLES[name]
     if samples < 2:
         raise UserError(f"{samples} samples have no covariance: set --samples to 2 or more")
-    real, class_names = None, ()
-    if settings.reference is None or name == "classifier":
+    real = trained_on
+    if real is None and (settings.reference is None or name == "classifier"):
         specs = [settings.data, config.data.source]
         # The classifier is one of the training data, whatever the reference.
         spec = next(filter(None, specs[::-1] if name == "classifier" else specs), None)
-        real = trained_on or _open(spec, config, cache)
-    if name == "classifier":
-        with _bar("step", "fitting the classifier") as progress:
-            extractor = inputs.fitted_classifier(
-                *real, cache, refit=settings.fit_classifier, progress=progress
-            )
-        class_names = real[0].class_names
-    else:
-        extractor = inputs.open_inception(settings.inception)
-    # Before the real images are measured, which may take hours.
-    make = lambda side, intra: Evaluator(
+        real = _open(spec, config, cache)
+    extractor, class_names = _open_network(name, real, cache, settings)
+    evaluator = Evaluator(  # it refuses too few samples before hours are spent on real images
         extractor,
-        side,
+        None,
         samples,
         seed=settings.seed,
         truncation_kind=settings.truncation_kind,
         class_names=class_names,
-        intra_fid=intra,
+        intra_fid=settings.intra_fid and bool(class_names),
     )
-    make(None, False)
     if settings.reference is not None:
-        return make(reference.from_file(settings.reference, extractor), False)
+        side = reference.from_file(settings.reference, extractor)
+        return dataclasses.replace(evaluator, reference=side)
     if settings.data is not None and settings.data != real[0].spec:
         real = _open(settings.data, config, cache)
-    intra = settings.intra_fid and bool(class_names)
-    if intra and real[0].num_classes != len(class_names):
+    if evaluator.intra_fid and real[0].num_classes != len(class_names):
         raise UserError(
             f"{real[0].spec} has {real[0].num_classes} classes, the training data "
             f"{len(class_names)}: choose other --data, or leave out classes with --no-intra-fid"
         )
     with _bar("image", "real images") as progress, one_line_warnings():
         side = reference.measure(*real, extractor, cache, keep=KEEP, progress=progress)
-    return make(side, intra)
+    return dataclasses.replace(evaluator, reference=side)
 
 
 def evaluate(
@@ -138,10 +132,11 @@ def evaluate(
       `bn_mode` and `ema`, and `matrix` lists {bn_mode, weights, scores, fingerprint} of all.
 
     Raises:
-      UserError: for anything about the directory or the settings that does not fit.
+      UserError: the directory or the settings do not fit.
     """
     directory, config = open_directory(directory)
-    weights = "ema" if ema else "raw"
+    held = stored.generator_weights(directory)
+    weights = "ema" if ema and "EMA" in held else "raw"
     if matrix and len(truncations) > 1:
         raise UserError("--matrix takes a single --truncation: leave one of the two out")
     # Before the real side: a directory without weights is an error of a second.
@@ -154,26 +149,17 @@ def evaluate(
             generators[weights] = sampling.load_generator(
                 directory, ema=weights == "ema", truncation_statistics=own
             )
-        label = f"T {truncation}, bn {bn_mode}, {weights}"
-        with _bar("sample", label) as progress:
-            return evaluator(
-                generators[weights],
-                truncation=truncation,
-                bn_mode=bn_mode,
-                weights=weights,
-                model=str(directory),
-                progress=progress,
-            )
+        protocol = {"truncation": truncation, "bn_mode": bn_mode, "weights": weights}
+        text = ", ".join(f"{name} {value}" for name, value in protocol.items())
+        with _bar("sample", text) as progress:
+            options = protocol | {"model": str(directory), "progress": progress}
+            return evaluator(generators[weights], **options)
 
     if matrix:
-        names = ["ema" if held else "raw" for held in stored.generator_weights(directory).values()]
-        cells = [(mode, name) for name in names for mode in sampling.BN_MODES]
-        results = {cell: one(truncations[0], *cell) for cell in cells}
-        if (bn_mode, weights) not in results:
-            raise UserError(f"{directory} holds no {weights} weights: it has {', '.join(names)}")
-        keys = [dict(zip(("bn_mode", "weights"), cell, strict=True)) for cell in cells]
-        rows = [key | _row(result) for key, result in zip(keys, results.values(), strict=True)]
-        return results[bn_mode, weights] | {"matrix": rows}
+        names = ["ema" if averaged else "raw" for averaged in held.values()]
+        cells = {(m, w): one(truncations[0], m, w) for w in names for m in sampling.BN_MODES}
+        rows = [{"bn_mode": m, "weights": w} | _row(r) for (m, w), r in cells.items()]
+        return cells[bn_mode, weights] | {"matrix": rows}
     curve = [one(truncation, bn_mode, weights) for truncation in truncations]
     if len(curve) == 1:
         return curve[0]
@@ -260,6 +246,19 @@ def during_training(
         return evaluator(generators[0].replace(held, step))["scores"]
 
     return scores
+
+
+def _open_network(
+    name: str, real: tuple[data.Source, str] | None, cache: Path, settings: Settings
+) -> tuple[Extractor, tuple[str, ...]]:
+    """(network, names of the classes that its logits mean), the classifier being one of `real`."""
+    if name == "inception":
+        return inputs.open_inception(settings.inception), ()
+    with _bar("step", "fitting the classifier") as progress:
+        classifier = inputs.fitted_classifier(
+            *real, cache, refit=settings.fit_classifier, progress=progress
+        )
+    return classifier, real[0].class_names
 
 
 def _open(spec: str | None, config: ConfigDict, cache: Path) -> tuple[data.Source, str]:

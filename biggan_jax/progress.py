@@ -19,6 +19,8 @@ class NonFiniteError(ArithmeticError):
 class TrainLog:
     """Reads the metrics of finished steps and reports their means every `log_every_steps`.
 
+    A run that resumes between two reports makes its first mean over the steps since then.
+
     Args:
       writer: a `writers.MetricWriter`.
       start, total: steps done before, and of the whole run.

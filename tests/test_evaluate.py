@@ -174,9 +174,17 @@ def test_training_scores_and_keeps_the_best(trained, tmp_path):
     assert rest == runs.metric_lines(trained)
 
 
-def test_too_few_samples_during_training(tmp_path, capsys):
-    assert runs.train(tmp_path, "--config.eval_every_steps=2", "--config.eval_samples=64") == 2
-    assert "set --config.eval_samples to 65" in capsys.readouterr().err
+def test_bad_settings_of_a_training_run(workdir):
+    config = runs.tiny_config("--config.eval_every_steps=2", "--config.eval_samples=64")
+    source = inputs.open_real("digits", resolution=16, channels=1, on_bad_record="error")
+    opened = functools.partial(evaluate.during_training, source=source, digest=source.digest())
+    with pytest.raises(UserError, match="64 samples.*set --config.eval_samples to 65"):
+        opened(config, workdir=workdir)
+    config.eval_features = "inception"
+    with pytest.raises(UserError, match="no Inception weights"):
+        opened(config, workdir=workdir)
+    config.eval_every_steps = None
+    assert opened(config, workdir=workdir) is None
 
 
 def follow_run(folder):
@@ -191,7 +199,7 @@ def test_follow_scores_every_checkpoint_once(workdir, tmp_path, capsys, monkeypa
     folder = copy_of(workdir, tmp_path)
     read = follow.stored.from_checkpoint
 
-    def read_then_delete(directory, config, name, step):
+    def read_then_delete(directory, config, name, step=None):
         found = read(directory, config, name, step)
         if step == 2:  # as the retention of the run would
             shutil.rmtree(directory / "checkpoints" / "2", ignore_errors=True)
@@ -209,6 +217,8 @@ def test_follow_scores_every_checkpoint_once(workdir, tmp_path, capsys, monkeypa
     assert out["best"] == {"step": best["step"], "fid": best["scores"]["fid"]}
     copied = evaluate.evaluate(folder / "best", SETTINGS)
     assert copied["scores"] == best["scores"] and copied["protocol"]["step"] is None
+    with pytest.raises(UserError, match="leave out --follow"):
+        follow.follow(folder / "best", None, None)
     # A second process goes on where the first stopped, whatever a kill has torn.
     with open(folder / "evaluations.jsonl", "a") as file:
         file.write('{"step": 5, "sco')
@@ -220,14 +230,29 @@ def test_follow_scores_every_checkpoint_once(workdir, tmp_path, capsys, monkeypa
 def test_follow_waits_for_an_unfinished_run_until_interrupted(workdir, tmp_path, monkeypatch):
     folder = copy_of(workdir, tmp_path)
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"num_steps": 9}))
+    (folder / "config.json").write_text(json.dumps(config | {"num_steps": 9, "tensorboard": True}))
+    written = []
+
+    class Board:
+        def __init__(self, path, active):
+            assert path == folder / "evaluations" and active
+
+        def write(self, step, images_seen, scalars):
+            written.append((step, images_seen, scalars["eval/fid"]))
+
+        def close(self):
+            written.append("closed")
 
     def sleep(seconds):
         raise KeyboardInterrupt
 
+    monkeypatch.setattr(follow.writers, "MetricWriter", Board)  # clu's loads TensorFlow
     monkeypatch.setattr(follow.time, "sleep", sleep)
     assert follow_run(folder) == 130
-    assert [line["step"] for line in jsonl(folder)] == [2, 4]
+    lines = jsonl(folder)
+    assert [line["step"] for line in lines] == [2, 4]
+    seen = [(line["step"], line["images_seen"], line["scores"]["fid"]) for line in lines]
+    assert written == [*seen, "closed"]
 
 
 @pytest.mark.parametrize(
@@ -239,7 +264,7 @@ def test_follow_waits_for_an_unfinished_run_until_interrupted(workdir, tmp_path,
         (["--data=folder:none"], "none"),
         (["--features=inception", "--inception=none"], "no Inception weights in none: download"),
         (["--reference=none.npz"], "none.npz: no such statistics"),
-        (["--truncation=0.1,x"], "--truncation 0.1,x"),
+        (["--truncation=0.1,x"], "--truncation: '0.1,x' is no list.*positive"),
         (["--truncation=0.1,1", "--matrix"], "--matrix takes a single --truncation"),
         (["--follow", "--matrix"], "--follow takes no --matrix"),
         (["--bn-mode=best"], "--bn-mode.*'best'"),

@@ -74,7 +74,8 @@ ALLOWED = {
                           "sampling", "stored", "writers"},
     "evaluate": {"data", "directory", "evaluation.comparison", "evaluation.evaluator",
                  "evaluation.follow", "evaluation.inputs", "evaluation.reference",
-                 "evaluation.report", "interop.truncation", "sampling", "stored"},
+                 "evaluation.report", "interop.truncation", "metrics.features", "sampling",
+                 "stored"},
     "look": {"attention_figure", "classes", "data.images", "options", "samples", "sampling",
              "visual"},
 }

@@ -3,8 +3,6 @@
 import argparse
 from pathlib import Path
 
-from biggan_jax.errors import UserError
-
 
 def add(sub: argparse.ArgumentParser) -> None:
     """The options of `biggan evaluate`."""
@@ -51,12 +49,14 @@ def thresholds(text: str) -> tuple[float, ...]:
       The thresholds in ascending order, each once.
 
     Raises:
-      UserError: it is no list of positive numbers.
+      ArgumentTypeError: it is no list of positive numbers.
     """
     try:
         values = sorted({float(part) for part in text.split(",")})
     except ValueError:
         values = []
     if not values or not all(0 < value < float("inf") for value in values):
-        raise UserError(f"--truncation {text}: write positive thresholds such as 0.1,0.5,1.0")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no list of thresholds: write positive numbers such as 0.1,0.5,1.0"
+        )
     return tuple(values)

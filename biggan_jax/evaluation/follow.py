@@ -33,10 +33,9 @@ def follow(
 ) -> dict[str, Any]:
     """Scores every checkpoint, oldest first, until the last step of the run is scored.
 
-    Each becomes a line of `evaluations.jsonl` and of the event files in `evaluations/`; the weights
-    of the best so far are copied to `best/`, a model directory. They are in memory by then, so the
-    training run may delete the checkpoint meanwhile. A restart goes on after what was scored by
-    the same protocol.
+    Each becomes a line of `evaluations.jsonl` and of the event files in `evaluations/`; the best
+    so far is copied to `best/`, a model directory, from memory: the training run may delete the
+    checkpoint meanwhile. A restart goes on after what was scored by the same protocol.
 
     Args:
       directory: the workdir of the run.
@@ -50,38 +49,30 @@ def follow(
       {evaluations [{step, scores, ...}], best {step, fid}}, of this protocol.
 
     Raises:
-      UserError: the run does not fit the evaluator.
+      UserError: no workdir, or one that does not fit the evaluator.
       KeyboardInterrupt: Ctrl-C; whatever was scored is written.
     """
+    if (directory / "weights").is_dir():
+        raise UserError(f"{directory} is no workdir of a run, so leave out --follow")
     log = Log(directory, tensorboard=config.tensorboard)
-    checkpoints = checkpoint.Checkpoints(directory / "checkpoints")
     generator, skipped = None, set()
-    options = {
-        "truncation": truncation,
-        "bn_mode": bn_mode,
-        "weights": "ema" if ema else "raw",
-        "model": str(directory),
-    }
+    options = {"truncation": truncation, "bn_mode": bn_mode, "model": str(directory)}
+    options["weights"] = "ema" if ema else "raw"
     try:
         while True:
-            total = open_directory(directory)[1].num_steps  # a resumed run may have changed it
-            present = checkpoints.all_steps()
-            waiting = [s for s in present if s not in skipped and s not in log.scored]
-            if not waiting:
-                if present and present[-1] >= total:
-                    return log.result()
-                time.sleep(poll_seconds)
-                continue
-            weights = _read(directory, config, waiting[0], ema)
+            step = _next_step(directory, log.scored | skipped, poll_seconds)
+            if step is None:
+                return log.result()
+            weights = _read(directory, config, step, ema)
             if weights is None:
-                skipped.add(waiting[0])
+                skipped.add(step)
                 continue
             if generator is None:
                 generator = LoadedGenerator(config, weights)
                 log.begin(evaluator.protocol(generator, **options))
-                if waiting[0] in log.scored:  # by an earlier process
+                if step in log.scored:  # by an earlier process
                     continue
-            result = evaluator(generator.replace(weights, waiting[0]), **options)
+            result = evaluator(generator.replace(weights, step), **options)
             if log.is_best(result):
                 _save_best(directory, weights, result, "g_ema" if ema else "g")
             log.add(result, config)
@@ -147,6 +138,20 @@ class Log:
     def close(self) -> None:
         """Ends the event files."""
         self._board.close()
+
+
+def _next_step(directory: Path, done: set[int], poll_seconds: float) -> int | None:
+    """Waits for a checkpoint that is not done; None when the run has finished without one."""
+    checkpoints = checkpoint.Checkpoints(directory / "checkpoints")
+    while True:
+        total = open_directory(directory)[1].num_steps  # a resumed run may have changed it
+        present = checkpoints.all_steps()
+        waiting = [step for step in present if step not in done]
+        if waiting:
+            return waiting[0]
+        if present and present[-1] >= total:
+            return None
+        time.sleep(poll_seconds)
 
 
 def _read(directory: Path, config: ConfigDict, step: int, ema: bool) -> dict | None:

@@ -24,6 +24,7 @@ from biggan_jax.models.settings import LayerSettings
 
 TABLE = "studiogan"
 G_WIDTHS, D_WIDTHS = biggan.WIDTH_TABLES[TABLE]
+D_WIDTHS = D_WIDTHS | {64: ((1, 2, 4, 8, 16), 5)}  # here the last block halves as well
 
 
 def glorot_relu(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:

@@ -1,5 +1,6 @@
 """Fingerprints, comparisons and the command line of thresholds."""
 
+import argparse
 import json
 
 import pytest
@@ -67,5 +68,5 @@ def test_compare_refuses_what_is_no_result(tmp_path, text):
 def test_thresholds():
     assert arguments.thresholds("1.0,0.1, 0.5,1") == (0.1, 0.5, 1.0)
     for bad in ("", "a", "0.1,,2", "0", "-1", "nan", "inf"):
-        with pytest.raises(UserError, match="--truncation"):
+        with pytest.raises(argparse.ArgumentTypeError, match="positive numbers"):
             arguments.thresholds(bad)

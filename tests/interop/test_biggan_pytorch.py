@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 
 from biggan_jax import cli, load_discriminator, load_generator, models
 from biggan_jax.checkpoint import load_weights
+from biggan_jax.errors import UserError
 from tests import peer, runs
 from tests import pytorch_files as files
 from tests.peer import nhwc
@@ -118,6 +119,18 @@ def test_128_with_attention_from_safetensors(tmp_path, capsys, fixtures_dir, pla
     place = ({"3": "attention_64"}, 64) if player == "G" else ({"0": "attention_64"},)
     expected = {k: tree for k, tree in peer.variables(weights, *place).items() if tree}
     same(load_weights(tmp_path / "m", player.lower()), expected)
+
+
+def test_lone_thin_d_of_64_pixels(tmp_path, capsys):
+    """Its last block does not halve, which no shape says; made by BigGAN-PyTorch's own class."""
+    f, weights = files.open_fixture("biggan64_D_thin")
+    path = files.save(tmp_path / "D_copy0", weights)
+    m = files.imported(capsys, *FORMAT, path, "--out", tmp_path / "m")["model"]
+    expected = {"resolution": 64, "ch": 2, "num_classes": 5, "d_thin": True, "d_attention": []}
+    assert m | expected == m
+    check_discriminator(tmp_path / "m", f)
+    with pytest.raises(UserError, match="no weights 'g_ema' in .*: it has d"):
+        load_generator(tmp_path / "m")
 
 
 def test_output_batch_norm_keeps_its_eps(tmp_path, capsys):

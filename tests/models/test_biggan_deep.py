@@ -9,7 +9,7 @@ import pytest
 
 from biggan_jax import models
 from biggan_jax.errors import UserError
-from biggan_jax.models import biggan_deep
+from biggan_jax.models import biggan_deep, conditioning
 from biggan_jax.models.settings import LayerSettings
 from tests import peer
 from tests.models.test_biggan import FIXTURES, inputs, section
@@ -114,6 +114,30 @@ def test_fused_blocks_equal_the_textbook_order():
         ours, slow = jax.jit(both)(variables)
         assert ours.shape[1] != 8 and jnp.abs(slow - slow.mean()).max() > 0.1
         np.testing.assert_allclose(ours, slow, rtol=1e-5, atol=1e-6)
+
+
+def test_skips_drop_and_gain_the_last_channels():
+    """With the last convolution at zero a block is its skip."""
+    x = np.arange(2 * 4 * 4 * 8, dtype=np.float32).reshape(2, 4, 4, 8)
+
+    def skip(block, *args):
+        variables = random_variables(block, *args)
+        conv4 = jax.tree.map(np.zeros_like, variables["params"]["conv4"])
+        variables["params"] = variables["params"] | {"conv4": conv4}
+        return jax.jit(lambda v: block.apply(v, *args))(variables)
+
+    up = skip(biggan_deep.GeneratorBlock(4, True, LayerSettings()), x, np.ones((2, 3)), False)
+    np.testing.assert_array_equal(up, x[..., :4].repeat(2, 1).repeat(2, 2))
+    down = skip(biggan_deep.DiscriminatorBlock(16, True, LayerSettings()), x, False)
+    np.testing.assert_allclose(down[..., :8], x.reshape(2, 2, 2, 2, 2, 8).mean((2, 4)), rtol=1e-6)
+    assert np.abs(down[..., 8:]).max() > 1
+
+
+def test_both_orders_of_the_condition():
+    embedding, z = np.zeros((1, 2)), np.ones((1, 3))
+    joined = {order: conditioning.join(embedding, z, order)[0] for order in conditioning.ORDERS}
+    np.testing.assert_array_equal(joined["embedding_z"], [0, 0, 1, 1, 1])
+    np.testing.assert_array_equal(joined["z_embedding"], [1, 1, 1, 0, 0])
 
 
 @pytest.mark.parametrize(
