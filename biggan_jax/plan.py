@@ -100,9 +100,10 @@ def plan(
         result |= {"collectives": {}, "unexpected_collectives": []}
     else:
         module = hlo.Module(compiled.as_text())
-        result |= costs(module, mesh, shape, slices)
+        predicted = n * prediction.all_reduce_bytes(train_step)
+        result |= costs(module, mesh, shape, slices, predicted)
         result |= {
-            "all_reduce_bytes_predicted": n * prediction.all_reduce_bytes(train_step),
+            "all_reduce_bytes_predicted": predicted,
             "xla_flops_loops_once": float(compiled.cost_analysis()["flops"]),
             "xla_bytes_loops_once": float(compiled.cost_analysis()["bytes accessed"]),
         }
@@ -202,8 +203,18 @@ def _shard_bytes(tree: Any) -> int:
     return total
 
 
-def costs(module: hlo.Module, mesh: Mesh, topology: Topology, slices: int) -> dict[str, Any]:
-    """FLOPs, traffic and collectives per chip, and the roofline's lower bound of the step time."""
+def costs(
+    module: hlo.Module, mesh: Mesh, topology: Topology, slices: int, reduced: int
+) -> dict[str, Any]:
+    """FLOPs, traffic and collectives per chip, and the roofline's lower bound of the step time.
+
+    Args:
+      module: the compiled step of one device.
+      mesh: its devices.
+      topology: of one slice.
+      slices: how many.
+      reduced: bytes per chip that are summed over all chips, as predicted.
+    """
     chip = topology.chip
     n = chip.devices
     collectives = hlo_costs.collectives(module)
@@ -219,11 +230,11 @@ def costs(module: hlo.Module, mesh: Mesh, topology: Topology, slices: int) -> di
     }
     if slices > 1 and chip.dcn_bandwidth is not None:
         # At best a slice reduces among its own chips first, and each then carries its share.
-        reduced = sum(row["bytes"] for row in collectives.values())
         share = 2 * (slices - 1) / slices * reduced / topology.chips
         seconds["dcn"] = share / chip.dcn_bandwidth
     expected = {"all-reduce"}
-    if dict(mesh.shape).get("fsdp", 1) > 1:
+    # Several slices reduce inside each one, then across, and gather the parts.
+    if dict(mesh.shape).get("fsdp", 1) > 1 or slices > 1:
         expected |= {"all-gather", "reduce-scatter"}
     return {
         "flops_per_chip": flops,

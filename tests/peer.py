@@ -199,11 +199,14 @@ def _check_gradients(f, grads, to_ours):
     small = jax.tree.leaves_with_path(to_ours(split(f, "train/grad"))["params"])
     ours = dict(jax.tree.leaves_with_path(grads))
     assert small
+    # Both sides are float32. At 128 pixels our own float64 gradients differ by 1.1e-4 from the
+    # recorded ones, and our float32 ones by 0.9e-4 from our float64 ones.
+    tolerance = 2e-4 if f["meta/resolution"] >= 128 else 1e-4
     for path, gradient in ours.items():  # nothing is dead
         assert path[-1].key == "bias" or np.linalg.norm(gradient) > 1e-6, path
     for path, expected in small:
         size = np.linalg.norm(expected)
         if size < 1e-2:  # a bias before a norm: zero in exact arithmetic, rounding in float32
             assert np.linalg.norm(ours[path]) < 1e-2, path
-        else:  # both sides are float32: 1.6e-4 was seen at 128 pixels
-            assert np.linalg.norm(ours[path] - expected) / size < 2e-4, path
+        else:
+            assert np.linalg.norm(ours[path] - expected) / size < tolerance, path

@@ -10,6 +10,7 @@ from biggan_jax import (
     cli,
     config_file,
     grid,
+    hlo,
     models,
     plan,
     plan_memory,
@@ -192,6 +193,22 @@ def test_table_of_plans(on_paper):
         ["8", "yes"],
         ["16", "yes"],
     ]
+
+
+def test_several_slices_gather_and_are_bounded_by_the_network():
+    text = """ENTRY %main (x: f32[8,4]) -> f32[32,4] {
+  %x = f32[8,4]{1,0} parameter(0)
+  %sum = f32[8,4]{1,0} all-reduce(%x), replica_groups={{0,4}}
+  ROOT %all = f32[32,4]{1,0} all-gather(%sum), replica_groups={{0,1,2,3},{4,5,6,7}}
+}"""
+    mesh = sharding.make_mesh((-1, *[1] * (len(sharding.AXES) - 1)))
+    module, shape = hlo.Module(text), chips.parse("v5e:2x2")
+    two = plan.costs(module, mesh, shape, 2, 8 * 10**9)
+    assert two["unexpected_collectives"] == [] and two["bound_by"] == "dcn"
+    # A chip carries a quarter of its slice's sum, half of it out and half back.
+    assert two["seconds"]["dcn"] == pytest.approx(8e9 / 4 * 2 * 1 / 2 / (25e9 / 8))
+    one = plan.costs(module, mesh, chips.parse("v5e:2x4"), 1, 8 * 10**9)
+    assert one["unexpected_collectives"] == ["all-gather"] and "dcn" not in one["seconds"]
 
 
 @pytest.mark.parametrize(
