@@ -25,7 +25,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 Parts = list[jax.Array]
@@ -46,7 +45,7 @@ class Form(NamedTuple):
     analyse_transposed: Callable[[Parts, int], jax.Array]
     synthesise: Callable[[Parts, int], jax.Array]
     synthesise_transposed: Callable[[jax.Array, int], Parts]
-    taps: np.ndarray
+    taps: tuple[tuple[float, float, float], ...]
 
 
 def _shift(x: jax.Array, by: int, axis: int) -> jax.Array:
@@ -104,13 +103,13 @@ def _up_synthesise_transposed(y, axis):
     return [even, even + odd, odd]
 
 
-_SUMS = np.array([[1, 0, 0], [1, 1, 1], [0, 0, 1]])
+_SUMS = ((1.0, 0.0, 0.0), (1.0, 1.0, 1.0), (0.0, 0.0, 1.0))
 CONV = Form(
     _conv_analyse,
     _conv_analyse_transposed,
     lambda m, axis: _merge(m[0] + m[1] + m[2], m[1] - m[2] - m[3], axis),
     _conv_synthesise_transposed,
-    np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]]),
+    ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0)),
 )
 UP = Form(
     lambda x, axis: [_shift(x, 1, axis) - x, x, _shift(x, -1, axis) - x],
@@ -124,7 +123,7 @@ DOWN = Form(
     _down_analyse_transposed,
     lambda m, axis: m[0] + m[1] + m[2],
     lambda y, axis: [y, y, y],
-    _SUMS / 2,
+    tuple(tuple(tap / 2 for tap in row) for row in _SUMS),
 )
 
 
@@ -145,7 +144,8 @@ def _transform(kernel: jax.Array, form: Form) -> jax.Array:
     return jnp.einsum("ai,bj,ijck->abck", g, g, kernel).reshape(-1, *kernel.shape[2:])
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+# jit: layers of one shape are traced once, and once again for their gradients.
+@functools.partial(jax.jit, static_argnums=0)
 def apply(form: Form, x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Convolves x with a 3x3 kernel by one of CONV, UP or DOWN.
 
@@ -157,6 +157,11 @@ def apply(form: Form, x: jax.Array, kernel: jax.Array) -> jax.Array:
     Returns:
       [N, H, W, K], for UP [N, 2H, 2W, K], for DOWN [N, H/2, W/2, K].
     """
+    return _apply(form, x, kernel)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _apply(form: Form, x: jax.Array, kernel: jax.Array) -> jax.Array:
     u = _transform(kernel, form)
     v = _both(form.analyse, x)
     if form is DOWN:  # every product is added up: one long product does that as well
@@ -166,7 +171,7 @@ def apply(form: Form, x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 def _forward(form: Form, x: jax.Array, kernel: jax.Array):
     # B x is computed again for the gradient: it is up to four times the size of x.
-    return apply(form, x, kernel), (x, kernel)
+    return _apply(form, x, kernel), (x, kernel)
 
 
 def _backward(form: Form, residuals, dy: jax.Array):
@@ -185,4 +190,4 @@ def _backward(form: Form, residuals, dy: jax.Array):
     return _back(form.analyse_transposed, dv), transposed(du)[0]
 
 
-apply.defvjp(_forward, _backward)
+_apply.defvjp(_forward, _backward)
