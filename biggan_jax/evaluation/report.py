@@ -93,7 +93,9 @@ def plot_curve(curve: list[dict[str, Any]], path: Path) -> None:
     at = [point["truncation"] for point in curve]
     left.plot(column("is_mean"), column("fid"), "o-", color="tab:blue")
     for x, y, t in zip(column("is_mean"), column("fid"), at, strict=True):
-        left.annotate(f"{t:g}", (x, y), xytext=(4, 5), textcoords="offset points", fontsize=8)
+        place = {"xytext": (-7, 1), "textcoords": "offset points", "ha": "right"}
+        left.annotate(f"{t:g}", (x, y), fontsize=8, **place)
+    left.margins(0.08)
     left.set(xlabel="IS (fidelity: right is better)", ylabel="FID (lower is better)")
     left.set_title("FID against IS at each truncation threshold", fontsize=10)
     shown = ("precision", "recall", "density", "coverage", "class_accuracy")
