@@ -17,16 +17,10 @@ import jax.numpy as jnp
 from biggan_jax.errors import UserError
 from biggan_jax.models import attention, checks, conditioning, heads, layers, resample
 
-# Multiples of ch: entry 0 is the width of the 4x4 input, entry i that of stage i's output. A stage
-# is two blocks: one that changes nothing, then one that doubles the resolution and takes the width.
-G_WIDTHS = {
-    16: (4, 4, 4),
-    32: (4, 4, 4, 4),
-    64: (16, 16, 8, 4, 2),
-    128: (16, 16, 8, 4, 2, 1),
-    256: (16, 16, 8, 8, 4, 2, 1),
-    512: (16, 16, 8, 8, 4, 2, 1, 1),
-}
+# G's stages have the widths of BigGAN's blocks. A stage is two blocks: one that changes nothing,
+# then one that doubles the resolution and takes the width.
+from biggan_jax.models.biggan import BOTTOM, G_WIDTHS
+
 # Entry 0 is the width of the stem, entry i that of stage i's output; then how many stages (the
 # first ones) halve the resolution. A stage is two blocks: one that takes the width and may halve
 # the resolution, then one that changes nothing.
@@ -38,7 +32,6 @@ D_WIDTHS = {
     256: ((1, 2, 4, 8, 8, 16, 16), 6),
     512: ((1, 1, 2, 4, 8, 8, 16, 16), 7),
 }
-BOTTOM = 4  # pixels of the generator's first feature map
 BOTTLENECK = 4  # a G block's hidden width is its input's over this, a D block's its output's
 
 
