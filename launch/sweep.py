@@ -1,0 +1,101 @@
+#!/usr/bin/env python3
+"""Trains a config with different overrides, one workdir each, and puts the results into one table.
+
+  .venv/bin/python launch/sweep.py --config configs/digits.py --out runs/sweep \\
+      --sweep batch_size=16,32 --sweep model.ch=8,16 [--config.KEY=VALUE ...]
+
+Runs are trained one after another; the same command continues what is unfinished. With --print it
+prints one launch line each, for a scheduler, and with --collect the table of what is there.
+
+With --json stdout is one JSON object. Exit codes: 0 done, 2 bad usage or input, 1 a run failed (the
+others went on), 130 after Ctrl-C and 75 after SIGTERM.
+"""
+
+import json
+import sys
+
+try:
+    from biggan_jax import cli, signals, sweep, sweep_launch, sweep_results
+    from biggan_jax.errors import UserError
+except ModuleNotFoundError as error:
+    sys.exit(
+        f"biggan: {error}; run it by the Python of the environment: .venv/bin/python {__file__}"
+    )
+
+
+def parser() -> cli.Parser:
+    """The command line."""
+    top = cli.Parser(
+        prog="sweep.py",
+        description="Train a config with different overrides and compare the results.",
+        epilog="Any setting is overridden for all runs by --config.KEY=VALUE.",
+    )
+    add = top.add_argument
+    add("--config", required=True, metavar="FILE", help="a file of configs/")
+    add("--out", required=True, metavar="DIR", help="of the workdirs, results.csv, results.json")
+    add(
+        "--sweep",
+        action="append",
+        default=[],
+        metavar="KEY=A,B",
+        help="values of a setting; repeat it for all combinations",
+    )
+    add("--points", metavar="FILE", help="a line of KEY=VALUE ... for each run")
+    add(
+        "--command",
+        default=sweep_launch.COMMAND,
+        metavar="TEMPLATE",
+        help="instead of `biggan train`: {config} {workdir} {overrides} {name} are filled in, and "
+        "no shell reads it unless it starts one (bash -c); default: %(default)s",
+    )
+    how = top.add_mutually_exclusive_group()
+    how.add_argument("--print", action="store_true", help="print a line for each unfinished run")
+    how.add_argument("--collect", action="store_true", help="only the table of what is there")
+    add("--json", action="store_true", help="print one JSON object on stdout")
+    return top
+
+
+def run(argv: list[str] | None) -> int:
+    """Runs a sweep and returns the exit code."""
+    args, shared = parser().parse_known_args(argv)
+    runs = sweep.make_runs(args.config, shared, args.out, sweep=args.sweep, points=args.points)
+    if args.print:
+        left = [one for one in runs if not sweep.is_finished(one)]
+        lines = [sweep_launch.command_line(args.command, args.config, one) for one in left]
+        print(f"{len(runs) - len(left)} of {len(runs)} runs are finished", file=sys.stderr)
+        if args.json:
+            print(json.dumps({"out": args.out, "lines": lines}))
+        elif lines:
+            print("\n".join(lines))
+        return 0
+    if args.collect:
+        sweep.collect(runs)
+        code = 0
+    else:
+        code = sweep_launch.run_all(runs, args.command, args.config)
+    results, text = sweep_results.report(runs, args.out)
+    print(text, file=sys.stderr if args.json else sys.stdout)
+    if args.json:
+        print(json.dumps({"out": args.out, "runs": results}))
+    if code in (signals.EXIT_INTERRUPTED, signals.EXIT_TERMINATED):
+        print("the sweep was stopped; the same command continues", file=sys.stderr)
+    return code
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a sweep; what a user can correct is one line."""
+    try:
+        return run(argv)
+    except UserError as e:
+        print(f"biggan: {e}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("biggan: interrupted", file=sys.stderr)
+        return signals.EXIT_INTERRUPTED
+    except OSError as e:
+        print(f"biggan: {e}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
