@@ -43,8 +43,10 @@ def get_test_config():
     c.log_every_steps = 1
     c.checkpoint_every_steps = 1
     c.sample_every_steps = 1
-    c.model.ch = 8
-    c.model.dim_z = 10
+    c.model.resolution = 32
+    c.model.ch = 4
+    c.model.dim_z = 12
+    c.model.g_attention = c.model.d_attention = (16,)
     c.model.shared_dim = 8
     c.data.source = "digits"
     c.tensorboard = False
