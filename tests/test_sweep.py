@@ -6,9 +6,11 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -18,42 +20,7 @@ from tests import runs
 SCRIPT = runs.ROOT / "launch" / "sweep.py"
 TABLE_1 = runs.ROOT / "launch" / "biggan_table1.txt"
 TINY = [x for x in runs.TINY if not x.startswith("--config.num_steps")]
-# Stands for `biggan train`. A file SEED in its folder says how a run ends, once.
-FAKE = """
-import json, os, signal, sys, time
-from pathlib import Path
-from biggan_jax import config_file
-
-config, workdir, *overrides = sys.argv[1:]
-c = config_file.load(config, overrides)
-workdir = Path(workdir)
-workdir.mkdir(parents=True, exist_ok=True)
-(workdir / "config.json").write_text(json.dumps(c.to_dict()))
-with open(workdir / "calls", "a") as f:
-    f.write("called\\n")
-ending = Path(__file__).with_name(str(c.seed))
-if ending.exists():
-    code = ending.read_text()
-    ending.unlink()
-    if code == "wait":
-        seen = []
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda n, frame: seen.append(n))
-        print("waiting", file=sys.stderr, flush=True)
-        while not seen:
-            time.sleep(0.02)
-        time.sleep(0.3)  # saving; a second signal would arrive meanwhile
-        (workdir / "signals").write_text(json.dumps([int(n) for n in seen]))
-        code = {signal.SIGINT: 130, signal.SIGTERM: 75}[seen[0]]
-    print("biggan: this run ends early", file=sys.stderr)
-    sys.exit(int(code))
-lines = [{"step": 2, "images_seen": 32, "d_loss": 2.0, "eval/fid": 5.0},
-         {"step": 4, "images_seen": 64, "d_loss": 1.0 + c.seed, "eval/fid": 7.5},
-         {"step": 4, "images_seen": 64, "g_loss": None}]
-(workdir / "metrics.jsonl").write_text("".join(json.dumps(x) + "\\n" for x in lines) + '{"torn')
-(workdir / "checkpoints" / str(c.num_steps)).mkdir(parents=True)
-print("not for stdout")
-"""
+FAKE = runs.ROOT / "tests" / "fake_train.py"  # stands for `biggan train`
 
 
 def script():
@@ -73,7 +40,7 @@ def fake(tmp_path):
     """Arguments of a sweep over the seeds 0, 1, 2 whose command is FAKE."""
     folder = tmp_path / "fake"
     folder.mkdir()
-    (folder / "train.py").write_text(FAKE)
+    shutil.copy(FAKE, folder / "train.py")
     program = shlex.join([sys.executable, str(folder / "train.py")])
     return [
         f"--out={tmp_path / 'out'}",
@@ -177,8 +144,15 @@ def test_a_stopped_run_stops_the_sweep(fake, tmp_path, capsys, code):
     assert states(out) == ["finished"] * 3 and calls(out) == [1, 2, 1]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
-def test_a_signal_reaches_the_run_once(fake, tmp_path, number, code):
+@pytest.mark.parametrize(
+    ("number", "code", "send"),
+    [
+        (signal.SIGTERM, 75, [os.kill]),
+        (signal.SIGINT, 130, [os.killpg]),  # as a terminal does it
+        (signal.SIGTERM, 75, [os.kill, os.killpg]),  # as `timeout` does it
+    ],
+)
+def test_a_signal_reaches_the_run_once(fake, tmp_path, number, code, send):
     (tmp_path / "fake" / "0").write_text("wait")
     process = subprocess.Popen(
         [sys.executable, str(SCRIPT), *TINY, *fake],
@@ -190,7 +164,9 @@ def test_a_signal_reaches_the_run_once(fake, tmp_path, number, code):
     try:
         while "waiting" not in process.stderr.readline():
             assert process.poll() is None
-        os.killpg(process.pid, number)  # as a terminal or `timeout` does it
+        for how in send:
+            how(process.pid, number)
+            time.sleep(0.02)
         process.communicate(timeout=30)
     finally:
         process.kill()
@@ -230,26 +206,32 @@ def test_print_and_collect(fake, tmp_path, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 
-def test_trains_and_needs_no_accelerator_itself(tmp_path, cache_dir):
-    """The real command, in a process that reads checkpoints but never takes a device."""
+def test_continues_a_run_and_takes_no_accelerator_itself(trained, tmp_path, cache_dir):
+    """The real command, in a process that reads checkpoints but never starts a backend."""
+    workdir = tmp_path / "num_steps=4"
+    shutil.copytree(trained, workdir)
+    shutil.rmtree(workdir / "checkpoints" / "4")
     code = (
         f"import runpy, sys\nfrom jax._src import xla_bridge\nsys.argv[0] = {str(SCRIPT)!r}\n"
         f"try:\n  runpy.run_path({str(SCRIPT)!r}, run_name='__main__')\n"
         "except SystemExit as e:\n  assert not xla_bridge.backends_are_initialized()\n  raise"
     )
-    arguments = [f"--out={tmp_path}", "--sweep=num_steps=1", "--json"]
+    arguments = [*TINY, f"--out={tmp_path}", "--sweep=num_steps=4", "--json"]
     done = subprocess.run(
-        [sys.executable, "-c", code, *TINY, *arguments],
+        [sys.executable, "-c", code, *arguments],
         env=runs.environment(cache_dir),
         cwd=runs.ROOT,
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
+    assert "after step 2 of 4" in done.stderr
     (result,) = json.loads(done.stdout)["runs"]
-    assert (result["state"], result["step"]) == ("finished", 1)
-    assert result["metrics"]["d_loss"] > 0
-    assert (tmp_path / "num_steps=1" / "samples" / "step_00000001.png").exists()
+    assert (result["state"], result["step"], result["images_seen"]) == ("finished", 4, 64)
+    last = runs.metric_lines(trained)[-1]
+    assert {k: result["metrics"][k] for k in ("d_loss", "g_loss")} == {
+        k: last[k] for k in ("d_loss", "g_loss")
+    }
 
 
 def test_scores_of_different_protocols_share_no_table(tmp_path):
