@@ -9,8 +9,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from biggan_jax import assembly, sharding, step, summary
 from biggan_jax import config as config_lib
-from biggan_jax import models, sharding, step, summary
 from biggan_jax import state as state_lib
 
 WARM_UP_STEPS = 2
@@ -34,8 +34,7 @@ def bench(config: ConfigDict, *, profile: Path | None = None) -> dict[str, Any]:
         profile.mkdir(parents=True, exist_ok=True)  # before minutes are spent on the rest
     mesh = sharding.make_mesh(config.mesh)
     config_lib.validate(config, mesh.size)
-    generator, discriminator = models.build(config.model, dtype=config.compute_dtype)
-    train_step = step.build(generator, discriminator, mesh, **config_lib.step_settings(config))
+    train_step = assembly.train_step(config, mesh)
     state = state_lib.create(train_step.init, config.seed, mesh)
     batch = sharding.global_batch(synthetic_batch(config), mesh, axis=1)
 

@@ -166,8 +166,8 @@ def run_evaluate(args, overrides) -> tuple[dict, int]:
 
 def run_inspect(args, overrides) -> tuple[dict, int]:
     """`biggan inspect`."""
+    from biggan_jax import assembly, sharding, summary
     from biggan_jax import config as config_lib
-    from biggan_jax import models, sharding, step, summary
 
     if (args.config is None) == (args.source is None):
         raise UserError("inspect takes one of --config FILE and --from DIR")
@@ -181,10 +181,7 @@ def run_inspect(args, overrides) -> tuple[dict, int]:
     mesh = sharding.make_mesh((1,))
     config_lib.validate(config, mesh.size)
 
-    def build(fused: bool):
-        players = models.build(config.model, dtype=config.compute_dtype, fused=fused)
-        return step.build(*players, mesh, **config_lib.step_settings(config))
-
+    build = lambda fused: assembly.train_step(config, mesh, fused=fused)
     result, lines = summary.summarize(build(True), build(False), config.batch_size)
     say(args, "\n".join(lines))
     return result, 0

@@ -25,6 +25,7 @@ RESUMABLE = frozenset(
         "eval_features",
         "keep_checkpoints",
         "mesh",
+        "remat",
         "tensorboard",
         "data.source",
         "data.on_bad_record",
@@ -50,7 +51,15 @@ def default_config() -> ConfigDict:
     c.eval_features = placeholder(str)  # inception | classifier; unset: as `biggan evaluate`
     c.keep_checkpoints = 2  # newest ones
     c.compute_dtype = "float32"  # float32 | bfloat16: activations and convolutions
-    c.mesh = (-1,)  # devices along ('data',); -1 takes all there are
+    # Devices along ('data', 'fsdp'); -1 takes what is left. The batch is split over both; over fsdp
+    # also parameters, optimizer and average, which each step gathers.
+    c.mesh = (-1, 1)
+    # Resolutions (pixels) of blocks that are recomputed in the backward pass, to save memory, such
+    # as (64, 128), or all.
+    c.remat = ()
+    # Examples of one group of G's batch statistics (ghost batch norm); unset: the whole batch, or
+    # microbatch, over all devices.
+    c.bn_group_size = placeholder(int)
     c.loss = "hinge"  # hinge | non_saturating | wasserstein | least_squares
     # A workdir or model directory whose weights a fresh run starts with; unset: random ones. A run
     # that goes on from its own checkpoints does not read it again.
@@ -152,6 +161,13 @@ def validate(config: ConfigDict, num_devices: int) -> None:
             f"{config.accumulation_steps} accumulation steps = {micro}: set "
             f"--config.batch_size={lower} or change --config.accumulation_steps"
         )
+    group, part = config.bn_group_size, config.batch_size // config.accumulation_steps
+    if group is not None and (group < 2 or part % group):
+        raise UserError(
+            f"bn_group_size {group} does not divide the {part} examples of a forward (batch_size "
+            f"{config.batch_size} / {config.accumulation_steps} accumulation steps) into groups of "
+            "2 or more: set --config.bn_group_size to a divisor"
+        )
     if config.compute_dtype not in ("float32", "bfloat16"):
         raise UserError(
             f"compute_dtype is {config.compute_dtype!r}: set --config.compute_dtype to float32 or "
@@ -215,29 +231,6 @@ def _check_ranges(config: ConfigDict) -> None:
                 f"{section}.{key} is {value}; set --config.{section}.{key} to a value from {low} "
                 f"to below {high}"
             )
-
-
-def step_settings(config: ConfigDict) -> dict[str, Any]:
-    """The part of the config that `step.build` takes, as explicit arguments."""
-    o = config.optimizer
-    return {
-        "loss": config.loss,
-        "num_d_steps": config.num_d_steps,
-        "accumulation_steps": config.accumulation_steps,
-        "g_lr": config.optimizer.g_lr,
-        "d_lr": config.optimizer.d_lr,
-        "beta1": config.optimizer.beta1,
-        "beta2": config.optimizer.beta2,
-        "adam_eps": config.optimizer.eps,
-        "lr_decay": None if o.decay_end_step is None else (o.decay_start_step, o.decay_end_step),
-        "g_orthogonal": config.regularizer.g_orthogonal,
-        "d_orthogonal": config.regularizer.d_orthogonal,
-        "orthogonal_form": config.regularizer.orthogonal_form,
-        "ema_decay": config.ema.decay,
-        "ema_start_step": config.ema.start_step,
-        "z_distribution": config.model.z_distribution,
-        "freeze_d": config.finetune.freeze_d,
-    }
 
 
 def flatten(config: ConfigDict | dict, prefix: str = "") -> dict[str, Any]:

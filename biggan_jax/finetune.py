@@ -15,8 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from biggan_jax import checkpoint, models, stages, step, transfer
-from biggan_jax import config as config_lib
+from biggan_jax import assembly, checkpoint, stages, step, transfer
 from biggan_jax import state as state_lib
 from biggan_jax.directory import open_directory
 from biggan_jax.errors import UserError
@@ -86,7 +85,7 @@ def create(
     train_step: step.TrainStep,
     tell: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
 ) -> state_lib.GANState:
-    """A fresh state, replicated over the mesh, with the weights of `config.init_from`.
+    """A fresh state, sharded over the mesh, with the weights of `config.init_from`.
 
     G starts from the source's raw weights (else from its average), the average from the source's
     average (else from its raw weights), D from the source's D (else anew). The step is 0, and
@@ -137,7 +136,7 @@ def create(
 
 
 def read(config: ConfigDict, mesh: Mesh) -> Source:
-    """Reads what `config.init_from` holds, replicated over the mesh.
+    """Reads what `config.init_from` holds, sharded over the mesh.
 
     Args:
       config: of the run that starts.
@@ -152,8 +151,7 @@ def read(config: ConfigDict, mesh: Mesh) -> Source:
     try:
         directory, theirs = open_directory(config.init_from)
         _check_model(config, theirs)
-        players = models.build(theirs.model, dtype=theirs.compute_dtype)
-        bound = step.build(*players, mesh, **config_lib.step_settings(theirs))
+        bound = assembly.train_step(theirs, mesh)
         shapes = state_lib.abstract(bound.init, mesh)
         keep = config.finetune.keep_optimizer
         if (directory / "checkpoints").is_dir():
@@ -168,7 +166,8 @@ def read(config: ConfigDict, mesh: Mesh) -> Source:
     except UserError as error:
         raise UserError(f"--config.init_from={config.init_from}: {error}") from error
     notes = _fill(weights)
-    return Source(theirs, done, _stages(*players), weights, optimizers, notes)
+    theirs_stages = _stages(bound.generator, bound.discriminator)
+    return Source(theirs, done, theirs_stages, weights, optimizers, notes)
 
 
 def _read_checkpoint(directory: Path, shapes: state_lib.GANState, keep_optimizer: bool):

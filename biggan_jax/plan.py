@@ -14,11 +14,11 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from biggan_jax import (
+    assembly,
     chips,
     grid,
     hlo,
     hlo_costs,
-    models,
     plan_memory,
     plan_report,
     prediction,
@@ -65,7 +65,7 @@ def plan(
     shape = chips.parse(topology)
     check(config, shape, slices)
     mesh = sharding.make_mesh(config.mesh, devices=tpu_compiler.devices(shape, slices))
-    train_step = _bind(config, mesh)
+    train_step = assembly.train_step(config, mesh)
     start = time.perf_counter()
     lowered = lower(config, train_step)
     trace_seconds = time.perf_counter() - start
@@ -167,11 +167,6 @@ def check(config: ConfigDict, topology: Topology, slices: int) -> None:
     config_lib.validate(config, count if fixed else size)
 
 
-def _bind(config: ConfigDict, mesh: Mesh) -> step.TrainStep:
-    players = models.build(config.model, dtype=config.compute_dtype)
-    return step.build(*players, mesh, **config_lib.step_settings(config))
-
-
 def abstract_batch(config: ConfigDict, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes, dtypes and shardings of one global batch."""
     m, shape = config.model, (config.num_d_steps, config.batch_size)
@@ -263,6 +258,6 @@ def _duration(config: ConfigDict, result: dict, usd_per_chip_hour: float | None)
 
 def expected_flops(config: ConfigDict, num_devices: int) -> float:
     """FLOPs of one device's share of a step by the layer table's count (`biggan inspect`)."""
-    alone = _bind(config, sharding.make_mesh((1,) * len(tuple(config.mesh)), jax.devices("cpu")))
+    alone = assembly.train_step(config, sharding.make_mesh((1, 1), jax.devices("cpu")))
     local = max(config.batch_size // num_devices, 1)
     return summary.step_flops(alone, local) * local

@@ -110,8 +110,15 @@ def _player(variables: dict[str, Tree], optimizer: optax.GradientTransformation)
 
 
 def create(init: Callable[[jax.Array], GANState], seed: int, mesh: Mesh) -> GANState:
-    """Initialises a state already sharded (replicated over the mesh)."""
-    return jax.jit(init, out_shardings=sharding.replicated(mesh))(jax.random.key(seed))
+    """Initialises a state already sharded as `shardings` says."""
+    return jax.jit(init, out_shardings=shardings(init, mesh))(jax.random.key(seed))
+
+
+def shardings(init: Callable[[jax.Array], GANState], mesh: Mesh) -> Any:
+    """Where a state lies on a mesh: one sharding for all of it, or a GANState of them."""
+    if mesh.shape["fsdp"] == 1:
+        return sharding.replicated(mesh)  # without tracing the whole init
+    return jax.tree.map(lambda x: sharding.over_weights(x, mesh), abstract(init))
 
 
 def abstract(init: Callable[[jax.Array], GANState], mesh: Mesh | None = None) -> GANState:
@@ -119,8 +126,10 @@ def abstract(init: Callable[[jax.Array], GANState], mesh: Mesh | None = None) ->
     shapes = jax.eval_shape(init, jax.random.key(0))
     if mesh is None:
         return shapes
-    place = sharding.replicated(mesh)
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes)
+    place = lambda x: jax.ShapeDtypeStruct(
+        x.shape, x.dtype, sharding=sharding.over_weights(x, mesh)
+    )
+    return jax.tree.map(place, shapes)
 
 
 def update_average(ema: Average, player: Player, decay: jax.Array) -> Average:

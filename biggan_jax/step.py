@@ -3,8 +3,10 @@
 `d_step` and `g_step` are deterministic in their arguments; only `train_step` draws latents and
 labels. Every D step also advances G's spectral vectors and running statistics (its forward is a
 training forward), every G step advances D's spectral vectors. D sees real and fake images in one
-call. With accumulation each microbatch is one forward with its own batch statistics, and microbatch
-i is `x.reshape(B // n, n, ...)[:, i]`, so that the batch stays sharded where it lies.
+call. With accumulation each microbatch is one forward with its own batch statistics.
+
+Where the mesh splits the weights, each step gathers them before the forward passes and goes on with
+the device's own part of the gradients, so that optimizer and average work on parts alone.
 """
 
 import dataclasses
@@ -18,7 +20,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from biggan_jax import latents, losses, optimizers, regularizers, sharding, stages
+from biggan_jax import latents, losses, microbatches, optimizers, regularizers, sharding, stages
 from biggan_jax import state as state_lib
 from biggan_jax.state import GANState
 
@@ -48,15 +50,6 @@ class TrainStep:
     z_distribution: str = "normal"
     d_frozen: frozenset[str] = frozenset()  # top-level modules of D that are never updated
 
-    @property
-    def unroll(self) -> bool:
-        """Whether loops over updates and microbatches are unrolled.
-
-        XLA's CPU backend runs a convolution inside a loop body without its fast kernels (more than
-        10 times slower); elsewhere a loop keeps the program, and its compile time, small.
-        """
-        return self.mesh.devices.flat[0].platform == "cpu"
-
     def init(self, key: jax.Array) -> GANState:
         """A fresh state; a pure function of the key."""
         return state_lib.initializer(
@@ -78,16 +71,17 @@ class TrainStep:
           d_grad_norm; scalars.
         """
         g, d = state.generator, state.discriminator
+        g_params, d_params = sharding.gather_weights((g.params, d.params), self.mesh)
 
         def microbatch(carry, batch):
             g_spectral, g_stats, d_spectral = carry
             real, labels, z, gen_labels = batch
             fake, g_new = self.generator.apply(
-                {"params": g.params, "spectral": g_spectral, "batch_stats": g_stats},
+                {"params": g_params, "spectral": g_spectral, "batch_stats": g_stats},
                 z, gen_labels, train=True, mutable=["spectral", "batch_stats"],
             )  # fmt: skip
-            images = self._interleave(fake, real.astype(fake.dtype))
-            classes = self._interleave(gen_labels, labels)
+            images = microbatches.interleave(fake, real.astype(fake.dtype), self.mesh)
+            classes = microbatches.interleave(gen_labels, labels, self.mesh)
 
             def loss_fn(params):
                 logits, d_new = self.discriminator.apply(
@@ -105,14 +99,16 @@ class TrainStep:
                 }
                 return loss_real + loss_fake, (d_new["spectral"], metrics)
 
-            grads, (d_spectral, metrics) = jax.grad(loss_fn, has_aux=True)(d.params)
+            grads, (d_spectral, metrics) = jax.grad(loss_fn, has_aux=True)(d_params)
             return (g_new["spectral"], g_new["batch_stats"], d_spectral), grads, metrics
 
         carry = (g.spectral, g.batch_stats, d.spectral)
         batch = (real, labels, z, gen_labels)
-        carry, grads, metrics = self._accumulate(microbatch, d.params, carry, batch)
+        carry, grads, metrics = microbatches.accumulate(
+            microbatch, d.params, carry, batch, self.mesh, self.accumulation_steps
+        )
         g_spectral, g_stats, d_spectral = carry
-        grads = self._regularize(grads, d.params, self.d_orthogonal, self.d_frozen)
+        grads = self._regularize(grads, d_params, self.d_orthogonal, self.d_frozen)
         metrics["d_grad_norm"] = optax.global_norm(grads)
         params, opt_state = optimizers.update(self.d_optimizer, grads, d.opt_state, d.params)
         d = d.replace(params=params, spectral=d_spectral, opt_state=opt_state)
@@ -131,6 +127,7 @@ class TrainStep:
           (state, metrics): g_loss, g_grad_norm; scalars.
         """
         g, d = state.generator, state.discriminator
+        g_params, d_params = sharding.gather_weights((g.params, d.params), self.mesh)
 
         def microbatch(carry, batch):
             g_spectral, g_stats, d_spectral = carry
@@ -142,20 +139,22 @@ class TrainStep:
                     z, gen_labels, train=True, mutable=["spectral", "batch_stats"],
                 )  # fmt: skip
                 logits, d_new = self.discriminator.apply(
-                    {"params": d.params, "spectral": d_spectral},
+                    {"params": d_params, "spectral": d_spectral},
                     fake, gen_labels, train=True, mutable=["spectral"],
                 )  # fmt: skip
                 loss = self.loss.g_loss(logits)
                 carry = (g_new["spectral"], g_new["batch_stats"], d_new["spectral"])
                 return loss, (carry, {"g_loss": loss})
 
-            grads, (carry, metrics) = jax.grad(loss_fn, has_aux=True)(g.params)
+            grads, (carry, metrics) = jax.grad(loss_fn, has_aux=True)(g_params)
             return carry, grads, metrics
 
         carry = (g.spectral, g.batch_stats, d.spectral)
-        carry, grads, metrics = self._accumulate(microbatch, g.params, carry, (z, gen_labels))
+        carry, grads, metrics = microbatches.accumulate(
+            microbatch, g.params, carry, (z, gen_labels), self.mesh, self.accumulation_steps
+        )
         g_spectral, g_stats, d_spectral = carry
-        grads = self._regularize(grads, g.params, self.g_orthogonal)
+        grads = self._regularize(grads, g_params, self.g_orthogonal)
         metrics["g_grad_norm"] = optax.global_norm(grads)
         params, opt_state = optimizers.update(self.g_optimizer, grads, g.opt_state, g.params)
         g = g.replace(params=params, spectral=g_spectral, batch_stats=g_stats, opt_state=opt_state)
@@ -200,37 +199,11 @@ class TrainStep:
         if n == 1:
             state, d_metrics = one(state, jax.tree.map(lambda x: x[0], inputs))
         else:
-            state, d_metrics = jax.lax.scan(one, state, inputs, unroll=self.unroll)
+            unroll = microbatches.unroll(self.mesh)
+            state, d_metrics = jax.lax.scan(one, state, inputs, unroll=unroll)
             d_metrics = jax.tree.map(jnp.mean, d_metrics)
         state, g_metrics = self.g_step(state, z[n], gen_labels[n])
         return state, d_metrics | g_metrics
-
-    def _interleave(self, fake: jax.Array, real: jax.Array) -> jax.Array:
-        """[B, ...] twice -> [2B, ...], alternating; concatenating sharded batches moves data."""
-        joint = jnp.stack([fake, real], axis=1).reshape(2 * fake.shape[0], *fake.shape[1:])
-        return sharding.constrain_batch(joint, self.mesh)
-
-    def _accumulate(self, microbatch: Callable, params: Any, carry: Any, batch: Any):
-        """Runs `microbatch(carry, part) -> (carry, grads of params, metrics)` over a batch's parts.
-
-        Returns:
-          (carry, grads, metrics), the last two averaged over the parts.
-        """
-        n = self.accumulation_steps
-        if n == 1:
-            return microbatch(carry, sharding.constrain_batch(batch, self.mesh))
-        split = lambda x: jnp.moveaxis(x.reshape(x.shape[0] // n, n, *x.shape[1:]), 1, 0)
-        parts = sharding.constrain_batch(jax.tree.map(split, batch), self.mesh, axis=1)
-
-        def body(total, part):
-            carry, grads = total
-            part = sharding.constrain_batch(part, self.mesh)
-            carry, new, metrics = microbatch(carry, part)
-            return (carry, jax.tree.map(jnp.add, grads, new)), metrics
-
-        zeros = jax.tree.map(jnp.zeros_like, params)
-        (carry, grads), metrics = jax.lax.scan(body, (carry, zeros), parts, unroll=self.unroll)
-        return carry, jax.tree.map(lambda g: g / n, grads), jax.tree.map(jnp.mean, metrics)
 
     def _regularize(self, grads: Any, params: Any, strength: float, frozen=frozenset()) -> Any:
         if strength == 0:
@@ -238,6 +211,7 @@ class TrainStep:
         # On the raw weights, after accumulation, as the peer does; the shared embedding is exempt.
         form, exempt = self.orthogonal_form, ("shared", *frozen)
         extra = regularizers.orthogonal_gradient(params, strength, form, exempt)
+        extra = sharding.scatter_weights(extra, self.mesh)
         return jax.tree.map(lambda g, e: g + e.astype(g.dtype), grads, extra)
 
 
@@ -287,12 +261,13 @@ def build(
 
 
 def jit_train_step(train_step: TrainStep) -> Callable:
-    """The one jitted step: state donated and replicated, batch sharded, metrics replicated."""
+    """The one jitted step: state donated and sharded as `state.shardings` says, batch sharded,
+    metrics replicated."""
     mesh = train_step.mesh
-    whole = sharding.replicated(mesh)
+    state = state_lib.shardings(train_step.init, mesh)
     return jax.jit(
         train_step.train_step,
-        in_shardings=(whole, sharding.over_batch(mesh, axis=1)),
-        out_shardings=(whole, whole),
+        in_shardings=(state, sharding.over_batch(mesh, axis=1)),
+        out_shardings=(state, sharding.replicated(mesh)),
         donate_argnums=0,
     )

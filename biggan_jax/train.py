@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from biggan_jax import (
     __version__,
+    assembly,
     checkpoint,
     data,
     evaluate,
@@ -54,8 +55,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict:
     mesh = sharding.make_mesh(config.mesh)
     config_lib.validate(config, mesh.size)
     source, report = open_data(config, workdir)
-    generator, discriminator = models.build(config.model, dtype=config.compute_dtype)
-    train_step = step.build(generator, discriminator, mesh, **config_lib.step_settings(config))
+    train_step = assembly.train_step(config, mesh)
 
     checkpoints = checkpoint.Checkpoints(
         workdir / "checkpoints",

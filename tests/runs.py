@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from biggan_jax import checkpoint, cli, config_file, models, sharding, step
+from biggan_jax import assembly, checkpoint, cli, config_file, sharding
 from biggan_jax import config as config_lib
 from biggan_jax import state as state_lib
 
@@ -107,8 +107,7 @@ def load_state(workdir: Path, number: int | None = None) -> tuple[state_lib.GANS
     """(state, step) of a checkpoint of a run of one device."""
     config = config_lib.from_saved(json.loads((workdir / "config.json").read_text()))
     mesh = sharding.make_mesh((1,))
-    players = models.build(config.model, dtype=config.compute_dtype)
-    train_step = step.build(*players, mesh, **config_lib.step_settings(config))
+    train_step = assembly.train_step(config, mesh)
     checkpoints = checkpoint.Checkpoints(workdir / "checkpoints")
     state, _, found = checkpoints.restore(state_lib.abstract(train_step.init, mesh), step=number)
     return state, found

@@ -1,4 +1,4 @@
-"""A small training state with every kind of leaf, and ways to damage what is stored of it."""
+"""Training states that cost little: one with every kind of leaf, and a random one of any model."""
 
 import dataclasses
 import os
@@ -11,8 +11,10 @@ import numpy as np
 import optax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from biggan_jax import state as state_lib
 from biggan_jax.checkpoint import Checkpoints
 from biggan_jax.digest import digests
+from biggan_jax.step import TrainStep
 
 
 @jax.tree_util.register_dataclass
@@ -37,6 +39,25 @@ def make_state(seed: int = 0) -> State:
     ema = {"params": jax.tree.map(jnp.copy, params), "empty": {}, "none": None}
     opt_state = optax.adam(1e-3).init(params["conv"])
     return State(jnp.asarray(seed, jnp.int32), key, params, opt_state, ema, 10_000_000_000 + seed)
+
+
+def cheap_state(train_step: TrainStep) -> state_lib.GANState:
+    """A training state of random numbers: compiling the init takes longer than the step."""
+    rng = np.random.default_rng(0)
+
+    def fill(path, leaf):
+        name = jax.tree_util.keystr(path)
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.key(0)
+        if "opt_state" in name or leaf.dtype == jnp.int32:
+            return np.zeros(leaf.shape, leaf.dtype)
+        if "'var'" in name:
+            return np.ones(leaf.shape, leaf.dtype)
+        return (0.1 * rng.standard_normal(leaf.shape)).astype(leaf.dtype)
+
+    shapes = state_lib.abstract(train_step.init)
+    state = jax.tree_util.tree_map_with_path(fill, shapes)
+    return jax.device_put(state, state_lib.shardings(train_step.init, train_step.mesh))
 
 
 def on_mesh(state: Any, axis: int | None) -> Any:

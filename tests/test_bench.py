@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from biggan_jax import bench, cli, data, models, sharding, step, summary
-from biggan_jax import config as config_lib
+from biggan_jax import assembly, bench, cli, data, sharding, summary
 from tests import runs
 
 pytestmark = pytest.mark.usefixtures("compile_cache")
@@ -24,8 +23,7 @@ def test_figures(monkeypatch, tmp_path):
     ]
     assert all(value > 0 for value in result.values())
     assert result["images_per_second"] == pytest.approx(2 * 16 / result["step_seconds"])
-    players = models.build(c.model)
-    train_step = step.build(*players, sharding.make_mesh((1,)), **config_lib.step_settings(c))
+    train_step = assembly.train_step(c, sharding.make_mesh((1,)))
     flops = summary.step_flops(train_step, 16) * 16
     assert result["flops_per_second"] == pytest.approx(flops / result["step_seconds"])
     assert 1e5 < result["peak_bytes"] < 2e9

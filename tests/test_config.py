@@ -123,6 +123,8 @@ def test_missing_file(tmp_path):
     [
         ("--config.batch_size=20", ("20", "8 devices", "--config.batch_size=16")),
         ("--config.batch_size=4", ("4 ", "8 devices", "--config.batch_size=8")),
+        ("--config.bn_group_size=3", ("bn_group_size 3", "32 examples", "--config.bn_group_size")),
+        ("--config.bn_group_size=1", ("bn_group_size 1", "--config.bn_group_size")),
         ("--config.accumulation_steps=3", ("32", "8 devices x 3", "--config.batch_size=24")),
         ("--config.batch_size=0", ("batch_size is 0", "--config.batch_size")),
         ("--config.num_d_steps=-1", ("num_d_steps is -1", "--config.num_d_steps")),
@@ -194,8 +196,8 @@ def test_resume_allows_length_cadence_and_place():
     allowed = {
         "num_steps": 9, "log_every_steps": 9, "checkpoint_every_steps": 9, "sample_every_steps": 9,
         "eval_every_steps": 9, "eval_samples": 9, "eval_features": "inception",
-        "keep_checkpoints": 9, "mesh": (2,), "tensorboard": False, "data.source": "folder:x",
-        "data.on_bad_record": "skip",
+        "keep_checkpoints": 9, "mesh": (2, 4), "remat": ("all",), "tensorboard": False,
+        "data.source": "folder:x", "data.on_bad_record": "skip",
     }  # fmt: skip
     config = load(*(f"--config.{key}={value}" for key, value in allowed.items()))
     config_lib.check_resume(saved, config)
@@ -230,7 +232,7 @@ def test_default_config_has_no_value_that_cannot_be_overridden():
     unset = {key for key, value in config_lib.flatten(config).items() if value is None}
     assert unset == {
         "model.num_classes", "model.rgb_width", "data.source", "init_from",
-        "eval_every_steps", "eval_features",
+        "eval_every_steps", "eval_features", "bn_group_size",
         "optimizer.decay_start_step", "optimizer.decay_end_step",
     }  # fmt: skip
     assert not any(isinstance(v, list) for v in config_lib.flatten(config.to_dict()).values())

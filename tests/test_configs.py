@@ -6,11 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
-from biggan_jax import bench, config, config_file, models, sharding, step
+from biggan_jax import assembly, bench, config, config_file, sharding, step
 from biggan_jax import state as state_lib
-from tests import runs
+from tests import runs, small_state
 
 FILES = sorted((runs.ROOT / "configs").glob("*.py"))
 TRAINED: set[str] = set()  # test configs that have trained their step in this process
@@ -25,32 +24,6 @@ def module(path):
 @pytest.fixture(params=FILES, ids=lambda path: path.stem)
 def path(request):
     return request.param
-
-
-def bound(c: ConfigDict):
-    mesh = sharding.make_mesh((1,))
-    return step.build(
-        *models.build(c.model, dtype=c.compute_dtype), mesh, **config.step_settings(c)
-    )
-
-
-def cheap_state(train_step: step.TrainStep):
-    """A state of random numbers: compiling the orthogonal init takes longer than the step."""
-    rng = np.random.default_rng(0)
-
-    def fill(path, leaf):
-        name = jax.tree_util.keystr(path)
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            return jax.random.key(0)
-        if "opt_state" in name or leaf.dtype == jnp.int32:
-            return np.zeros(leaf.shape, leaf.dtype)
-        if "'var'" in name:
-            return np.ones(leaf.shape, leaf.dtype)
-        return (0.1 * rng.standard_normal(leaf.shape)).astype(leaf.dtype)
-
-    shapes = state_lib.abstract(train_step.init)
-    state = jax.tree_util.tree_map_with_path(fill, shapes)
-    return jax.device_put(state, sharding.replicated(train_step.mesh))
 
 
 def test_docstring_and_settings(path):
@@ -68,7 +41,7 @@ def test_config_builds(path):
     if c.model.num_classes is None:
         c.model.num_classes = 10
     config.validate(c, 1)
-    train_step = bound(c)
+    train_step = assembly.train_step(c, sharding.make_mesh((1,)))
     state = state_lib.abstract(train_step.init)
     size = c.model.resolution
     shape = (2, size, size, c.model.channels)
@@ -89,8 +62,8 @@ def test_test_config_trains_one_step(path):
     config.validate(c, 1)
     if (key := repr(sorted(config.flatten(c).items()))) in TRAINED:
         return  # another file's test config is the very same, and its step has run
-    train_step = bound(c)
-    state = cheap_state(train_step)
+    train_step = assembly.train_step(c, sharding.make_mesh((1,)))
+    state = small_state.cheap_state(train_step)
     batch = sharding.global_batch(bench.synthetic_batch(c), train_step.mesh, axis=1)
     before = np.asarray(state.generator.params["rgb"]["kernel"])
     state, metrics = step.jit_train_step(train_step)(state, batch)

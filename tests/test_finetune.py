@@ -10,8 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from biggan_jax import checkpoint, finetune, models, optimizers, sharding, stages, step, transfer
-from biggan_jax import config as config_lib
+from biggan_jax import (
+    assembly,
+    checkpoint,
+    finetune,
+    models,
+    optimizers,
+    sharding,
+    stages,
+    transfer,
+)
 from biggan_jax import state as state_lib
 from biggan_jax.errors import UserError
 from tests import runs
@@ -39,8 +47,7 @@ def start(directory, *overrides):
     """(fresh state, its table, the bound step) of a run with init_from."""
     config = runs.tiny_config(f"--config.init_from={directory}", *overrides)
     mesh = sharding.make_mesh((1,))
-    players = models.build(config.model, dtype=config.compute_dtype)
-    train_step = step.build(*players, mesh, **config_lib.step_settings(config))
+    train_step = assembly.train_step(config, mesh)
     lines = []
     return finetune.create(config, train_step, lines.append), lines, train_step
 

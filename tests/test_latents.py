@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from biggan_jax import assembly, latents, sampling, sharding, step
 from biggan_jax import config as config_lib
-from biggan_jax import latents, models, sampling, sharding, step
 from biggan_jax import state as state_lib
 from biggan_jax.errors import UserError
 from tests.models.test_biggan import section
@@ -129,9 +129,8 @@ def test_unknown_distribution():
 
 
 def build(config):
-    players = models.build(config.model, dtype=config.compute_dtype)
     mesh = sharding.make_mesh((1,))
-    return step.build(*players, mesh, **config_lib.step_settings(config))
+    return assembly.train_step(config, mesh)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -8,7 +8,8 @@ import pytest
 
 from biggan_jax import models, optimizers, sharding, step
 from biggan_jax import state as state_lib
-from biggan_jax.config import default_config, step_settings, validate
+from biggan_jax.assembly import step_settings
+from biggan_jax.config import default_config, validate
 from biggan_jax.errors import UserError
 from biggan_jax.models.settings import LayerSettings
 from tests.models.test_biggan import section

@@ -6,21 +6,19 @@ import jax
 import pytest
 
 from biggan_jax import (
+    assembly,
     chips,
     cli,
     config_file,
     grid,
     hlo,
-    models,
     plan,
     plan_memory,
     plan_report,
     prediction,
     sharding,
-    step,
     tpu_compiler,
 )
-from biggan_jax import config as config_lib
 from biggan_jax import state as state_lib
 from biggan_jax.errors import UserError
 from tests import runs
@@ -88,9 +86,8 @@ def test_only_all_reduces_of_the_predicted_size(on_paper):
 def test_prediction_counts_updates_microbatches_and_batch_norms():
     def predicted(*overrides):
         c = config(*overrides)
-        players = models.build(c.model)
         mesh = sharding.make_mesh((1,) * len(c.mesh))
-        bound = step.build(*players, mesh, **config_lib.step_settings(c))
+        bound = assembly.train_step(c, mesh)
         return prediction.all_reduce_bytes(bound), bound
 
     one, bound = predicted("--config.num_d_steps=1")

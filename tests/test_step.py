@@ -3,6 +3,7 @@ HLO."""
 
 import dataclasses
 import re
+from collections import Counter
 
 import jax
 import jax.numpy as jnp
@@ -10,23 +11,25 @@ import numpy as np
 import optax
 import pytest
 
-from biggan_jax import models, sharding, step
+from biggan_jax import assembly, models, sharding, step
 from biggan_jax import state as state_lib
-from biggan_jax.config import default_config, step_settings
-from tests import peer
+from biggan_jax.assembly import step_settings
+from biggan_jax.config import default_config
+from tests import peer, small_state
 from tests.models.test_biggan import nhwc, section
 
+pytestmark = pytest.mark.usefixtures("compile_cache")
 
-def tiny(devices=1, **changes):
+
+def tiny(mesh=(1, 1), **changes):
     """A TrainStep of a 16-pixel model on the first devices."""
     c = default_config()
     c.model = section(ch=4, g_attention=(8,), d_attention=(8,))
-    c.batch_size, c.num_d_steps = 16, 2
+    c.batch_size, c.num_d_steps = 16, 1
     c.ema.decay, c.ema.start_step = 0.9, 0
     for key, value in changes.items():
         c[key] = value
-    mesh = sharding.make_mesh((devices,))
-    return step.build(*models.build(c.model, dtype=c.compute_dtype), mesh, **step_settings(c))
+    return assembly.train_step(c, sharding.make_mesh(mesh))
 
 
 def batch_for(train_step, b=16, seed=0):
@@ -40,11 +43,12 @@ def batch_for(train_step, b=16, seed=0):
     return sharding.global_batch(batch, train_step.mesh, axis=1)
 
 
-def run(train_step, steps=1, b=16):
-    state = state_lib.create(train_step.init, 0, train_step.mesh)
+def run(train_step, steps=1):
+    """(state, last metrics, the jitted step) after some steps from one and the same state."""
+    state = small_state.cheap_state(train_step)
     jitted = step.jit_train_step(train_step)
     for i in range(steps):
-        state, metrics = jitted(state, batch_for(train_step, b, i))
+        state, metrics = jitted(state, batch_for(train_step, seed=i))
     return state, jax.device_get(metrics), jitted
 
 
@@ -55,28 +59,70 @@ def with_sgd(train_step):
 
 
 def assert_same(a, b, atol):
-    close = lambda x, y: np.testing.assert_allclose(x, y, atol=atol)
-    a, b = (jax.tree.map(np.asarray, dataclasses.replace(s, key=s.step)) for s in (a, b))
-    jax.tree.map(close, a, b)
+    """Parameters, spectral vectors, statistics and averages of two states."""
+    for name in ("generator", "discriminator", "ema"):
+        for one, other in zip(
+            jax.tree.leaves(getattr(a, name)), jax.tree.leaves(getattr(b, name)), strict=True
+        ):
+            np.testing.assert_allclose(one, other, atol=atol, rtol=atol, err_msg=name)
 
 
-def test_eight_devices_equal_one():
-    one, one_metrics, _ = run(with_sgd(tiny(1)), steps=2)
-    eight, eight_metrics, _ = run(with_sgd(tiny(8)), steps=2)
-    assert_same(one, eight, 2e-5)
-    for name, value in one_metrics.items():
-        assert value == pytest.approx(eight_metrics[name], rel=1e-4, abs=1e-5), name
+ONE_DEVICE = {}  # settings -> (state, metrics) that several layouts are compared with
 
 
-def test_eight_devices_equal_one_with_accumulation():
-    one, *_ = run(with_sgd(tiny(1, accumulation_steps=2)))
-    eight, *_ = run(with_sgd(tiny(8, accumulation_steps=2)))
-    assert_same(one, eight, 2e-5)
+def one_device(**settings):
+    key = tuple(sorted(settings.items()))
+    if key not in ONE_DEVICE:
+        ONE_DEVICE[key] = run(with_sgd(tiny(**settings)), steps=2)[:2]
+    return ONE_DEVICE[key]
+
+
+# Remat and fsdp are not to change a result: they are compared with a run that has neither.
+LAYOUTS = {
+    "data": ((8, 1), {}, {}),
+    "two_d_steps": ((8, 1), {"num_d_steps": 2}, {}),
+    "accumulation": ((8, 1), {"accumulation_steps": 2}, {}),
+    "remat": ((8, 1), {}, {"remat": ("all",)}),
+    "fsdp": ((4, 2), {}, {}),
+    "ghost_within_a_device": ((8, 1), {"bn_group_size": 2}, {}),
+    "ghost_over_devices": ((8, 1), {"bn_group_size": 4}, {}),
+    "all": ((2, 4), {"accumulation_steps": 2, "bn_group_size": 4}, {"remat": (8, 16)}),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_eight_devices_equal_one(name):
+    """Loss, gradients (through SGD), batch statistics, spectral vectors and average."""
+    mesh, settings, layout = LAYOUTS[name]
+    one, one_metrics = one_device(**settings)
+    eight, eight_metrics, _ = run(with_sgd(tiny(mesh, **settings, **layout)), steps=2)
+    assert_same(one, eight, 1e-5)
+    for metric, value in one_metrics.items():
+        assert value == pytest.approx(eight_metrics[metric], rel=1e-5, abs=1e-5), metric
+
+
+def test_settings_of_the_forward_differ():
+    """Groups and microbatches are other functions: equality above is not that of a dead setting."""
+    plain, *_ = one_device()
+    for settings in ({"accumulation_steps": 2}, {"bn_group_size": 4}):
+        other, *_ = one_device(**settings)
+        with pytest.raises(AssertionError):
+            assert_same(plain, other, 1e-5)
+
+
+def test_fsdp_splits_parameters_moments_and_average():
+    train_step = tiny((2, 4))
+    state = small_state.cheap_state(train_step)
+    whole = state.generator.params["block_0"]["conv1"]["kernel"]
+    adam = state.generator.opt_state[0]
+    for tree in (state.generator.params, adam.mu, adam.nu, state.ema.params):
+        kernel = tree["block_0"]["conv1"]["kernel"]
+        assert {s.data.size for s in kernel.addressable_shards} == {whole.size // 4}
+    assert state.generator.params["block_0"]["conv1"]["bias"].sharding.is_fully_replicated
 
 
 def test_one_compilation_and_a_counted_step():
-    train_step = tiny(num_d_steps=1)
-    state, metrics, jitted = run(train_step, steps=3)
+    state, metrics, jitted = run(tiny(), steps=3)
     assert jitted._cache_size() == 1
     assert state.step == 3
     assert set(metrics) == {
@@ -85,24 +131,38 @@ def test_one_compilation_and_a_counted_step():
     }  # fmt: skip
 
 
-def test_data_parallel_hlo_holds_only_all_reduces():
-    def collectives(devices):
-        train_step = tiny(devices)
-        state = state_lib.abstract(train_step.init, train_step.mesh)
-        batch = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, batch_for(train_step)))
-        text = step.jit_train_step(train_step).lower(state, batch).compile().as_text()
-        kinds = "all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
-        return [m.group(1) for m in re.finditer(rf" ({kinds})(?:-start)?\(", text)]
+def collectives(train_step) -> Counter:
+    """{kind: instructions} of the compiled step."""
+    state = state_lib.abstract(train_step.init, train_step.mesh)
+    batch = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, batch_for(train_step)))
+    text = step.jit_train_step(train_step).lower(state, batch).compile().as_text()
+    kinds = "all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
+    return Counter(m.group(1) for m in re.finditer(rf" ({kinds})(?:-start)?\(", text))
 
-    four, eight = collectives(4), collectives(8)
+
+def test_data_parallel_hlo_holds_only_all_reduces():
+    four, eight = (collectives(with_sgd(tiny((n, 1)))) for n in (4, 8))
     assert set(eight) == {"all-reduce"}
-    assert len(four) == len(eight)
+    assert four == eight
+    # Batch statistics and sigmas are kept: recomputing a block exchanges nothing again.
+    assert collectives(with_sgd(tiny((8, 1), remat=("all",)))) == eight
+    # A group within a device is summed there.
+    local = collectives(with_sgd(tiny((8, 1), bn_group_size=2)))
+    assert set(local) == {"all-reduce"} and local["all-reduce"] < eight["all-reduce"]
+
+
+def test_fsdp_hlo_gathers_weights_and_moves_no_activations():
+    assert set(collectives(with_sgd(tiny((4, 2))))) <= {
+        "all-reduce",
+        "all-gather",
+        "reduce-scatter",
+    }
 
 
 def test_microbatches_are_interleaved_with_their_own_statistics():
     """Two accumulations equal two forwards over x[0::2] and x[1::2], by hand."""
     train_step = dataclasses.replace(with_sgd(tiny()), accumulation_steps=2)
-    state = state_lib.create(train_step.init, 0, train_step.mesh)
+    state = small_state.cheap_state(train_step)
     z = jax.random.normal(jax.random.key(5), (8, 12))
     labels = jnp.arange(8, dtype=jnp.int32)
     accumulated, metrics = jax.jit(train_step.g_step)(state, z, labels)
@@ -129,7 +189,7 @@ def test_microbatches_are_interleaved_with_their_own_statistics():
 
 def test_who_updates_what():
     train_step = tiny()
-    state = state_lib.create(train_step.init, 0, train_step.mesh)
+    state = small_state.cheap_state(train_step)
     real = jnp.zeros((4, 16, 16, 3))
     labels = jnp.zeros(4, jnp.int32)
     z = jax.random.normal(jax.random.key(1), (4, 12))
@@ -153,7 +213,7 @@ def test_who_updates_what():
 @pytest.mark.parametrize(("start", "is_copy"), [(1, False), (2, True)])
 def test_average_is_a_copy_until_its_start_step(start, is_copy):
     train_step = dataclasses.replace(tiny(), ema_start_step=start, ema_decay=0.9)
-    state = state_lib.create(train_step.init, 0, train_step.mesh)
+    state = small_state.cheap_state(train_step)
     z = jax.random.normal(jax.random.key(1), (4, 12))
     new, _ = jax.jit(train_step.g_step)(state, z, jnp.zeros(4, jnp.int32))
     mix = lambda old, now: now if is_copy else 0.9 * old + 0.1 * now
@@ -189,7 +249,7 @@ def _trace_state(f, train_step):
     wide = lambda tree: jax.tree.map(lambda x: np.asarray(x, np.float64), tree)
     g = wide(peer.variables(peer.split(f, "init/G"), names, 32))
     d = wide(peer.variables(peer.split(f, "init/D"), {}))
-    state = train_step.init(jax.random.key(0))
+    state = small_state.cheap_state(train_step)
     generator = state.generator.replace(**g)
     ema = state_lib.Average(**jax.tree.map(np.copy, g))
     return state.replace(

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from biggan_jax import cli, config, models, sharding, step, summary
+from biggan_jax import assembly, cli, sharding, summary
 from tests import runs
 
 COMPILE = "/jax/core/compile/backend_compile_duration"
@@ -15,7 +15,7 @@ COMPILE = "/jax/core/compile/backend_compile_duration"
 def bound(*overrides):
     c = runs.tiny_config(*overrides)
     mesh = sharding.make_mesh((1,))
-    return step.build(*models.build(c.model), mesh, **config.step_settings(c))
+    return assembly.train_step(c, mesh)
 
 
 def test_biggan128(capsys):

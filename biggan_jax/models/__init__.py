@@ -17,9 +17,11 @@ from biggan_jax.models import (
     sagan,
     sngan,
 )
+from biggan_jax.models import remat as remat_lib
 from biggan_jax.models.layers import LayerSettings
 
-# A family is a module with G_WIDTHS, `check(model)` and `build(model, g_settings, d_settings)`.
+# A family is a module with G_WIDTHS, `block_resolutions(resolution)`, `check(model)` and
+# `build(model, g_settings, d_settings)`.
 REGISTRY = {
     "biggan": biggan,
     "biggan_deep": biggan_deep,
@@ -36,7 +38,13 @@ INITIALIZERS = {
 
 
 def build(
-    model: Any, *, dtype=jnp.float32, param_dtype=jnp.float32, fused: bool = True
+    model: Any,
+    *,
+    dtype=jnp.float32,
+    param_dtype=jnp.float32,
+    fused: bool = True,
+    remat: tuple[int | str, ...] = (),
+    bn_group_size: int | None = None,
 ) -> tuple[nn.Module, nn.Module]:
     """Builds the two players of one model family.
 
@@ -46,6 +54,10 @@ def build(
       param_dtype: dtype of the parameters.
       fused: fuse resampling into convolutions; False only to count or check against the textbook
         form.
+      remat: resolutions (pixels) of the blocks that are recomputed in the backward pass, or
+        ('all',); a block's is the larger one of its input's and its output's.
+      bn_group_size: examples of one group of batch norm's training statistics (ghost batch norm);
+        None: all of them.
 
     Returns:
       (generator, discriminator), unbound Flax modules:
@@ -69,7 +81,10 @@ def build(
         fused=fused,
         attention_kind=model.attention_kind,
         attention_reduction=model.attention_reduction,
+        bn_group_size=bn_group_size,
+        remat=tuple(remat),
     )
+    remat_lib.check(settings, REGISTRY[model.name].block_resolutions(model.resolution))
     generator, discriminator = REGISTRY[model.name].build(
         model,
         dataclasses.replace(settings, spectral_norm=model.g_spectral_norm),

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from biggan_jax.errors import UserError
-from biggan_jax.models import attention, checks, conditioning, heads, layers
+from biggan_jax.models import attention, checks, conditioning, heads, layers, remat
 
 # Multiples of ch: entry 0 is the width of the 4x4 input, entry i that of block i's output; every
 # block doubles the resolution.
@@ -139,8 +139,8 @@ class Generator(nn.Module):
             condition = conditioning.join(embedding, chunks[i + 1], self.cond_order)
             if not self.shared_embedding and self.num_classes > 1:
                 condition = labels
-            block = GeneratorBlock(width, s, self.num_classes, name=f"block_{i}")
-            h = block(h, condition, train)
+            block = remat.block(GeneratorBlock, s, 2 * h.shape[1])
+            h = block(width, s, self.num_classes, name=f"block_{i}")(h, condition, train)
             if h.shape[1] in self.attention:
                 h = attention.insert(h, s, train)
         return heads.image(h, train, s, self.channels, self.rgb_width)
@@ -234,10 +234,9 @@ class Discriminator(nn.Module):
         h = images.astype(s.dtype)
         seen = set()
         for i, multiple in enumerate(widths):
-            block = DiscriminatorBlock(
-                self.ch * multiple, i < num_down, i == 0, s, self.thin, name=f"block_{i}"
-            )
-            h = block(h, train)
+            block = remat.block(DiscriminatorBlock, s, h.shape[1])
+            name = f"block_{i}"
+            h = block(self.ch * multiple, i < num_down, i == 0, s, self.thin, name=name)(h, train)
             if h.shape[1] in self.attention and h.shape[1] not in seen:
                 h = attention.insert(h, s, train)
             seen.add(h.shape[1])
@@ -251,6 +250,11 @@ class Discriminator(nn.Module):
             resolution //= 2 if i < num_down else 1
             places.setdefault(resolution, self.ch * multiple)
         return places
+
+
+def block_resolutions(resolution: int) -> set[int]:
+    """Resolutions (pixels) at which the players' blocks can work, for `remat`."""
+    return {BOTTOM * 2**i for i in range((resolution // BOTTOM).bit_length())}
 
 
 def check(model: Any) -> None:

@@ -15,11 +15,11 @@ import jax
 import jax.numpy as jnp
 
 from biggan_jax.errors import UserError
-from biggan_jax.models import attention, checks, conditioning, heads, layers, resample
+from biggan_jax.models import attention, checks, conditioning, heads, layers, remat, resample
 
 # G's stages have the widths of BigGAN's blocks. A stage is two blocks: one that changes nothing,
 # then one that doubles the resolution and takes the width.
-from biggan_jax.models.biggan import BOTTOM, G_WIDTHS
+from biggan_jax.models.biggan import BOTTOM, G_WIDTHS, block_resolutions  # noqa: F401
 
 # Entry 0 is the width of the stem, entry i that of stage i's output; then how many stages (the
 # first ones) halve the resolution. A stage is two blocks: one that takes the width and may halve
@@ -121,9 +121,10 @@ class Generator(nn.Module):
         # (H, W, C) order, as the paper's own code; the PyTorch peers reshape to (C, H, W).
         h = linear(condition, train).reshape(-1, BOTTOM, BOTTOM, first)
         for i, width in enumerate(widths):
-            same = GeneratorBlock(h.shape[-1], False, s, name=f"block_{2 * i}")
-            h = same(h, condition, train)
-            h = GeneratorBlock(width, True, s, name=f"block_{2 * i + 1}")(h, condition, train)
+            same = remat.block(GeneratorBlock, s, h.shape[1])
+            h = same(h.shape[-1], False, s, name=f"block_{2 * i}")(h, condition, train)
+            up = remat.block(GeneratorBlock, s, 2 * h.shape[1])
+            h = up(width, True, s, name=f"block_{2 * i + 1}")(h, condition, train)
             if h.shape[1] in self.attention:
                 h = attention.insert(h, s, train)
         return heads.image(h, train, s, self.channels, self.rgb_width)
@@ -206,8 +207,9 @@ class Discriminator(nn.Module):
         seen = set()
         for i, multiple in enumerate(widths):
             width = self.ch * multiple
-            h = DiscriminatorBlock(width, i < num_down, s, name=f"block_{2 * i}")(h, train)
-            h = DiscriminatorBlock(width, False, s, name=f"block_{2 * i + 1}")(h, train)
+            for j, down in ((2 * i, i < num_down), (2 * i + 1, False)):
+                block = remat.block(DiscriminatorBlock, s, h.shape[1])
+                h = block(width, down, s, name=f"block_{j}")(h, train)
             if h.shape[1] in self.attention and h.shape[1] not in seen:
                 h = attention.insert(h, s, train)
             seen.add(h.shape[1])

@@ -33,6 +33,8 @@ class LayerSettings:
         normalises with the biased one.
       spectral_norm: normalise the kernels of this player spectrally.
       fused: fuse resampling into convolutions (`models/resample.py`).
+      bn_group_size: examples of one group of batch norm's training statistics; None: all of them.
+      remat: resolutions (pixels) of the blocks that are recomputed in the backward pass, or 'all'.
       attention_kind: 'attention', or 'residual': the attention-free control in its place.
       attention_reduction: k; queries and keys of attention have C / k channels.
     """
@@ -49,6 +51,8 @@ class LayerSettings:
     bn_variance: str = "unbiased"
     spectral_norm: bool = True
     fused: bool = True
+    bn_group_size: int | None = None
+    remat: tuple[int | str, ...] = ()
     attention_kind: str = "attention"
     attention_reduction: int = 8
 

@@ -19,11 +19,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from biggan_jax.models import attention, biggan, checks, heads
+from biggan_jax.models import attention, biggan, checks, heads, remat
 from biggan_jax.models.settings import LayerSettings
 
 TABLE = "studiogan"
 G_WIDTHS, D_WIDTHS = biggan.WIDTH_TABLES[TABLE]
+block_resolutions = biggan.block_resolutions
 D_WIDTHS = D_WIDTHS | {64: ((1, 2, 4, 8, 16), 5)}  # here the last block halves as well
 
 
@@ -65,10 +66,9 @@ class Discriminator(biggan.Discriminator):
         seen = set()
         for i, multiple in enumerate(widths):
             thin = self.thin and i > 0
-            block = biggan.DiscriminatorBlock(
-                self.ch * multiple, i < num_down, i == 0, s, thin, name=f"block_{i}"
-            )
-            h = block(h, train)
+            block = remat.block(biggan.DiscriminatorBlock, s, h.shape[1])
+            name = f"block_{i}"
+            h = block(self.ch * multiple, i < num_down, i == 0, s, thin, name=name)(h, train)
             if h.shape[1] in self.attention and h.shape[1] not in seen:
                 h = attention.insert(h, s, train)
             seen.add(h.shape[1])
