@@ -103,8 +103,14 @@ def add_plan(sub: argparse.ArgumentParser) -> None:
         metavar="KEY=A,B",
         help="one table over all values, such as batch_size=512,1024; repeat it for a grid",
     )
+    add(
+        "--fast",
+        action="store_true",
+        help="compile with little effort, 5 times quicker: HBM traffic is that of a slower program",
+    )
 
 
 def plan(args: argparse.Namespace) -> dict:
     """The options of `add_plan`, as arguments of `plan.run`."""
-    return {key: getattr(args, key) for key in ("topology", "slices", "usd_per_chip_hour", "sweep")}
+    keys = ("topology", "slices", "usd_per_chip_hour", "sweep", "fast")
+    return {key: getattr(args, key) for key in keys}

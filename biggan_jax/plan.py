@@ -43,6 +43,7 @@ def plan(
     *,
     slices: int = 1,
     usd_per_chip_hour: float | None = None,
+    fast: bool = False,
 ) -> dict[str, Any]:
     """Compiles one training step ahead of time and says what it needs.
 
@@ -51,6 +52,7 @@ def plan(
       topology: of one slice, such as v4:4x4x4.
       slices: slices joined by the data-center network.
       usd_per_chip_hour: price of one chip, for `cost_usd`.
+      fast: compile with little effort, see `tpu_compiler.compile_step`.
 
     Returns:
       The JSON keys of `biggan plan`, per chip: fits, hbm_bytes (what a program may use),
@@ -73,7 +75,7 @@ def plan(
     arguments = _shard_bytes(state_lib.abstract(train_step.init, mesh)) + inputs
     start = time.perf_counter()
     try:
-        compiled = lowered.compile()
+        compiled = tpu_compiler.compile_step(lowered, fast=fast)
     except jax.errors.JaxRuntimeError as e:
         compiled, memory = None, plan_memory.out_of_memory(str(e), arguments)
     else:
@@ -112,7 +114,8 @@ def plan(
         config, mesh.size, memory, inputs, chip
     )
     result["suggestions"] = plan_report.suggestions(config, result)
-    return result | {"trace_seconds": trace_seconds, "compile_seconds": compile_seconds}
+    result |= {"trace_seconds": trace_seconds, "compile_seconds": compile_seconds, "fast": fast}
+    return result
 
 
 def run(
@@ -122,13 +125,14 @@ def run(
     sweep: list[str] = (),
     slices: int = 1,
     usd_per_chip_hour: float | None = None,
+    fast: bool = False,
     progress: Callable[[str], None] = lambda line: None,
 ) -> tuple[dict[str, Any], str]:
     """Plans one config, or a grid of them.
 
     Args:
       load: the config under further overrides such as `--config.batch_size=512`.
-      topology, slices, usd_per_chip_hour: as in `plan`.
+      topology, slices, usd_per_chip_hour, fast: as in `plan`.
       sweep: `key=a,b,c`, one for each axis of the grid.
       progress: told of every plan of a grid before it is compiled.
 
@@ -138,7 +142,7 @@ def run(
     """
     if usd_per_chip_hour is not None and usd_per_chip_hour < 0:
         raise UserError(f"--usd-per-chip-hour is {usd_per_chip_hour}; set it to 0 or more")
-    options = {"slices": slices, "usd_per_chip_hour": usd_per_chip_hour}
+    options = {"slices": slices, "usd_per_chip_hour": usd_per_chip_hour, "fast": fast}
     points = grid.parse(sweep)
     configs = [load([f"--config.{k}={v}" for k, v in point.items()]) for point in points]
     for config in configs:  # before minutes are spent on the first

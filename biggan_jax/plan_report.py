@@ -49,7 +49,8 @@ def text(result: dict[str, Any]) -> str:
         _row("step", f">= {_si(r['step_seconds_lower_bound'])}s ({_BOUNDS[r['bound_by']]}), "
              f"<= {r['images_per_second']:,.0f} images/s"),
         _row("whole run", f">= {r['hours']:.2f} hours, {r['chip_hours']:,.1f} chip-hours{cost}"),
-        f"compiled in {r['compile_seconds']:.0f} s",
+        f"compiled in {r['compile_seconds']:.0f} s"
+        + (" with little effort (--fast): the real program moves less" if r["fast"] else ""),
     ]  # fmt: skip
     return "\n".join(lines)
 

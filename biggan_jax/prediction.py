@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax import traverse_util
 
 from biggan_jax.models import layers
 from biggan_jax.step import TrainStep
@@ -22,7 +23,8 @@ def all_reduce_bytes(train_step: TrainStep) -> int:
     """Bytes that the all-reduces of one data-parallel step take part with.
 
     Every microbatch sums its gradients over the devices, every training forward of G its batch
-    statistics, and the backward of G what flows through them.
+    statistics, and the backward of G what flows through them. A layer that multiplies in bfloat16
+    has gradients in bfloat16, and they are summed so.
 
     Args:
       train_step: the bound step.
@@ -44,7 +46,8 @@ def all_reduce_bytes(train_step: TrainStep) -> int:
 def _gradients(module: nn.Module, *inputs: jax.ShapeDtypeStruct) -> tuple[int, int]:
     """(bytes of the partial gradients, channels of all batch norms) of one player."""
     channels = 0
-    extra = 0  # beyond the size of the parameters
+    extra = 0  # bytes beyond those of the parameters
+    widths = {}  # path of a layer -> bytes of one of its gradients, those of what it multiplies in
 
     def record(call, args, kwargs, context):
         nonlocal channels, extra
@@ -52,9 +55,12 @@ def _gradients(module: nn.Module, *inputs: jax.ShapeDtypeStruct) -> tuple[int, i
         if context.method_name == "__call__":
             if isinstance(m, layers.BatchNorm):
                 channels += args[0].shape[-1]
-            # The sums run over what is convolved: four 2x2 kernels, or one 4x4, for a 3x3.
-            elif isinstance(m, layers.Conv) and m.kernel_size == 3 and m.resample != "none":
-                extra += (16 - 9) * m.settings.fused * args[0].shape[-1] * m.features
+            elif isinstance(m, layers.SpectralModule) and not isinstance(m, layers.Embed):
+                widths[m.path] = jnp.dtype(getattr(m, "dtype", None) or m.settings.dtype).itemsize
+            # The sums run over what is convolved: one 4x4 kernel for a 3x3.
+            if isinstance(m, layers.Conv) and m.kernel_size == 3 and m.resample != "none":
+                taps = (16 - 9) * m.settings.fused
+                extra += taps * args[0].shape[-1] * m.features * widths[m.path]
         return call(*args, **kwargs)
 
     def forward(key, *inputs) -> Any:
@@ -62,5 +68,6 @@ def _gradients(module: nn.Module, *inputs: jax.ShapeDtypeStruct) -> tuple[int, i
             return module.init(key, *inputs)
 
     variables = jax.eval_shape(forward, jax.random.key(0), *inputs)
-    count = sum(math.prod(x.shape) for x in jax.tree.leaves(variables["params"]))
-    return 4 * (count + extra), channels
+    leaves = traverse_util.flatten_dict(variables["params"]).items()
+    gradients = sum(math.prod(x.shape) * widths.get(path[:-1], 4) for path, x in leaves)
+    return gradients + extra, channels

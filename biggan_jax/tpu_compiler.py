@@ -60,6 +60,23 @@ def devices(topology: Topology, slices: int = 1) -> list:
     return list(description.devices)
 
 
+def compile_step(lowered: jax.stages.Lowered, *, fast: bool) -> jax.stages.Compiled:
+    """Compiles a lowered step.
+
+    Args:
+      lowered: for devices of `devices`.
+      fast: with the compiler's least effort for the speed of the program, which takes a fifth of
+        the time: the same operations and collectives, but less of them stays in on-chip memory.
+    """
+    name = "jax_exec_time_optimization_effort"
+    usual = getattr(jax.config, name)
+    jax.config.update(name, -1.0 if fast else usual)
+    try:
+        return lowered.compile()
+    finally:
+        jax.config.update(name, usual)
+
+
 @contextlib.contextmanager
 def _quiet_stderr() -> Iterator[None]:
     """Drops what libtpu's C++ prints about a machine without TPUs; errors still raise."""

@@ -14,8 +14,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
-from jax import lax
 
 from biggan_jax.errors import UserError
 from biggan_jax.models import checks, conditioning, heads, layers, resample
@@ -49,36 +47,12 @@ class StridedConv(layers.SpectralModule):
         kernel = self.normalize(kernel, kernel.reshape(-1, self.features).T, train)
         x, kernel = x.astype(s.dtype), kernel.astype(s.dtype)
         if self.transposed:
-            y = transposed_conv(x, kernel, fused=s.fused)
+            convolve = resample.transposed_conv if s.fused else resample.dilated_conv
+            y = convolve(x, kernel)
         else:
             y = resample.conv(x, kernel, stride=2, padding=((1, 1), (1, 1)))
         bias = self.param("bias", nn.initializers.zeros, (self.features,), s.param_dtype)
         return y + bias.astype(s.dtype)[None, None, None]
-
-
-def transposed_conv(x: jax.Array, kernel: jax.Array, *, fused: bool) -> jax.Array:
-    """4x4 transposed convolution of stride 2, padding 1.
-
-    Args:
-      x: [N, H, W, C].
-      kernel: [4, 4, C, K], not flipped: of torch's ConvTranspose2d it is the flip.
-      fused: four 2x2 convolutions, one for each phase of the output, as
-        `resample.upsample_conv` does; False is one convolution over x with zeros between.
-
-    Returns:
-      [N, 2H, 2W, K].
-    """
-    n, h, w, _ = x.shape
-    if not fused:
-        return lax.conv_general_dilated(
-            x, kernel, (1, 1), ((2, 2), (2, 2)), lhs_dilation=(2, 2),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )  # fmt: skip
-    # Output 2i reads pixels i-1 and i by taps 0 and 2, output 2i+1 pixels i and i+1 by taps 1, 3.
-    pad = ((1, 0), (0, 1))
-    phase = lambda a, b: resample.conv(x, kernel[a::2, b::2], padding=(pad[a], pad[b]))
-    rows = [jnp.stack([phase(a, 0), phase(a, 1)], axis=3) for a in range(2)]
-    return jnp.stack(rows, axis=2).reshape(n, 2 * h, 2 * w, kernel.shape[-1])
 
 
 class Generator(nn.Module):

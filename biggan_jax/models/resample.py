@@ -1,10 +1,10 @@
 """Convolution and resampling, fused where that is exact.
 
 Nearest upsampling by 2 followed by a 3x3 convolution reads each low-resolution pixel several times:
-each of the four output phases is a 2x2 convolution of the low-resolution input (16 taps for 36). A
-3x3 convolution followed by 2x2 average pooling is one 4x4 convolution of stride 2 (16 taps for 36).
-1x1 convolutions commute with both, so they run at the low resolution. The parameters stay 3x3;
-results agree with the unfused form up to rounding (5e-7 relative).
+the two are one transposed 4x4 convolution of stride 2 (16 taps for 36). A 3x3 convolution followed
+by 2x2 average pooling is one 4x4 convolution of stride 2, the same the other way round. 1x1
+convolutions commute with both, so they run at the low resolution. The parameters stay 3x3; results
+agree with the unfused form up to rounding (5e-7 relative).
 
 All activations are NHWC, all kernels HWIO.
 """
@@ -23,9 +23,8 @@ _FEW_CHANNELS = 4
 # products save, or a step is too short to make up for the longer compilation.
 _MANY_CHANNELS = 128
 _MANY_PRODUCTS = 5e8
-# Rows (or columns) of a 3-tap filter that meet the same low-resolution pixel, per output phase:
-# output 2i reads pixels i-1 (tap 0) and i (taps 1, 2); output 2i+1 reads i (taps 0, 1) and i+1 (tap
-# 2).
+# Of a transposed 4-tap convolution: output 2i reads pixels i-1 and i by taps 0 and 2, output 2i+1
+# pixels i and i+1 by taps 1 and 3.
 _PHASE_PADDING = ((1, 0), (0, 1))
 
 
@@ -47,12 +46,12 @@ def conv(x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding="SAME") ->
         if min(channels, features) <= _FEW_CHANNELS:
             by_taps = _conv_of_few_inputs if channels <= features else _conv_to_few_outputs
             return lax.platform_dependent(x, kernel, cpu=by_taps, default=general)
-        return _by_platform(winograd.CONV, general, x, kernel)
+        return _by_platform(winograd.CONV, general, general, x, kernel)
     return general(x, kernel)
 
 
-def _by_platform(form: winograd.Form, general, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """`general(x, kernel)`; on a CPU, where that is faster, the same by minimal filtering."""
+def _by_platform(form: winograd.Form, on_cpu, general, x: jax.Array, kernel: jax.Array):
+    """`general(x, kernel)`; on a CPU `on_cpu` or, where that is faster, minimal filtering."""
     _, h, w, channels = x.shape
     products = math.prod(x.shape) * kernel.shape[-1]
     if (
@@ -62,7 +61,9 @@ def _by_platform(form: winograd.Form, general, x: jax.Array, kernel: jax.Array) 
         or w % 2
         or x.dtype == jnp.bfloat16  # its sums and differences would lose bits
     ):
-        return general(x, kernel)
+        if on_cpu is general:
+            return general(x, kernel)
+        return lax.platform_dependent(x, kernel, cpu=on_cpu, default=general)
     minimal = lambda x, kernel: winograd.apply(form, x, kernel)
     return lax.platform_dependent(x, kernel, cpu=minimal, default=general)
 
@@ -106,15 +107,35 @@ def max_pool(x: jax.Array) -> jax.Array:
     return x.reshape(n, h // 2, 2, w // 2, 2, c).max((2, 4))
 
 
-def _phase(taps: jax.Array, phase: int, axis: int) -> jax.Array:
-    """Sums the 3 taps along `axis` into the 2 that one output phase needs."""
-    t0, t1, t2 = (lax.index_in_dim(taps, i, axis, keepdims=True) for i in range(3))
-    pair = (t0, t1 + t2) if phase == 0 else (t0 + t1, t2)
-    return lax.concatenate(pair, axis)
+def transposed_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Transposed convolution of stride 2 and padding 1: [N, H, W, C] -> [N, 2H, 2W, K].
+
+    Args:
+      x: [N, H, W, C].
+      kernel: [4, 4, C, K], not flipped: of torch's ConvTranspose2d it is the flip.
+    """
+    # XLA's CPU backend has no fast kernel for dilated inputs; accelerators skip the zeros between.
+    return lax.platform_dependent(x, kernel, cpu=_phase_convs, default=dilated_conv)
+
+
+def dilated_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """`transposed_conv` as one convolution over x with zeros between its pixels."""
+    return lax.conv_general_dilated(
+        x, kernel, (1, 1), ((2, 2), (2, 2)), lhs_dilation=(2, 2), dimension_numbers=_DIMENSIONS
+    )
+
+
+def _phase_convs(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """`transposed_conv` as four 2x2 convolutions, one for each phase of the output."""
+    n, h, w, _ = x.shape
+    pad = _PHASE_PADDING
+    phase = lambda a, b: conv(x, kernel[a::2, b::2], padding=(pad[a], pad[b]))
+    rows = [jnp.stack([phase(a, 0), phase(a, 1)], axis=3) for a in range(2)]
+    return jnp.stack(rows, axis=2).reshape(n, 2 * h, 2 * w, kernel.shape[-1])
 
 
 def upsample_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """`conv(upsample(x), kernel)` for a 3x3 (four 2x2 convolutions) or 1x1 kernel.
+    """`conv(upsample(x), kernel)` for a 3x3 (one transposed convolution) or 1x1 kernel.
 
     Args:
       x: [N, H, W, C].
@@ -125,23 +146,19 @@ def upsample_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """
     if kernel.shape[0] == 1:
         return upsample(conv(x, kernel))
-    return _by_platform(winograd.UP, _phase_convs, x, kernel)
+    by_phases = lambda x, kernel: _phase_convs(x, _spread(kernel))
+    transposed = lambda x, kernel: dilated_conv(x, _spread(kernel))
+    return _by_platform(winograd.UP, by_phases, transposed, x, kernel)
 
 
-def _phase_convs(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    n, h, w, _ = x.shape
-    rows = []
-    for a in range(2):
-        phases = [
-            conv(
-                x,
-                _phase(_phase(kernel, a, 0), b, 1),
-                padding=(_PHASE_PADDING[a], _PHASE_PADDING[b]),
-            )
-            for b in range(2)
-        ]
-        rows.append(jnp.stack(phases, axis=3))
-    return jnp.stack(rows, axis=2).reshape(n, 2 * h, 2 * w, kernel.shape[-1])
+def _spread(kernel: jax.Array) -> jax.Array:
+    """The 4x4 kernel [4, 4, C, K] whose taps are sums over 2x2 of those of a 3x3 kernel."""
+    shifted = (
+        jnp.pad(kernel, ((a, 1 - a), (b, 1 - b), (0, 0), (0, 0)))
+        for a in range(2)
+        for b in range(2)
+    )
+    return sum(shifted)
 
 
 def conv_downsample(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -156,16 +173,11 @@ def conv_downsample(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """
     if kernel.shape[0] == 1:
         return conv(average_pool(x), kernel)
-    return _by_platform(winograd.DOWN, _strided_conv, x, kernel)
+    return _by_platform(winograd.DOWN, _strided_conv, _strided_conv, x, kernel)
 
 
 def _strided_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    shifted = [
-        jnp.pad(kernel, ((a, 1 - a), (b, 1 - b), (0, 0), (0, 0)))
-        for a in range(2)
-        for b in range(2)
-    ]
-    return conv(x, sum(shifted) * 0.25, stride=2, padding=((1, 1), (1, 1)))
+    return conv(x, _spread(kernel) * 0.25, stride=2, padding=((1, 1), (1, 1)))
 
 
 def resampled_conv(x: jax.Array, kernel: jax.Array, resample: str, *, fused: bool) -> jax.Array:

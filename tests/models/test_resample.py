@@ -23,6 +23,19 @@ def test_fused_equals_unfused(kind, kernel_size, size):
         np.testing.assert_allclose(a, b, atol=2e-5, rtol=2e-5)
 
 
+def test_one_transposed_convolution_equals_four():
+    """What accelerators run and what the CPU runs, values and gradients."""
+    keys = jax.random.split(jax.random.key(0), 3)
+    x, kernel = jax.random.normal(keys[0], (2, 4, 6, 5)), jax.random.normal(keys[1], (4, 4, 5, 7))
+    r = jax.random.normal(keys[2], (2, 8, 12, 7))
+    one, four = (jax.vjp(f, x, kernel) for f in (resample.dilated_conv, resample.transposed_conv))
+    for a, b in zip((one[0], *one[1](r)), (four[0], *four[1](r)), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5, rtol=2e-5)
+    lowered = jax.jit(resample.transposed_conv).trace(x, kernel)
+    text = {p: lowered.lower(lowering_platforms=(p,)).as_text() for p in ("cpu", "tpu")}
+    assert [text[p].count("stablehlo.convolution") for p in ("cpu", "tpu")] == [4, 1]
+
+
 def test_upsample_is_nearest_and_pools_are_exact():
     x = np.arange(16, dtype=np.float32).reshape(1, 4, 4, 1)
     up = np.asarray(resample.upsample(x))
