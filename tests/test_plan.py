@@ -293,7 +293,7 @@ def test_tpu_compiler(capfd):
     assert r["flops_per_chip"] == pytest.approx(r["flops_per_chip_expected"], rel=0.15)
     assert r["flops_per_chip"] > 1.2 * r["xla_flops_loops_once"]
     measured = r["collectives"]["all-reduce"]["bytes"]
-    assert measured == pytest.approx(r["all_reduce_bytes_predicted"], rel=0.05)
+    assert measured == pytest.approx(r["all_reduce_bytes_predicted"], rel=0.1)
 
 
 def test_tpu_compiler_refuses_what_no_slice_has(capsys):
