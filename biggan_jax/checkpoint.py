@@ -10,11 +10,10 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
-from biggan_jax import integrity, orbax_noise
+from biggan_jax import agreement, integrity, orbax_noise
 from biggan_jax.digest import digests
 from biggan_jax.errors import UserError
 from biggan_jax.integrity import abstract
@@ -24,7 +23,13 @@ __all__ = ["Checkpoints", "abstract", "digests", "load_weights", "save_weights"]
 
 
 def _warn(line: str) -> None:
-    print(f"warning: {line}", file=sys.stderr)
+    if agreement.is_main():
+        print(f"warning: {line}", file=sys.stderr)
+
+
+class _Manager(ocp.CheckpointManager):
+    def reached_preemption(self, step: int) -> bool:
+        return False  # the loop asks; a thread asking of an earlier step would set JAX back to it
 
 
 class Checkpoints:
@@ -54,7 +59,7 @@ class Checkpoints:
         self._best_metric = best_metric
         self._best_mode = best_mode
         self._async_save = async_save
-        self._manager: ocp.CheckpointManager | None = None  # made by the first save
+        self._manager: _Manager | None = None  # made by the first save
         self._saving: int | None = None
 
     def all_steps(self) -> list[int]:
@@ -190,16 +195,14 @@ class Checkpoints:
           The steps set aside.
         """
         self.close()
-        newer = [s for s in self.all_steps() if s > step]
-        integrity.barrier("discard_after:listed")
-        for s in reversed(newer) if jax.process_index() == 0 else ():
-            path = self.directory / f"{s}.discarded"
-            copies = 1
+        newer = agreement.from_main([s for s in self.all_steps() if s > step])
+        for s in reversed(newer) if agreement.is_main() else ():
+            path, copies = self.directory / f"{s}.discarded", 1
             while path.exists():
                 copies += 1
                 path = self.directory / f"{s}.discarded-{copies}"
             (self.directory / str(s)).rename(path)
-        integrity.barrier("discard_after:renamed")
+        agreement.barrier()
         return newer
 
     def wait(self) -> None:
@@ -223,10 +226,10 @@ class Checkpoints:
             self._manager.close()
             self._manager = None
 
-    def _open(self) -> ocp.CheckpointManager:
+    def _open(self) -> _Manager:
         orbax_noise.silence()
         self.directory.mkdir(parents=True, exist_ok=True)
-        if jax.process_index() == 0:
+        if agreement.is_main():
             # A killed save leaves its unfinished directory, which Orbax never removes.
             for path in self.directory.glob("*.orbax-checkpoint-tmp*"):
                 path.rmtree()
@@ -236,10 +239,9 @@ class Checkpoints:
             # One torn metrics file must not stop a run: nothing is deleted by its score, then.
             return self._make_manager(metrics_readable=False)
 
-    def _make_manager(self, metrics_readable: bool) -> ocp.CheckpointManager:
+    def _make_manager(self, metrics_readable: bool) -> _Manager:
         policies = ocp.checkpoint_managers
-        keep = [policies.LatestN(self._keep_latest)]
-        best_fn = None
+        keep, best_fn = [policies.LatestN(self._keep_latest)], None
         if self._best_metric is not None:
             best_fn = lambda metrics: metrics[self._best_metric]
             keep.append(
@@ -258,7 +260,7 @@ class Checkpoints:
             enable_async_checkpointing=self._async_save,
             lightweight_initialize=best_fn is None or not metrics_readable,
         )
-        return ocp.CheckpointManager(self.directory, options=options)
+        return _Manager(self.directory, options=options)
 
     @contextlib.contextmanager
     def _disk_errors(self, step: int | None) -> Iterator[None]:
@@ -277,7 +279,7 @@ class Checkpoints:
         self, target: Any, step: int | None, on_warning: Callable[[str], None], *, whole: bool
     ) -> tuple[Any, dict, int]:
         self.wait()
-        steps = self.all_steps()
+        steps = agreement.from_main(self.all_steps())
         if not steps:
             raise UserError(f"no checkpoint in {self.directory}: train first")
         if step is not None and step not in steps:

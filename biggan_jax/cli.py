@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from biggan_jax import options, signals
+from biggan_jax import options, outcome, signals
 from biggan_jax.errors import UserError
 from biggan_jax.evaluation import arguments as evaluation_arguments
 from biggan_jax.interop import command as interop_command
@@ -48,10 +48,11 @@ def parser() -> Parser:
     sub = command("train", run_train, "train a GAN; resumes by itself from the workdir")
     takes_config(sub)
     sub.add_argument("--workdir", required=True, metavar="DIR")
+    options.add_multihost(sub)
 
     sub = command("sample", run_sample, "make images with a trained generator")
     sub.add_argument("--from", dest="source", required=True, metavar="DIR")
-    sub.add_argument("--out", required=True, type=Path, metavar="F.png|F.npz")
+    sub.add_argument("--out", required=True, metavar="F.png|F.npz")
     sub.add_argument("--classes", metavar="0,3", help="default: all (a picture: 10 at most)")
     sub.add_argument("--per-class", type=int, default=10, metavar="N")
     options.add_latents(sub)
@@ -105,13 +106,19 @@ def load_config(args: argparse.Namespace, overrides: list[str], need_classes: bo
 
 def run_train(args, overrides) -> tuple[dict, int]:
     """`biggan train`."""
-    with signals.exit_on_sigterm(), writing(args.workdir):
+    with signals.exit_on_sigterm():
         config = load_config(args, overrides, need_classes=False)
-        from biggan_jax.train import train
+        from biggan_jax import agreement, distributed
 
-        result = train(config, args.workdir)
+        with distributed.session(distributed.Options(**options.multihost(args))):
+            from biggan_jax.train import train
+
+            with writing(args.workdir):
+                result = train(config, args.workdir)
     code = result.pop("exit_code")
-    if code:
+    if not agreement.is_main():
+        pass  # one process speaks for all
+    elif code:
         print(f"stopped after step {result['step']}; the same command continues", file=sys.stderr)
     else:
         say(args, f"finished {result['step']:,} steps; samples in {args.workdir}/samples")
@@ -277,20 +284,5 @@ def main(argv: list[str] | None = None) -> int:
             print(json.dumps(result))
         sys.stdout.flush()
         return code
-    except UserError as e:
-        print(f"biggan: {e}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("biggan: interrupted", file=sys.stderr)
-        return signals.EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # Python flushes stdout once more at its exit, and would complain there.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except OSError as e:
-        # A full or read-only disk, an unreadable file: the message carries the path.
-        print(f"biggan: {e}", file=sys.stderr)
-        return 1
-    except ArithmeticError as e:
-        print(f"biggan: {e}", file=sys.stderr)
-        return 1
+    except outcome.EXPECTED as e:
+        return outcome.tell(e)

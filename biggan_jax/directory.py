@@ -6,15 +6,18 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from biggan_jax import config as config_lib
+from biggan_jax import paths
 from biggan_jax.errors import UserError
 
 
 def open_directory(directory: str | Path) -> tuple[Path, ConfigDict]:
     """(path, config) of a workdir or model directory; UserError when it is neither."""
-    directory = Path(directory)
+    directory = paths.workdir_path(directory)
+    paths.reach(directory, write=False)
     path = directory / "config.json"
     try:
-        saved = json.loads(path.read_text())
+        with paths.bucket_errors(path):
+            saved = json.loads(path.read_text())
     except FileNotFoundError:
         why = "no such directory" if not directory.is_dir() else "it holds no config.json"
         raise UserError(f"{directory} is no workdir or model directory: {why}") from None

@@ -12,7 +12,7 @@ import jax
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from biggan_jax import data, sampling, stored
+from biggan_jax import data, paths, sampling, stored
 from biggan_jax.directory import open_directory
 from biggan_jax.errors import UserError
 from biggan_jax.evaluation import comparison, inputs, reference, report
@@ -141,7 +141,7 @@ def evaluate(
         raise UserError("--matrix takes a single --truncation: leave one of the two out")
     # Before the real side: a directory without weights is an error of a second.
     generators = {weights: sampling.load_generator(directory, ema=ema)}
-    evaluator = open_evaluator(config, directory / "cache", settings)
+    evaluator = open_evaluator(config, paths.cache_folder(directory), settings)
 
     def one(truncation: float | None, bn_mode: str, weights: str) -> dict[str, Any]:
         own = statistics.default(directory, truncation)
@@ -181,7 +181,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         from biggan_jax.evaluation import follow
 
         directory, config = open_directory(args.source)
-        evaluator = open_evaluator(config, directory / "cache", settings)
+        evaluator = open_evaluator(config, paths.cache_folder(directory), settings)
         result = follow.follow(
             directory,
             config,
@@ -201,8 +201,9 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     )
     name = next((n for n in ("curve", "matrix") if n in result), "evaluation")
     name = {"curve": "truncation"}.get(name, name)
-    paths = report.write(result, args.out or Path(args.source) / "report", name)
-    return result, "\n".join([*report.lines(result), f"written: {', '.join(paths)}"])
+    folder = args.out or paths.workdir_path(args.source) / "report"
+    written = report.write(result, paths.workdir_path(folder), name)
+    return result, "\n".join([*report.lines(result), f"written: {', '.join(written)}"])
 
 
 def during_training(
@@ -227,7 +228,7 @@ def during_training(
         return None
     settings = Settings(features=config.eval_features, samples=config.eval_samples)
     try:
-        evaluator = open_evaluator(config, workdir / "cache", settings, (source, digest))
+        evaluator = open_evaluator(config, paths.cache_folder(workdir), settings, (source, digest))
     except UserError as e:
         flags = {"--samples": "--config.eval_samples", "--features": "--config.eval_features="}
         text = str(e)
@@ -283,10 +284,11 @@ def _bar(unit: str, text: str) -> Iterator[Callable[[int, int], None]]:
     bars: list[tqdm] = []
 
     def update(done: int, total: int) -> None:
-        if not bars:
+        if not bars and jax.process_index() == 0:
             print(f"{text}: {total:,} {unit}s", file=sys.stderr, flush=True)
             bars.append(tqdm(total=total, unit=unit, disable=None, leave=False))
-        bars[0].update(done - bars[0].n)
+        for bar in bars:
+            bar.update(done - bar.n)
 
     try:
         yield update

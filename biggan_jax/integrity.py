@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
-from jax.experimental import multihost_utils
 
+from biggan_jax import agreement, paths
 from biggan_jax.digest import digests, named_leaves
 from biggan_jax.errors import UserError
 
@@ -31,6 +31,7 @@ logging.getLogger("asyncio").addFilter(lambda record: "orbax" not in record.getM
 
 # Reading fails for these reasons although what is stored may be whole: they are not corruption.
 _ENVIRONMENT = {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE}
+_BUCKET_REFUSALS = ("unavailable", "deadlineexceeded", "permissiondenied", "unauthenticated")
 
 
 class CorruptError(Exception):
@@ -125,12 +126,14 @@ def read(path: epath.Path, target: Any, *, whole: bool) -> tuple[Any, dict]:
         _raise_environment(error, path)
         problem = _one_line(error)
     # All processes fall back or none: the digests below are a computation they share.
-    if _on_any_process(problem is not None):
+    if any(agreement.gather(problem is not None)):
         raise CorruptError(problem or "another process cannot read it")
     values, arrays = digests(tree), record["arrays"]
     differing = [name for name, value in values.items() if value != arrays[name]["digest"]]
-    if differing:
-        raise CorruptError(f"bits differ from those saved in {some(differing)}")
+    # Each process has digested its own copy of what lies on all.
+    all_differing = sorted(set().union(*agreement.gather(differing)))
+    if all_differing:
+        raise CorruptError(f"bits differ from those saved in {some(all_differing)}")
     return tree, record["meta"]
 
 
@@ -163,6 +166,8 @@ def raise_as_os_error(error: Exception, what: str, path: epath.Path) -> NoReturn
       path: the directory, for the message.
     """
     code = _errno(error)
+    if code is None and paths.is_remote(path):
+        raise OSError(f"{what}: {path}: {_one_line(error)}") from error
     if code is None:
         raise error
     raise OSError(code, f"{what} ({os.strerror(code)})", os.fspath(path)) from error
@@ -193,16 +198,6 @@ def absolute(directory: epath.PathLike) -> epath.Path:
     """
     text = os.fspath(directory)
     return epath.Path(text if "://" in text else os.path.abspath(text))
-
-
-def barrier(name: str) -> None:
-    """Waits until every process has come here.
-
-    Args:
-      name: the same on every process, for the message of a time-out.
-    """
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
 
 
 def _description(leaf: Any) -> dict:
@@ -282,18 +277,18 @@ def _errno(error: BaseException) -> int | None:
 
 
 def _raise_environment(error: Exception, path: epath.Path) -> None:
-    if _errno(error) in _ENVIRONMENT:
+    if _errno(error) in _ENVIRONMENT or _is_bucket_refusal(error, path):
         raise_as_os_error(error, "it cannot be read", path)
     if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
         raise error
 
 
+def _is_bucket_refusal(error: BaseException, path: epath.Path) -> bool:
+    # Of tensorstore (in its text) or TensorFlow (in its class); a retry may find all intact.
+    text = f"{type(_root(error)).__name__} {_root(error)}".lower().replace("_", "")
+    return paths.is_remote(path) and any(word in text for word in _BUCKET_REFUSALS)
+
+
 def _one_line(error: BaseException) -> str:
     text = " ".join(f"{type(_root(error)).__name__}: {_root(error)}".split())
     return text if len(text) <= 240 else text[:240] + "..."
-
-
-def _on_any_process(flag: bool) -> bool:
-    if jax.process_count() == 1:
-        return flag
-    return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))

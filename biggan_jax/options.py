@@ -59,6 +59,26 @@ def standing(args: argparse.Namespace) -> dict:
     return {name: value for name, value in values.items() if value is not None}
 
 
+def add_multihost(sub: argparse.ArgumentParser) -> None:
+    """How the processes of one run find each other, where no cluster tells them."""
+    group = sub.add_argument_group(
+        "several hosts (the same command on each; automatic on TPU slices and in Slurm steps)"
+    )
+    add = group.add_argument
+    add("--coordinator", metavar="HOST:PORT", help="where process 0 listens")
+    add("--num-processes", type=int, metavar="N", help="of the run")
+    add("--process-id", type=int, metavar="I", help="of this process, from 0")
+    silent = "seconds after which a silent process counts as dead, which ends the others; 20"
+    add("--heartbeat-timeout", type=int, default=20, metavar="S", help=silent)
+    add("--connect-timeout", type=int, default=60, metavar="S", help="to find each other; 60")
+
+
+def multihost(args: argparse.Namespace) -> dict:
+    """The options of `add_multihost`, as fields of `distributed.Options`."""
+    names = ("coordinator", "num_processes", "process_id", "heartbeat_timeout", "connect_timeout")
+    return {name: getattr(args, name) for name in names}
+
+
 def add_look(sub: argparse.ArgumentParser) -> None:
     """The kinds of `biggan look` and their options."""
     kinds = sub.add_subparsers(dest="kind", required=True, metavar="KIND")

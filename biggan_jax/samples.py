@@ -1,11 +1,13 @@
 """Files of samples: a labelled picture or an .npz of images, labels and latents."""
 
+import io
+import os
 import time
 from pathlib import Path
 
 import numpy as np
 
-from biggan_jax import sampling, stored, visual
+from biggan_jax import paths, sampling, stored, visual
 from biggan_jax.classes import parse_classes, spread
 from biggan_jax.errors import UserError
 from biggan_jax.interop import truncation as statistics
@@ -15,7 +17,7 @@ MATRIX_CLASSES = 5  # rows of one panel of the batch-norm matrix
 
 def write(
     directory: str | Path,
-    out: Path,
+    out: str | os.PathLike,
     *,
     classes: str | None = None,
     per_class: int = 10,
@@ -53,6 +55,7 @@ def write(
     Raises:
       UserError: for an unknown kind of file, a class that does not exist, or an unusable directory.
     """
+    out = paths.workdir_path(out)
     if out.suffix not in (".png", ".npz"):
         raise UserError(f"--out {out}: the name must end in .png or .npz")
     if per_class < (2 if interpolate else 1):
@@ -80,15 +83,13 @@ def write(
     else:
         z = generator.sample_z(seed, len(labels), truncation, truncation_kind)
     images = visual.to_uint8(generator(z, labels))
-    out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".png":
         names = [str(c) for c in rows] if generator.num_classes > 1 else None
         visual.save_png(visual.grid(images, per_class, row_labels=names), out)
     else:
-        fresh = out.with_name(out.name + ".tmp")
-        with open(fresh, "wb") as f:
-            np.savez(f, images=images, labels=labels, z=z)
-        fresh.replace(out)
+        file = io.BytesIO()
+        np.savez(file, images=images, labels=labels, z=z)
+        paths.write_bytes(out, file.getvalue())
     return {"out": str(out), "count": len(labels), "seconds": time.perf_counter() - start}
 
 

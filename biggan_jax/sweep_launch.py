@@ -28,22 +28,6 @@ STOPS = {
     -signal.SIGINT: signals.EXIT_INTERRUPTED,
     -signal.SIGTERM: signals.EXIT_TERMINATED,
 }
-ONE_STOP_SECONDS = 1.0
-
-
-class Stop(signals.StopRequest):
-    """A request to stop that may come twice at once.
-
-    `timeout` and some schedulers signal a process and then its group: only a later signal insists.
-    """
-
-    def _handle(self, number: int, frame) -> None:
-        now = time.monotonic()
-        if self.exit_code is None:
-            self._asked = now
-        elif now - self._asked < ONE_STOP_SECONDS:
-            return
-        super()._handle(number, frame)
 
 
 def command_line(template: str, config: str, run: Run) -> str:
@@ -96,7 +80,7 @@ def run_all(runs: Sequence[Run], template: str, config: str) -> int:
       UserError: a command that cannot be started.
     """
     commands = [split_command(command_line(template, config, run)) for run in runs]
-    with Stop() as stop:
+    with signals.StopRequest() as stop:
         for number, (run, command) in enumerate(zip(runs, commands, strict=True), 1):
             if is_finished(run):
                 run.state = "finished"
@@ -118,7 +102,7 @@ def run_all(runs: Sequence[Run], template: str, config: str) -> int:
     return int(any(run.state == "failed" for run in runs))
 
 
-def _call(command: Sequence[str], stop: Stop) -> tuple[int, str]:
+def _call(command: Sequence[str], stop: signals.StopRequest) -> tuple[int, str]:
     """(exit code, last line) of a command, whose output goes to stderr; passes on a stop."""
     # A group of its own: a Ctrl-C on the terminal would reach it twice, and the second one insists.
     process = subprocess.Popen(

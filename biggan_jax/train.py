@@ -1,27 +1,30 @@
 """The training loop."""
 
+import collections
 import contextlib
 import json
-import os
 import sys
 from pathlib import Path
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from biggan_jax import (
     __version__,
+    agreement,
     assembly,
     checkpoint,
     data,
     evaluate,
     finetune,
-    latents,
     models,
+    paths,
+    sample_grid,
     sharding,
     step,
-    visual,
     writers,
 )
 from biggan_jax import config as config_lib
@@ -31,7 +34,8 @@ from biggan_jax.errors import UserError
 from biggan_jax.progress import TrainLog
 from biggan_jax.signals import StopRequest
 
-GRID = 10  # rows and columns of a sample grid
+SAME_COMMAND = "start all processes with the same command and version"
+SHARED = "give all processes the same shared folder as --workdir"
 
 
 def train(config: ConfigDict, workdir: str | Path) -> dict:
@@ -50,9 +54,12 @@ def train(config: ConfigDict, workdir: str | Path) -> dict:
       NonFiniteError: a metric is not finite; the state of that step is not saved.
       OSError: the disk is full or read-only; earlier checkpoints are intact.
     """
-    workdir = Path(workdir).absolute()
-    main_process = jax.process_index() == 0
+    workdir = paths.absolute(workdir)
+    paths.reach(workdir, write=True)
+    main_process = agreement.is_main()
+    check_config(config)
     mesh = sharding.make_mesh(config.mesh)
+    check_mesh(mesh)
     config_lib.validate(config, mesh.size)
     source, report = open_data(config, workdir)
     train_step = assembly.train_step(config, mesh)
@@ -63,10 +70,10 @@ def train(config: ConfigDict, workdir: str | Path) -> dict:
         best_metric=None if config.eval_every_steps is None else "fid",
     )
     check_workdir(config, workdir, checkpoints)
-    for line in report.lines():
+    for line in report.lines() if main_process else ():
         print(line, file=sys.stderr)
     state, start = resume_or_init(config, workdir, checkpoints, train_step, report.digest)
-    prepare_workdir(config, workdir, main_process)
+    prepare_workdir(config, workdir)
     writer = writers.MetricWriter(workdir, tensorboard=config.tensorboard, active=main_process)
     writer.cut_after(start)
     batches = data.Batches(
@@ -80,11 +87,11 @@ def train(config: ConfigDict, workdir: str | Path) -> dict:
         process_count=jax.process_count(),
     )
     if main_process and start == 0:
-        save_real_grid(source, batches.batch_at(0), workdir)
+        sample_grid.save_real(source, batches.batch_at(0), workdir)
 
-    jitted = step.jit_train_step(train_step)
-    sample = sampler(train_step, config)
-    score = evaluate.during_training(config, source, report.digest, workdir)
+    jitted = agreement.compile_together(step.jit_train_step(train_step))
+    sample = sample_grid.sampler(train_step, config)
+    score = scorer(config, mesh, source, report.digest, workdir)
     images_per_step = config.batch_size * config.num_d_steps
     log = TrainLog(
         writer,
@@ -97,13 +104,13 @@ def train(config: ConfigDict, workdir: str | Path) -> dict:
     meta = {"config": config.to_dict(), "data_digest": report.digest, "version": __version__}
     done, pending = start, None  # pending: (step, its metrics, still on the device)
     with (
-        StopRequest() as stop,
+        stop_request() as stop,
         contextlib.closing(checkpoints),  # an error must not cut the save of an earlier step short
         contextlib.closing(writer),
         contextlib.closing(batches),
         contextlib.closing(log),
     ):
-        while done < config.num_steps and stop.exit_code is None:
+        while done < config.num_steps and not stop.due(done):
             batch = sharding.global_batch(next_batch(batches, config), mesh, axis=1)
             state, metrics = jitted(state, batch)
             done += 1
@@ -120,20 +127,47 @@ def train(config: ConfigDict, workdir: str | Path) -> dict:
                     if eval_now:
                         log.scores(done, scores)
                     if save_now or eval_now:  # the checkpoint with the best score is kept
+                        writer.flush()  # a resumed run writes no line before its checkpoint
                         checkpoints.save(done, state, meta, scores)
                     if grid_now:
-                        save_grid(sample(state.ema.variables), done, workdir, writer)
+                        sample_grid.save(sample(state.ema.variables), done, workdir, writer)
         log.read(pending)
         if done > start:
             checkpoints.save(done, state, meta)  # nothing to do where the cadence has just saved it
-    if source.bad_records:
-        print(f"data: {source.bad_records} bad records were replaced", file=sys.stderr)
+    bad_records = sum(agreement.gather(source.bad_records))
+    if bad_records and main_process:
+        print(f"data: {bad_records} bad records were replaced", file=sys.stderr)
     return {
         "step": done,
         "images_seen": done * images_per_step,
         "exit_code": stop.exit_code if done < config.num_steps else 0,
         "metrics": log.last,
     }
+
+
+def check_config(config: ConfigDict) -> None:
+    """Raises UserError unless all processes of a run were started with the same command."""
+    versions = {"biggan_jax's version": __version__, "jax's version": jax.__version__}
+    fields = {f"config.{key}": value for key, value in config_lib.flatten(config).items()}
+    agreement.check_same("the processes' command", fields | versions, SAME_COMMAND)
+
+
+def check_mesh(mesh: Mesh) -> None:
+    """Raises UserError unless every process holds as many devices of the mesh."""
+    own = collections.Counter(device.process_index for device in mesh.devices.flat)
+    counts = [own[i] for i in range(jax.process_count())]
+    if len(set(counts)) > 1:
+        raise UserError(
+            f"the {mesh.size} devices of the mesh are {counts[0]} of process 0 and "
+            f"{next(n for n in counts if n != counts[0])} of another: set --config.mesh=(-1,1) to "
+            "take all devices, and give every process as many"
+        )
+
+
+def stop_request() -> StopRequest:
+    """What ends the loop early; at the same step in all processes of a run."""
+    joined = jax.distributed.is_initialized()
+    return StopRequest(multihost_utils.reached_preemption_sync_point if joined else None)
 
 
 def open_data(config: ConfigDict, workdir: Path) -> tuple[data.Source, data.DataReport]:
@@ -150,7 +184,9 @@ def open_data(config: ConfigDict, workdir: Path) -> tuple[data.Source, data.Data
         channels=config.model.channels,
         on_bad_record=config.data.on_bad_record,
     )
-    report = data.data_report(source, workdir / "cache")
+    report = data.data_report(source, paths.cache_folder(workdir), write=agreement.is_main())
+    seen = {"digest": report.digest[:12], "number of images": report.examples}
+    agreement.check_same(f"data.source {config.data.source}", seen, "give all the same data")
     asked = config.model.num_classes
     if asked is None:
         config.model.num_classes = source.num_classes
@@ -165,12 +201,14 @@ def open_data(config: ConfigDict, workdir: Path) -> tuple[data.Source, data.Data
 
 def check_workdir(config: ConfigDict, workdir: Path, checkpoints) -> None:
     """Raises UserError unless `workdir` is fresh or holds a run that `config` continues."""
+    newest = {"the newest checkpoint": checkpoints.latest_step()}
+    agreement.check_same(f"--workdir {workdir}", newest, SHARED)
     if checkpoints.latest_step() is not None:
         saved = open_directory(workdir)[1]
         if config.init_from is None:
             config.init_from = saved.init_from  # where it came from need not be said again
         config_lib.check_resume(saved, config)
-    elif config.init_from is not None and Path(config.init_from).resolve() == workdir.resolve():
+    elif config.init_from is not None and paths.same(config.init_from, workdir):
         raise UserError(f"--config.init_from is the workdir {workdir}: choose another --workdir")
     finetune.check(config)
 
@@ -196,19 +234,31 @@ def resume_or_init(
         )
     # Corrupt newer checkpoints are set aside only once it is sure that this run goes on.
     checkpoints.discard_after(start)
-    print(f"resuming {workdir} after step {start} of {config.num_steps}", file=sys.stderr)
+    if agreement.is_main():
+        print(f"resuming {workdir} after step {start} of {config.num_steps}", file=sys.stderr)
     return state, start
 
 
-def prepare_workdir(config: ConfigDict, workdir: Path, main_process: bool) -> None:
-    """Writes config.json and the sample folder."""
-    if not main_process:
-        return
-    (workdir / "samples").mkdir(parents=True, exist_ok=True)
+def prepare_workdir(config: ConfigDict, workdir: Path) -> None:
+    """Writes config.json and the sample folder (process 0)."""
     path = workdir / "config.json"
-    fresh = path.with_suffix(".json.tmp")
-    fresh.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
-    os.replace(fresh, path)
+    if agreement.is_main():
+        (workdir / "samples").mkdir(parents=True, exist_ok=True)
+        paths.write_bytes(path, (json.dumps(config.to_dict(), indent=2) + "\n").encode())
+    agreement.check_shared(path, SHARED)
+
+
+def scorer(config: ConfigDict, mesh: Mesh, source: data.Source, digest: str, workdir: Path):
+    """`evaluate.during_training`, the same scores on all processes of a run."""
+    with agreement.main_first():  # it fills the cache
+        score = evaluate.during_training(config, source, digest, workdir)
+    if score is None:
+        return None
+    # Of weights that lie on many processes each takes the whole.
+    whole = agreement.compile_together(
+        jax.jit(lambda tree: tree, out_shardings=sharding.replicated(mesh))
+    )
+    return lambda variables, done: agreement.from_main(score(whole(variables), done))
 
 
 def next_batch(batches: data.Batches, config: ConfigDict) -> dict[str, np.ndarray]:
@@ -217,39 +267,3 @@ def next_batch(batches: data.Batches, config: ConfigDict) -> dict[str, np.ndarra
     if config.model.num_classes == 1:
         batch["label"] = np.zeros_like(batch["label"])
     return batch
-
-
-def save_grid(images: np.ndarray, done: int, workdir: Path, writer: writers.MetricWriter) -> None:
-    """Writes samples/step_N.png (process 0) and the same picture to TensorBoard."""
-    if jax.process_index() != 0:
-        return
-    grid = visual.grid(images, GRID)
-    visual.save_png(grid, workdir / "samples" / f"step_{done:08d}.png")
-    writer.write_images(done, {"samples": np.asarray(grid)})
-
-
-def save_real_grid(source: data.Source, batch: dict, workdir: Path) -> None:
-    """Writes samples/real.png: real images as the model sees them, sorted by class."""
-    size = source.resolution
-    images = batch["image"].reshape(-1, size, size, source.channels)[: GRID * GRID]
-    labels = batch["label"].reshape(-1)[: GRID * GRID]
-    order = np.argsort(labels, kind="stable")
-    visual.save_png(visual.grid(images[order], GRID), workdir / "samples" / "real.png")
-
-
-def sampler(train_step: step.TrainStep, config: ConfigDict):
-    """A function of generator variables: a fixed grid of samples, uint8, a class a row."""
-    num_classes = config.model.num_classes
-    rows = min(num_classes, GRID) if num_classes > 1 else GRID
-    # Rows spread over all classes when there are more classes than rows.
-    classes = np.linspace(0, num_classes - 1, rows).round().astype(np.int32)
-    labels = np.repeat(classes, GRID)
-    key = jax.random.fold_in(jax.random.key(config.seed), 2**31 - 1)
-    shape = (len(labels), config.model.dim_z)
-    z = latents.sample(key, shape, distribution=config.model.z_distribution)
-    replicated = sharding.replicated(train_step.mesh)
-    apply = jax.jit(
-        lambda variables: train_step.generator.apply(variables, z, labels, train=False),
-        out_shardings=replicated,
-    )
-    return lambda variables: visual.to_uint8(np.asarray(apply(variables)))

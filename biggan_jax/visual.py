@@ -1,12 +1,13 @@
 """Pictures: grids of images with row labels, and PNG files that are never half written."""
 
-import contextlib
+import io
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from biggan_jax import paths
 
 BACKGROUND = 236  # a light grey: black and white images both stand out from it
 INK = 32
@@ -117,26 +118,19 @@ def table(
     return canvas
 
 
-def save_png(image: Image.Image, path: str | Path) -> None:
+def save_png(image: Image.Image, path: str | os.PathLike) -> None:
     """Writes a PNG file; whoever reads the path finds the old picture or the whole new one.
 
     Args:
       image: the picture.
-      path: the file; its directory is created when missing.
+      path: the file, local or in a bucket; its directory is created when missing.
 
     Raises:
       OSError: it could not be written; a picture that was there before still is.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        image.save(fresh, format="PNG")
-        os.replace(fresh, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            fresh.unlink()
-        raise
+    file = io.BytesIO()
+    image.save(file, format="PNG")
+    paths.write_bytes(path, file.getvalue())
 
 
 def _with_labels(

@@ -6,7 +6,7 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
-from biggan_jax import integrity
+from biggan_jax import agreement, integrity
 from biggan_jax.errors import UserError
 
 
@@ -34,7 +34,7 @@ def save_weights(directory: epath.PathLike, name: str, tree: Any) -> None:
             fresh.rename(path)
     except Exception as error:
         integrity.raise_as_os_error(error, f"weights {name!r} were not saved", folder)
-    integrity.barrier("save_weights")
+    agreement.barrier()
 
 
 def load_weights(directory: epath.PathLike, name: str, target: Any = None) -> Any:

@@ -4,11 +4,15 @@ import json
 import logging
 import math
 import os
+import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
+
+from biggan_jax import paths
+
+UPLOAD_SECONDS = 10.0
 
 
 class MetricWriter:
@@ -16,7 +20,8 @@ class MetricWriter:
 
     `metrics.jsonl` has one JSON object a write: step, images_seen, then name: value; NaN and
     infinities, which JSON has no word for, are null. Every line is on its way to the disk when
-    `write` returns; TensorBoard is written by a thread.
+    `write` returns, or in a bucket, where nothing can be appended, after `flush` and at the latest
+    with the first line `UPLOAD_SECONDS` later; TensorBoard is written by a thread.
 
     Args:
       workdir: directory of the files; created when missing.
@@ -27,8 +32,10 @@ class MetricWriter:
       OSError: from any method, the files could not be written.
     """
 
-    def __init__(self, workdir: str | Path, *, tensorboard: bool = True, active: bool = True):
-        self._workdir = Path(workdir)
+    def __init__(
+        self, workdir: str | os.PathLike, *, tensorboard: bool = True, active: bool = True
+    ):
+        self._workdir = paths.workdir_path(workdir)
         self._path = self._workdir / "metrics.jsonl"
         self._file = self._board = None
         if not active:
@@ -91,20 +98,17 @@ class MetricWriter:
         if self._file is None:
             return
         self._file.close()
-        text = self._path.read_text(encoding="utf-8", errors="replace")
+        text = self._path.read_bytes().decode("utf-8", "replace") if self._path.exists() else ""
         kept = "".join(line + "\n" for line in text.splitlines() if _is_up_to(line, step))
         if kept != text:
-            fresh = self._path.with_name(self._path.name + ".tmp")
-            with open(fresh, "w", encoding="utf-8") as file:
-                file.write(kept)
-                file.flush()
-                os.fsync(file.fileno())  # a crash must not leave the new name on an empty file
-            os.replace(fresh, self._path)
+            paths.write_bytes(self._path, kept.encode())
         self._file = self._append()
 
     def flush(self) -> None:
         """Waits until everything is in the files."""
-        if self._file is not None:
+        if isinstance(self._file, _BucketFile):
+            self._file.upload()
+        elif self._file is not None:
             self._file.flush()
         self._to_board("flush")
 
@@ -116,7 +120,9 @@ class MetricWriter:
         self._to_board("close")
         self._board = None
 
-    def _append(self) -> TextIO:
+    def _append(self) -> "TextIO | _BucketFile":
+        if paths.is_remote(self._path):
+            return _BucketFile(self._path)
         return open(self._path, "a", encoding="utf-8")  # noqa: SIM115 (it stays open)
 
     def _to_board(self, method: str, *args: Any) -> None:
@@ -135,7 +141,34 @@ class MetricWriter:
             ) from error
 
 
-def _tensorboard_writer(workdir: Path):
+class _BucketFile:
+    """A text that is kept in memory and written as a whole, since objects cannot be appended to."""
+
+    def __init__(self, path: Any):
+        self._path = path
+        with paths.bucket_errors(path):
+            self._data = path.read_bytes() if path.exists() else b""
+        self._pending, self._uploaded = False, -math.inf
+
+    def write(self, text: str) -> None:
+        self._data += text.encode()
+        self._pending = True
+
+    def flush(self) -> None:
+        """Uploads unless it has just been done: a bucket takes one write a second of an object."""
+        if time.monotonic() - self._uploaded >= UPLOAD_SECONDS:
+            self.upload()
+
+    def upload(self) -> None:
+        if self._pending:
+            paths.write_bytes(self._path, self._data)
+            self._pending, self._uploaded = False, time.monotonic()
+
+    def close(self) -> None:
+        self.upload()
+
+
+def _tensorboard_writer(workdir: os.PathLike):
     """clu's writer of event files; importing it is what loads TensorFlow."""
     # Read when TensorFlow is loaded: it greets on stderr otherwise.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -68,8 +68,14 @@ def cached_compiles(folder: Path):
 
 @pytest.fixture(scope="session")
 def cache_dir(tmp_path_factory) -> Path:
-    """A folder for compiled programs."""
-    return tmp_path_factory.mktemp("compiled")
+    """A folder for compiled programs, the same for all processes of a session.
+
+    JAX compiles again what it cannot read, such as an entry that another process is writing.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture(scope="module")

@@ -109,7 +109,7 @@ def test_failed_save_keeps_the_old_picture(tmp_path, monkeypatch):
     before = path.read_bytes()
 
     def torn(self, file, format):
-        file.write_bytes(b"\x89PNG")
+        file.write(b"\x89PNG")
         raise OSError("No space left on device")
 
     monkeypatch.setattr(Image.Image, "save", torn)

@@ -80,13 +80,14 @@ class DataReport:
         }
 
 
-def data_report(source: Source, cache_dir: Path | None) -> DataReport:
+def data_report(source: Source, cache_dir: Path | None, *, write: bool = True) -> DataReport:
     """Describes a source without a slow scan at each start.
 
     Args:
       source: the data.
       cache_dir: where the label counts of a source that must be scanned are kept, one file per
         digest; None scans every time.
+      write: whether this process may write them there.
 
     Returns:
       The report.
@@ -95,7 +96,7 @@ def data_report(source: Source, cache_dir: Path | None) -> DataReport:
       UserError: a label lies outside [0, num_classes).
     """
     digest = source.digest()
-    histogram = _label_counts(source, digest, cache_dir)
+    histogram = _label_counts(source, digest, cache_dir, write)
     present = np.flatnonzero(histogram)
     return DataReport(
         spec=source.spec,
@@ -111,7 +112,7 @@ def data_report(source: Source, cache_dir: Path | None) -> DataReport:
     )
 
 
-def _label_counts(source: Source, digest: str, cache_dir: Path | None) -> np.ndarray:
+def _label_counts(source: Source, digest: str, cache_dir: Path | None, write: bool) -> np.ndarray:
     if source.histogram_is_cheap or cache_dir is None:
         return source.histogram()
     path = Path(cache_dir) / f"labels-{digest[:32]}.json"
@@ -119,6 +120,8 @@ def _label_counts(source: Source, digest: str, cache_dir: Path | None) -> np.nda
     if cached is not None:
         return cached
     histogram = source.histogram()
+    if not write:
+        return histogram
     path.parent.mkdir(parents=True, exist_ok=True)
     # Several processes may write at once: each renames a finished file of its own.
     own = path.with_name(f"{path.name}.{uuid.uuid4().hex}")

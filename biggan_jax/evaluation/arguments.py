@@ -31,7 +31,7 @@ def add(sub: argparse.ArgumentParser) -> None:
     add("--matrix", action="store_true", help="every bn mode with averaged and raw weights")
     add = sub.add_argument_group("output").add_argument
     add("--no-intra-fid", action="store_true", help="where a class has too few real images")
-    add("--out", type=Path, metavar="FOLDER", help="of .json, .csv and plot; default: DIR/report")
+    add("--out", metavar="FOLDER", help="of .json, .csv and plot; default: DIR/report")
     add(
         "--follow",
         action="store_true",

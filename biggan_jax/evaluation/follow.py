@@ -1,7 +1,6 @@
 """Scores the checkpoints of a run as they land, in a process of its own."""
 
 import json
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from biggan_jax import checkpoint, stored, writers
+from biggan_jax import checkpoint, paths, stored, writers
 from biggan_jax.directory import open_directory
 from biggan_jax.errors import UserError
 from biggan_jax.evaluation.evaluator import Evaluator
@@ -108,8 +107,7 @@ class Log:
             except (ValueError, KeyError, TypeError, AttributeError):
                 continue  # a line that a kill tore
         if text and not text.endswith("\n"):
-            with open(self._path, "a") as file:
-                file.write("\n")
+            paths.append_text(self._path, "\n")
 
     def is_best(self, result: dict[str, Any]) -> bool:
         """Whether a result is better than all before."""
@@ -121,8 +119,7 @@ class Log:
         images = step * config.batch_size * config.num_d_steps
         line = {"step": step, "images_seen": images} | result
         self._lines.append(line)
-        with open(self._path, "a") as file:
-            file.write(json.dumps(line) + "\n")
+        paths.append_text(self._path, json.dumps(line) + "\n")
         named = {f"eval/{name}": value for name, value in result["scores"].items()}
         self._board.write(step, images, named)
         shown = "  ".join(f"{name} {value:.5g}" for name, value in result["scores"].items())
@@ -168,7 +165,6 @@ def _read(directory: Path, config: ConfigDict, step: int, ema: bool) -> dict | N
 def _save_best(directory: Path, weights: dict, result: dict[str, Any], name: str) -> None:
     best = directory / "best"
     if jax.process_index() == 0:
-        best.mkdir(exist_ok=True)
-        shutil.copy(directory / "config.json", best / "config.json")
+        paths.write_bytes(best / "config.json", (directory / "config.json").read_bytes())
     checkpoint.save_weights(best, name, weights)
-    (best / "evaluation.json").write_text(json.dumps(result, indent=2) + "\n")
+    paths.write_bytes(best / "evaluation.json", (json.dumps(result, indent=2) + "\n").encode())

@@ -3,10 +3,12 @@
 import csv
 import io
 import json
-import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from biggan_jax import paths as paths_lib
 
 COLUMNS = (
     "fid", "is_mean", "kid", "precision", "recall", "density", "coverage", "class_accuracy",
@@ -59,7 +61,6 @@ def write(result: dict[str, Any], folder: Path, name: str) -> list[str]:
     Returns:
       The paths.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(result, indent=2) + "\n"
     files = {"json": lambda path: path.write_text(text)}
     rows = result.get("curve") or result.get("matrix")
@@ -151,9 +152,7 @@ def _csv(rows: list[dict[str, Any]]) -> str:
 
 def _whole(path: Path, make: Callable[[Path], Any]) -> None:
     """Whoever reads the path finds the old file or the whole new one."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with tempfile.TemporaryDirectory() as folder:
+        fresh = Path(folder) / path.name
         make(fresh)
-        os.replace(fresh, path)
-    finally:
-        fresh.unlink(missing_ok=True)
+        paths_lib.write_bytes(path, fresh.read_bytes())

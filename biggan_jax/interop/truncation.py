@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
+from biggan_jax import paths
 from biggan_jax.errors import UserError
 from biggan_jax.weights import load_weights
 
@@ -18,7 +19,7 @@ NAME = "truncation_statistics"
 
 def has_rows(directory: str | Path) -> bool:
     """Whether a model directory holds statistics for several truncations."""
-    return (Path(directory) / "weights" / NAME).is_dir()
+    return (paths.workdir_path(directory) / "weights" / NAME).is_dir()
 
 
 def default(directory: str | Path, truncation: float | None) -> float | None:

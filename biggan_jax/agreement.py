@@ -1,0 +1,133 @@
+"""What the processes of a run tell each other through JAX's coordination service."""
+
+import contextlib
+import hashlib
+import itertools
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from biggan_jax.errors import UserError
+
+PREFIX = "biggan_jax"  # of our keys in the service
+WAIT_MS = 24 * 3600 * 1000  # a process may have long work to do; that it lives is watched elsewhere
+SHARED_SECONDS = 10.0  # a network file system may be late with a new name
+
+_numbers = itertools.count()
+
+
+def client() -> Any:
+    """The coordination service, as JAX and Orbax use it; ValueError where there is none."""
+    from orbax.checkpoint import multihost
+
+    return multihost.get_jax_distributed_client()
+
+
+def is_main() -> bool:
+    """Whether this is process 0, which writes and speaks for all."""
+    return jax.process_index() == 0
+
+
+def gather(value: Any) -> list[Any]:
+    """Gathers one value of every process; to be called by all processes, in the same order.
+
+    Args:
+      value: anything JSON can hold.
+
+    Returns:
+      The values by process.
+    """
+    if jax.process_count() == 1:
+        return [value]
+    key = f"{PREFIX}/gather/{next(_numbers)}"
+    service = client()
+    # Not a computation on the devices: those time out while a process has other work to do.
+    service.key_value_set(f"{key}/{jax.process_index()}", json.dumps(value))
+    service.wait_at_barrier(key, WAIT_MS)
+    rows = {int(name.rpartition("/")[2]): text for name, text in service.key_value_dir_get(key)}
+    return [json.loads(rows[i]) for i in range(jax.process_count())]
+
+
+def barrier() -> None:
+    """Waits until every process has come here."""
+    gather(None)
+
+
+def from_main(value: Any) -> Any:
+    """The value that process 0 has; a call of `gather`."""
+    return gather(value)[0]
+
+
+@contextlib.contextmanager
+def main_first() -> Iterator[None]:
+    """A context that process 0 leaves before the others enter it."""
+    if not is_main():
+        barrier()
+    yield
+    if is_main():
+        barrier()
+
+
+def compile_together(jitted: Callable) -> Callable:
+    """A jitted function that, in a run of several processes, starts when all have compiled it.
+
+    On CPUs a process waits 30 s at most for the others to join its first collective operation.
+
+    Args:
+      jitted: from `jax.jit`; always called with the same shapes and shardings.
+    """
+    if jax.process_count() == 1:
+        return jitted
+    programs: list[Callable] = []
+
+    def call(*args: Any) -> Any:
+        if not programs:
+            programs.append(jitted.lower(*args).compile())
+            barrier()
+        return programs[0](*args)
+
+    return call
+
+
+def check_same(what: str, fields: Mapping[str, Any], remedy: str) -> None:
+    """Raises UserError on all processes, with both values, unless `fields` are the same on all.
+
+    Args:
+      what: begins the line.
+      fields: name -> anything JSON can hold.
+      remedy: ends the line.
+    """
+    fields = json.loads(json.dumps(fields, default=str))
+    text = json.dumps(fields, sort_keys=True)
+    if len(set(gather(hashlib.sha256(text.encode()).hexdigest()))) == 1:
+        return
+    first, *others = gather(fields)
+    number, other = next((i, x) for i, x in enumerate(others, 1) if x != first)
+    names = sorted(first.keys() | other.keys())
+    name = next(name for name in names if first.get(name) != other.get(name))
+    raise UserError(
+        f"{what} differs: {name} is {first.get(name)!r} in process 0 and {other.get(name)!r} in "
+        f"process {number}; {remedy}"
+    )
+
+
+def check_shared(path: Path, remedy: str) -> None:
+    """Raises UserError on all processes unless all see what process 0 has just written.
+
+    Args:
+      path: of a file.
+      remedy: ends the line.
+    """
+    if jax.process_count() == 1:
+        return
+    barrier()
+    deadline = time.monotonic() + SHARED_SECONDS
+    while not path.is_file() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    blind = [i for i, sees in enumerate(gather(path.is_file())) if not sees]
+    if blind:
+        raise UserError(f"process {blind[0]} does not see {path}, which process 0 wrote: {remedy}")
