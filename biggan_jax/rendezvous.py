@@ -37,8 +37,9 @@ def meet(address: str, num_processes: int, process_id: int, timeout: float) -> N
       timeout: for process 0 to answer, and then for all the others, in seconds.
 
     Raises:
-      UserError: they do not agree; every process gets the same line.
-      ConnectionError: process 0 does not answer, or others are missing, after `timeout`.
+      UserError: they do not agree (every process gets the same line), or process 0 does not answer
+        within `timeout`.
+      ConnectionError: others are missing after `timeout`.
     """
     host, port = split_address(address)
     if process_id == 0:
@@ -121,7 +122,7 @@ def _ask(address: str, host: str, port: int, hello: dict, timeout: float) -> Non
         if answer:
             return _raise(**answer)
         time.sleep(RETRY_SECONDS)  # it is not there yet, or an earlier run still is
-    raise ConnectionError(
+    raise UserError(
         f"no coordinator at {address} within {timeout:g} s ({reason}): is process 0 running there, "
         "and its port open? Set --coordinator or --connect-timeout"
     )

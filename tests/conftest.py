@@ -25,6 +25,13 @@ jax.config.update("jax_enable_compilation_cache", False)
 ROOT = Path(__file__).resolve().parent.parent
 
 
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs():
+    """Drops a module's compiled programs and traces: with GBs of them every collection is slow."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def fixtures_dir() -> Path:
     """Folder of the peers' numerical fixtures; the test is skipped where it is not checked out."""

@@ -60,8 +60,9 @@ def test_test_config_trains_one_step(path):
     assert c.model.resolution in (full["model.resolution"], 32, 16)
     assert c.data.source == "digits" and not c.tensorboard and c.num_steps <= 4
     config.validate(c, 1)
-    if (key := repr(sorted(config.flatten(c).items()))) in TRAINED:
-        return  # another file's test config is the very same, and its step has run
+    settings = config.flatten(c).items()
+    if (key := repr(sorted(x for x in settings if not x[0].startswith("optimizer.")))) in TRAINED:
+        return  # the very same as another file's but for its rates, and that step has run
     train_step = assembly.train_step(c, sharding.make_mesh((1,)))
     state = small_state.cheap_state(train_step)
     batch = sharding.global_batch(bench.synthetic_batch(c), train_step.mesh, axis=1)

@@ -84,7 +84,7 @@ def test_strangers_and_an_earlier_run_are_not_the_coordinator(monkeypatch):
             connection.close()
 
         threading.Thread(target=serve).start()
-        with pytest.raises(ConnectionError, match=f"no coordinator at localhost:{port} within 0.4"):
+        with pytest.raises(UserError, match=f"no coordinator at localhost:{port} within 0.4"):
             rendezvous.meet(f"localhost:{port}", 2, 1, 0.4)
     waiting = threading.Thread(target=rendezvous.meet, args=(f"localhost:{port}", 2, 0, 10))
     waiting.start()
@@ -129,7 +129,7 @@ def test_an_unreachable_coordinator_is_named(tmp_path, capsys):
     address = f"localhost:{free_port()}"
     flags = (f"--coordinator={address}", "--num-processes=2", "--process-id=1")
     arguments = ["train", f"--config={runs.DIGITS}", f"--workdir={tmp_path}", *flags]
-    assert cli.main([*arguments, "--connect-timeout=1"]) == 1
+    assert cli.main([*arguments, "--connect-timeout=1"]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith(f"biggan: no coordinator at {address} within 1 s (Connection refused)")
 
