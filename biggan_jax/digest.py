@@ -21,7 +21,9 @@ def digests(state: Any) -> dict[str, list[int]]:
     """
     # One jit per distinct shape: one program over the 1200 arrays of a BigGAN compiles 3 times as
     # long (23 s against 7 s on 2 cores), and these calls are dispatched without waiting either.
-    sums = {path: _digest(_host_words(leaf)) for path, leaf in named_leaves(state).items()}
+    sums = {
+        path: _settled(_digest(_host_words(leaf))) for path, leaf in named_leaves(state).items()
+    }
     return {path: [int(a), int(b)] for path, (a, b) in jax.device_get(sums).items()}
 
 
@@ -37,6 +39,13 @@ def named_leaves(tree: Any) -> dict[str, Any]:
     # The same names for a dataclass, a named tuple and the dict that a partial target is.
     name = lambda path: jax.tree_util.keystr(path, simple=True, separator="/")
     return {name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _settled(sums: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    # Where arrays are split over processes, many programs under way at once lock up XLA's CPU
+    # runtime: each holds threads while it waits for its peers. Elsewhere nothing waits.
+    on_cpus = jax.process_count() > 1 and jax.default_backend() == "cpu"
+    return jax.block_until_ready(sums) if on_cpus else sums
 
 
 def _host_words(leaf: Any) -> jax.Array | np.ndarray:
