@@ -24,17 +24,17 @@ def get_config():
 def get_test_config():
     c = get_config()
     c.compute_dtype = "float32"
-    c.batch_size = 8
+    c.batch_size = 4
     c.num_d_steps = 1
     c.num_steps = 1
     c.log_every_steps = 1
     c.checkpoint_every_steps = 1
     c.sample_every_steps = 1
     c.model.num_classes = 10
-    c.model.resolution = 32  # the plan of full size takes half a minute to compile
+    c.model.resolution = 16  # the plan of full size takes half a minute to compile
     c.model.ch = 4
     c.model.dim_z = 12
-    c.model.g_attention = c.model.d_attention = (16,)
+    c.model.g_attention = c.model.d_attention = (8,)
     c.model.shared_dim = 8
     c.data.source = "digits"
     c.tensorboard = False

@@ -8,6 +8,7 @@ for flag in (
     "--xla_force_host_platform_device_count=8",
     # Tests compile far more than they compute: this halves the time of the suite.
     "--xla_backend_optimization_level=0",
+    "--xla_llvm_disable_expensive_passes=true",
 ):
     if flag.split("=")[0] not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
