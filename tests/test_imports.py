@@ -25,7 +25,8 @@ LEAVES = (
 ALLOWED = {
     "models/resample": {"models.winograd"},
     "models/remat": {"models.settings"},
-    "models/layers": {"models.remat", "models.resample", "models.settings"},
+    "models/batch_norm": {"models.remat", "models.settings"},
+    "models/layers": {"models.batch_norm", "models.remat", "models.resample", "models.settings"},
     "models/conditioning": {"models.layers", "models.settings"},
     "models/heads": {"models.layers", "models.settings"},
     "models/attention": {"models.layers", "models.resample", "models.settings"},

@@ -20,8 +20,7 @@ from biggan_jax.models import (
 from biggan_jax.models import remat as remat_lib
 from biggan_jax.models.layers import LayerSettings
 
-# A family is a module with G_WIDTHS, `block_resolutions(resolution)`, `check(model)` and
-# `build(model, g_settings, d_settings)`.
+# A family is a module with G_WIDTHS, `check(model)` and `build(model, g_settings, d_settings)`.
 REGISTRY = {
     "biggan": biggan,
     "biggan_deep": biggan_deep,
@@ -84,12 +83,13 @@ def build(
         bn_group_size=bn_group_size,
         remat=tuple(remat),
     )
-    remat_lib.check(settings, REGISTRY[model.name].block_resolutions(model.resolution))
     generator, discriminator = REGISTRY[model.name].build(
         model,
         dataclasses.replace(settings, spectral_norm=model.g_spectral_norm),
         dataclasses.replace(settings, spectral_norm=model.d_spectral_norm),
     )
+    places = generator.attention_widths()  # after every block of G; {} in a family without blocks
+    remat_lib.check(settings, {biggan.BOTTOM, *places} if places else set())
     for key, player in (("g_attention", generator), ("d_attention", discriminator)):
         least = attention.least_channels(settings)
         checks.attention(key, getattr(model, key), player.attention_widths(), least)

@@ -252,11 +252,6 @@ class Discriminator(nn.Module):
         return places
 
 
-def block_resolutions(resolution: int) -> set[int]:
-    """Resolutions (pixels) at which the players' blocks can work, for `remat`."""
-    return {BOTTOM * 2**i for i in range((resolution // BOTTOM).bit_length())}
-
-
 def check(model: Any) -> None:
     """Raises UserError for a `model` section that BigGAN cannot be built from."""
     checks.choice("model.width_table", model.width_table, WIDTH_TABLES)

@@ -19,7 +19,7 @@ from biggan_jax.models import attention, checks, conditioning, heads, layers, re
 
 # G's stages have the widths of BigGAN's blocks. A stage is two blocks: one that changes nothing,
 # then one that doubles the resolution and takes the width.
-from biggan_jax.models.biggan import BOTTOM, G_WIDTHS, block_resolutions  # noqa: F401
+from biggan_jax.models.biggan import BOTTOM, G_WIDTHS
 
 # Entry 0 is the width of the stem, entry i that of stage i's output; then how many stages (the
 # first ones) halve the resolution. A stage is two blocks: one that takes the width and may halve

@@ -139,11 +139,6 @@ class Discriminator(nn.Module):
         return {}
 
 
-def block_resolutions(resolution: int) -> set[int]:
-    """set(): there are no blocks that `remat` could recompute."""
-    return set()
-
-
 def check(model: Any) -> None:
     """Raises UserError for a `model` section that SN-DCGAN cannot be built from."""
     checks.resolution(model, G_WIDTHS)

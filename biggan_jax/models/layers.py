@@ -10,10 +10,10 @@ import dataclasses
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from biggan_jax.models import remat, resample
+from biggan_jax.models.batch_norm import BatchNorm
 from biggan_jax.models.settings import Dtype, LayerSettings, at_least_float32
 
 
@@ -165,86 +165,6 @@ class Embed(SpectralModule):
         shape = (self.num_embeddings, self.features)
         table = self.param("embedding", s.kernel_init, shape, s.param_dtype)
         return jnp.take(self.normalize(table, table, train), labels, axis=0)
-
-
-class BatchNorm(nn.Module):
-    """Batch normalisation with the gain and bias given by the caller.
-
-    A training forward normalises with the biased variance of the batch and stores the unbiased one
-    in the running statistics. Under jit over a sharded batch the statistics are those of the global
-    batch. With groups (ghost batch norm), consecutive examples of the global batch form one, each
-    is normalised by its own statistics, and the running ones take the mean over the groups.
-
-    References:
-      Ioffe and Szegedy 2015; Hoffer et al. 2017, "Train longer, generalize better", algorithm 1.
-
-    Attributes:
-      settings: what every layer of the model shares.
-    """
-
-    settings: LayerSettings = LayerSettings()
-
-    @nn.compact
-    def __call__(self, x: jax.Array, gain: jax.Array, bias: jax.Array, train: bool) -> jax.Array:
-        """Normalises x over N, H, W.
-
-        Args:
-          x: [N, H, W, C].
-          gain, bias: [N, C], or [1, C] for all examples alike.
-          train: use and store the statistics of this batch; otherwise the running ones.
-
-        Returns:
-          [N, H, W, C] in the settings' dtype.
-
-        Raises:
-          ValueError: when the groups do not divide the batch.
-        """
-        s = self.settings
-        channels = x.shape[-1]
-        wide = np.promote_types(s.param_dtype, np.float32)
-        running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), wide)
-        running_var = self.variable("batch_stats", "var", jnp.ones, (channels,), wide)
-        x = x.astype(wide)
-        if train:
-            groups = 1 if self.is_initializing() else self._groups(x.shape[0])
-            mean_GC, var_GC = remat.keep(_moments(x, groups))
-            mean, var = mean_GC.mean(0), var_GC.mean(0)
-            if not self.is_initializing():
-                count = x.size // (channels * groups)
-                correction = count / max(count - 1, 1) if s.bn_variance == "unbiased" else 1.0
-                m = s.bn_momentum
-                kept = lax.stop_gradient((mean, var * correction))
-                running_mean.value = m * running_mean.value + (1 - m) * kept[0]
-                running_var.value = m * running_var.value + (1 - m) * kept[1]
-                # The batch's own moments, for standing statistics; dropped unless asked for.
-                self.sow("moments", "mean", mean)
-                self.sow("moments", "var", var)
-            if groups > 1:  # to the examples: [N, C]
-                spread = lambda m: jnp.repeat(m, x.shape[0] // groups, axis=0)
-                mean_GC, var_GC = spread(mean_GC), spread(var_GC)
-        else:
-            mean_GC, var_GC = running_mean.value[None], running_var.value[None]
-        scale = lax.rsqrt(var_GC + s.bn_eps) * gain.astype(wide)
-        shift = bias.astype(wide)[:, None, None, :]
-        y = (x - mean_GC[:, None, None, :]) * scale[:, None, None, :] + shift
-        return y.astype(s.dtype)
-
-    def _groups(self, n: int) -> int:
-        size = self.settings.bn_group_size
-        if size is None:
-            return 1
-        if n % size:
-            raise ValueError(f"bn_group_size {size} does not divide a batch of {n} examples")
-        return n // size
-
-
-def _moments(x: jax.Array, groups: int) -> tuple[jax.Array, jax.Array]:
-    """Mean and biased variance of x [N, H, W, C] in groups of consecutive examples, [groups, C]."""
-    x_GNHWC = x.reshape(groups, -1, *x.shape[1:])
-    # Two passes: E[x^2] - E[x]^2 in float32 loses a std of 0.01 beside a mean of 1000.
-    mean = x_GNHWC.mean((1, 2, 3))
-    var = jnp.square(x_GNHWC - mean[:, None, None, None]).mean((1, 2, 3))
-    return mean, var
 
 
 class ConditionalBatchNorm(nn.Module):

@@ -20,7 +20,6 @@ from biggan_jax.models import biggan, checks
 from biggan_jax.models.settings import LayerSettings
 
 G_WIDTHS, D_WIDTHS = biggan.G_WIDTHS, biggan.D_WIDTHS
-block_resolutions = biggan.block_resolutions
 
 
 def check(model: Any) -> None:

@@ -24,7 +24,6 @@ from biggan_jax.models.settings import LayerSettings
 
 TABLE = "studiogan"
 G_WIDTHS, D_WIDTHS = biggan.WIDTH_TABLES[TABLE]
-block_resolutions = biggan.block_resolutions
 D_WIDTHS = D_WIDTHS | {64: ((1, 2, 4, 8, 16), 5)}  # here the last block halves as well
 
 
