@@ -110,19 +110,18 @@ def add_look(sub: argparse.ArgumentParser) -> None:
     add_standing(one)
 
 
+def add_sweep(sub: argparse.ArgumentParser, help: str) -> None:
+    """--sweep KEY=A,B, as often as there are axes; `grid.parse` reads it."""
+    sub.add_argument("--sweep", action="append", default=[], metavar="KEY=A,B", help=help)
+
+
 def add_plan(sub: argparse.ArgumentParser) -> None:
     """The options of `biggan plan`."""
     add = sub.add_argument
     add("--topology", required=True, metavar="GEN:SHAPE", help="of one slice, such as v4:4x4x4")
     add("--slices", type=int, default=1, metavar="N", help="joined by the data-center network")
     add("--usd-per-chip-hour", type=float, metavar="X", help="price, for the cost of the run")
-    add(
-        "--sweep",
-        action="append",
-        default=[],
-        metavar="KEY=A,B",
-        help="one table over all values, such as batch_size=512,1024; repeat it for a grid",
-    )
+    add_sweep(sub, "one table over all values, such as batch_size=512,1024; repeat it for a grid")
     add(
         "--fast",
         action="store_true",

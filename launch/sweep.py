@@ -15,7 +15,7 @@ import json
 import sys
 
 try:
-    from biggan_jax import cli, signals, sweep, sweep_launch, sweep_results
+    from biggan_jax import cli, options, signals, sweep, sweep_launch, sweep_results
     from biggan_jax.errors import UserError
 except ModuleNotFoundError as error:
     sys.exit(
@@ -33,13 +33,7 @@ def parser() -> cli.Parser:
     add = top.add_argument
     add("--config", required=True, metavar="FILE", help="a file of configs/")
     add("--out", required=True, metavar="DIR", help="of the workdirs, results.csv, results.json")
-    add(
-        "--sweep",
-        action="append",
-        default=[],
-        metavar="KEY=A,B",
-        help="values of a setting; repeat it for all combinations",
-    )
+    options.add_sweep(top, "values of a setting; repeat it for all combinations")
     add("--points", metavar="FILE", help="a line of KEY=VALUE ... for each run")
     add(
         "--command",
