@@ -78,11 +78,15 @@ def cache_dir(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def compile_cache(cache_dir):
-    """The tests of a module compile no program that this session has compiled before."""
+@pytest.fixture(scope="module", autouse=True)
+def programs(cache_dir):
+    """No module compiles what this session has compiled before, and none leaves anything behind.
+
+    With GBs of compiled programs and traces every garbage collection would be slow.
+    """
     with cached_compiles(cache_dir):
-        yield cache_dir
+        yield
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

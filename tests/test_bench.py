@@ -7,8 +7,6 @@ import pytest
 from biggan_jax import assembly, bench, cli, data, sharding, summary
 from tests import runs
 
-pytestmark = pytest.mark.usefixtures("compile_cache")
-
 
 def test_figures(monkeypatch, tmp_path):
     monkeypatch.setattr(data, "open_source", None)  # never a dataset

@@ -14,8 +14,6 @@ from PIL import Image
 from biggan_jax import cli, data, visual
 from tests import runs
 
-pytestmark = pytest.mark.usefixtures("compile_cache")
-
 
 def fails(capsys, argv, *words):
     """The command ends with 2 and one line on stderr that holds these patterns."""

@@ -17,7 +17,7 @@ from biggan_jax.metrics import classifier, moments
 from biggan_jax.metrics.classifier import Classifier, Recipe
 from tests import runs
 
-pytestmark = pytest.mark.usefixtures("compile_cache", "few_steps")
+pytestmark = pytest.mark.usefixtures("few_steps")
 TEST = "digits:test"
 SETTINGS = evaluate.Settings(data=TEST, samples=90)
 

@@ -25,9 +25,6 @@ from biggan_jax.errors import UserError
 from tests import runs
 from tests.models.test_biggan import section
 
-pytestmark = pytest.mark.usefixtures("compile_cache")
-
-
 # One model for many tests: it is compiled once.
 OTHER = (
     "--config.model.resolution=32",

@@ -12,8 +12,6 @@ from biggan_jax import attention_figure, checkpoint, cli, look, models, sampling
 from biggan_jax.errors import UserError
 from tests import runs
 
-pytestmark = pytest.mark.usefixtures("compile_cache")
-
 
 def one_hot_maps(keys, count):
     """Maps [Q, K] that put everything on one key each."""

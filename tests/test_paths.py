@@ -164,7 +164,7 @@ def test_without_googles_client(bucket, monkeypatch, capfd):
     runs.assert_one_error(capfd.readouterr(), "google-cloud-storage", r"biggan_jax\[gcs\]")
 
 
-def test_a_run_in_a_bucket_equals_a_local_one(bucket, trained, compile_cache, capfd):
+def test_a_run_in_a_bucket_equals_a_local_one(bucket, trained, capfd):
     """Stopped after two steps, resumed, sampled: the same bits, and nothing on the local disk."""
     assert runs.train(URL, "--config.num_steps=2") == 0
     assert runs.train(URL) == 0

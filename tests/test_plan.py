@@ -23,8 +23,6 @@ from biggan_jax import state as state_lib
 from biggan_jax.errors import UserError
 from tests import runs
 
-pytestmark = pytest.mark.usefixtures("compile_cache")
-
 # The mesh is the default: all devices of the topology.
 TINY = [x for x in runs.TINY if not x.startswith(("--config.mesh", "--config.model.g_att"))]
 KEYS = {"fits", "hbm_bytes", "peak_bytes", "flops_per_chip", "bytes_per_chip", "collectives",

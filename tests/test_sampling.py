@@ -18,7 +18,6 @@ from biggan_jax.errors import UserError
 from tests import peer, runs
 
 FIXTURES = Path(__file__).parent / "fixtures"
-pytestmark = pytest.mark.usefixtures("compile_cache")
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +88,7 @@ def test_truncation_redraws_what_lies_outside(generator, truncation):
     free, z = generator.sample_z(3, 2000), generator.sample_z(3, 2000, truncation)
     within = np.abs(free) <= truncation
     assert np.abs(z).max() <= truncation
-    np.testing.assert_array_equal(z[within], free[within])
+    np.testing.assert_allclose(z[within], free[within], rtol=1e-6)  # by two compiled programs
     assert (z[~within] != free[~within]).all()
     truncated = scipy.stats.truncnorm(-truncation, truncation)
     assert scipy.stats.kstest(z.ravel(), truncated.cdf).pvalue > 1e-3

@@ -11,14 +11,12 @@ import numpy as np
 import optax
 import pytest
 
-from biggan_jax import assembly, models, sharding, step
+from biggan_jax import assembly, microbatches, models, sharding, step
 from biggan_jax import state as state_lib
 from biggan_jax.assembly import step_settings
 from biggan_jax.config import default_config
 from tests import peer, small_state
 from tests.models.test_biggan import nhwc, section
-
-pytestmark = pytest.mark.usefixtures("compile_cache")
 
 
 def tiny(mesh=(1, 1), **changes):
@@ -67,6 +65,12 @@ def assert_same(a, b, atol):
             np.testing.assert_allclose(one, other, atol=atol, rtol=atol, err_msg=name)
 
 
+@pytest.fixture
+def loops(monkeypatch):
+    """Updates and microbatches in loops, as on accelerators; unrolled they compile longer."""
+    monkeypatch.setattr(microbatches, "unroll", lambda mesh: False)
+
+
 ONE_DEVICE = {}  # settings -> (state, metrics) that several layouts are compared with
 
 
@@ -90,7 +94,7 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_eight_devices_equal_one(name):
+def test_eight_devices_equal_one(name, loops):
     """Loss, gradients (through SGD), batch statistics, spectral vectors and average."""
     mesh, settings, layout = LAYOUTS[name]
     one, one_metrics = one_device(**settings)
@@ -100,7 +104,7 @@ def test_eight_devices_equal_one(name):
         assert value == pytest.approx(eight_metrics[metric], rel=1e-5, abs=1e-5), metric
 
 
-def test_settings_of_the_forward_differ():
+def test_settings_of_the_forward_differ(loops):
     """Groups and microbatches are other functions: equality above is not that of a dead setting."""
     plain, ghost, both = (
         one_device(**settings)[0]
@@ -154,6 +158,12 @@ def test_data_parallel_hlo_holds_only_all_reduces():
     # A group within a device is summed there.
     local = collectives(with_sgd(tiny((8, 1), bn_group_size=2)))
     assert set(local) == {"all-reduce"} and local["all-reduce"] < eight["all-reduce"]
+
+
+def test_loops_of_updates_and_microbatches_move_no_activations(loops):
+    """What is drawn in a loop's body is sharded only where a constraint says so."""
+    _, settings, _ = LAYOUTS["two_d_steps_and_accumulation"]
+    assert set(collectives(with_sgd(tiny((8, 1), **settings)))) == {"all-reduce"}
 
 
 def test_fsdp_hlo_gathers_weights_and_moves_no_activations():

@@ -16,7 +16,6 @@ from tests import peer, runs
 from tests import pytorch_files as files
 from tests.peer import nhwc
 
-pytestmark = pytest.mark.usefixtures("compile_cache")
 FORMAT = ("--format", "biggan-pytorch")
 G, D = "f01_biggan32_G_shared_hier", "f01_biggan32_D"
 

@@ -13,8 +13,6 @@ from biggan_jax.interop import export
 from tests import pytorch_files as files
 from tests import runs
 
-pytestmark = pytest.mark.usefixtures("compile_cache")
-
 
 def run(*argv):
     assert cli.main([str(a) for a in argv]) == 0

@@ -16,8 +16,6 @@ from tests import pytorch_files as files
 
 FORMAT = ("--format", "pretrained-biggan")
 
-pytestmark = pytest.mark.usefixtures("compile_cache")
-
 
 def test_outputs_equal_the_peers(tmp_path, capsys, fixtures_dir):
     f, weights = files.open_fixture("f05_hf_biggandeep128", fixtures_dir)
