@@ -161,7 +161,7 @@ def test_data_parallel_hlo_holds_only_all_reduces():
 
 
 def test_loops_of_updates_and_microbatches_move_no_activations(loops):
-    """What is drawn in a loop's body is sharded only where a constraint says so."""
+    """The step as accelerators run it."""
     _, settings, _ = LAYOUTS["two_d_steps_and_accumulation"]
     assert set(collectives(with_sgd(tiny((8, 1), **settings)))) == {"all-reduce"}
 
