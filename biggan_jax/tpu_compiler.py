@@ -68,9 +68,9 @@ def compile_step(lowered: jax.stages.Lowered, *, fast: bool) -> jax.stages.Compi
       fast: with the compiler's least effort for the speed of the program, which takes a fifth of
         the time: the same operations and collectives, but less of them stays in on-chip memory.
     """
-    name = "jax_exec_time_optimization_effort"
+    name = "jax_optimization_level"
     usual = getattr(jax.config, name)
-    jax.config.update(name, -1.0 if fast else usual)
+    jax.config.update(name, "O0" if fast else usual)
     try:
         return lowered.compile()
     finally:
