@@ -97,7 +97,7 @@ def train_here(workdir: Path, *overrides: str) -> int:
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory, cache_dir):
-    """The workdir of a run that was killed twice and stopped once; what its ends looked like.
+    """The workdir of a run that was killed three times and stopped once; what its ends looked like.
 
     Returns:
       (workdir, [(seconds the other process lived on, its exit code) of each kill], (exit codes
@@ -105,7 +105,7 @@ def killed(tmp_path_factory, cache_dir):
     """
     workdir = tmp_path_factory.mktemp("killed") / "run"
     survivors = []
-    for victim in (1, 0):
+    for victim in (1, 0, 1):
         run = Processes(workdir, cache_dir, ENDLESS)
         run.until_it_saves()
         run.processes[victim].kill()
@@ -141,23 +141,24 @@ def test_sigterm_to_one_stops_all_at_one_step(killed):
     assert not any("Traceback" in text for text in texts)
 
 
-def test_kills_change_no_bit(killed, straight):
+def test_three_kills_change_no_bit(killed, straight):
     runs.assert_same_state(killed[0], straight, steps(straight)[-1])
     assert runs.metric_lines(killed[0]) == runs.metric_lines(straight)
 
 
 def test_one_process_of_eight_devices_agrees(straight, tmp_path):
-    """From scratch on 8 devices, and on 4 from a checkpoint of the two processes."""
+    """From scratch, and from a checkpoint of two processes: on 8 devices and on 4."""
     end = steps(straight)[-1]
     middle = max(step for step in steps(straight) if step <= end // 2)
     assert train_here(tmp_path / "whole", f"--config.num_steps={end}") == 0
     assert_close(tmp_path / "whole", straight, end)
-    workdir = Path(shutil.copytree(straight, tmp_path / "resumed"))
-    for step in steps(workdir):
-        if step > middle:
-            shutil.rmtree(workdir / "checkpoints" / str(step))
-    assert train_here(workdir, f"--config.num_steps={end}", "--config.mesh=(4,1)") == 0
-    assert_close(workdir, straight, end)
+    for mesh in ("(8,1)", "(4,1)"):
+        workdir = Path(shutil.copytree(straight, tmp_path / f"resumed-{mesh[1]}"))
+        for step in steps(workdir):
+            if step > middle:
+                shutil.rmtree(workdir / "checkpoints" / str(step))
+        assert train_here(workdir, f"--config.num_steps={end}", f"--config.mesh={mesh}") == 0
+        assert_close(workdir, straight, end)
 
 
 def assert_close(workdir: Path, other: Path, number: int) -> None:

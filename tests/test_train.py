@@ -149,7 +149,7 @@ def test_sigterm_before_the_first_step(tmp_path):
     assert done.stderr == "biggan: terminated; the same command continues\n"
 
 
-@pytest.mark.parametrize(("bad", "saved"), [(2, []), (4, [2])])
+@pytest.mark.parametrize(("bad", "saved"), [(2, []), (3, [2]), (4, [2])])
 def test_nan_stops_and_is_never_saved(tmp_path, monkeypatch, capsys, bad, saved):
     jit_train_step = step.jit_train_step
 
