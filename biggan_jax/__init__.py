@@ -2,12 +2,12 @@
 
 __version__ = "0.1.0"
 
-_LAZY = {"load_generator": "sampling", "load_discriminator": "sampling"}
+_LAZY = {"load_generator": "sampling.load", "load_discriminator": "sampling.load"}
 __all__ = ["__version__", "load_discriminator", "load_generator"]
 
 
 def __getattr__(name: str):
-    # Lazy: `import biggan_jax.losses` must not pull in Orbax, and `biggan --help` not even jax.
+    # Lazy: `import biggan_jax.models` must not pull in Orbax, and `biggan --help` not even jax.
     if name in _LAZY:
         import importlib
 

@@ -1,4 +1,14 @@
-"""The one exception that a user can act on."""
+"""The exception that a user can act on, and how a command that failed ends."""
+
+import difflib
+import os
+import sys
+from collections.abc import Iterable
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2  # bad usage or input
+EXIT_TERMINATED = 75  # SIGTERM stopped an unfinished run: launchers start it again
+EXIT_INTERRUPTED = 130  # Ctrl-C
 
 
 class UserError(ValueError):
@@ -7,3 +17,55 @@ class UserError(ValueError):
     The message is one line: what is wrong, with both numbers where numbers disagree, and the
     setting or file to change. `cli` prints it to stderr without a traceback and exits with code 2.
     """
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Names the known word nearest to a misspelt one, to be put behind it in a message.
+
+    Args:
+      word: what the user wrote.
+      known: the words that would have been right.
+
+    Returns:
+      " (did you mean 'WORD'?)", or nothing where no known word is near.
+    """
+    nearest = difflib.get_close_matches(word.strip().lower(), list(known), n=1, cutoff=0.4)
+    return f" (did you mean {nearest[0]!r}?)" if nearest else ""
+
+
+# Whatever else is raised is a defect of this program, and shows its traceback.
+EXPECTED = (UserError, KeyboardInterrupt, OSError, ArithmeticError)
+
+
+def ending(error: BaseException) -> tuple[str | None, int]:
+    """Says how a command ends that one of the `EXPECTED` errors stopped.
+
+    Args:
+      error: an instance of `EXPECTED`.
+
+    Returns:
+      (the line for a person or None for no line, exit code).
+    """
+    if isinstance(error, UserError):
+        return str(error), EXIT_USAGE
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", EXIT_INTERRUPTED
+    if isinstance(error, BrokenPipeError):
+        return None, EXIT_FAILED  # whoever read stdout has gone
+    # A full or read-only disk, an unreadable file (the message carries the path), a NaN.
+    return str(error), EXIT_FAILED
+
+
+def tell(error: BaseException) -> int:
+    """Prints the line of one of the `EXPECTED` errors on stderr.
+
+    Returns:
+      The exit code.
+    """
+    line, code = ending(error)
+    if line is not None:
+        print(f"biggan: {line}", file=sys.stderr)
+    if isinstance(error, BrokenPipeError):
+        # Python flushes stdout once more at its exit, and would complain there.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code

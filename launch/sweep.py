@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Trains a config with different overrides, one workdir each, and puts the results into one table.
 
-  .venv/bin/python launch/sweep.py --config configs/digits.py --out runs/sweep \\
+  .venv/bin/python launch/sweeps.py --config configs/digits.py --out runs/sweep \\
       --sweep batch_size=16,32 --sweep model.ch=8,16 [--config.KEY=VALUE ...]
 
 Runs are trained one after another; the same command continues what is unfinished. With --print it
@@ -15,8 +15,11 @@ import json
 import sys
 
 try:
-    from biggan_jax import cli, options, signals, sweep, sweep_launch, sweep_results
+    from biggan_jax import cli, errors
+    from biggan_jax.cli import options
     from biggan_jax.errors import UserError
+    from biggan_jax.sweep import launch, sweeps
+    from biggan_jax.sweep import results as results_lib
 except ModuleNotFoundError as error:
     sys.exit(
         f"biggan: {error}; run it by the Python of the environment: .venv/bin/python {__file__}"
@@ -37,7 +40,7 @@ def parser() -> cli.Parser:
     add("--points", metavar="FILE", help="a line of KEY=VALUE ... for each run")
     add(
         "--command",
-        default=sweep_launch.COMMAND,
+        default=launch.COMMAND,
         metavar="TEMPLATE",
         help="instead of `biggan train`: {config} {workdir} {overrides} {name} are filled in, and "
         "no shell reads it unless it starts one (bash -c); default: %(default)s",
@@ -52,10 +55,10 @@ def parser() -> cli.Parser:
 def run(argv: list[str] | None) -> int:
     """Runs a sweep and returns the exit code."""
     args, shared = parser().parse_known_args(argv)
-    runs = sweep.make_runs(args.config, shared, args.out, sweep=args.sweep, points=args.points)
+    runs = sweeps.make_runs(args.config, shared, args.out, sweep=args.sweep, points=args.points)
     if args.print:
-        left = [one for one in runs if not sweep.is_finished(one)]
-        lines = [sweep_launch.command_line(args.command, args.config, one) for one in left]
+        left = [one for one in runs if not sweeps.is_finished(one)]
+        lines = [launch.command_line(args.command, args.config, one) for one in left]
         print(f"{len(runs) - len(left)} of {len(runs)} runs are finished", file=sys.stderr)
         if args.json:
             print(json.dumps({"out": args.out, "lines": lines}))
@@ -63,15 +66,15 @@ def run(argv: list[str] | None) -> int:
             print("\n".join(lines))
         return 0
     if args.collect:
-        sweep.collect(runs)
+        sweeps.collect(runs)
         code = 0
     else:
-        code = sweep_launch.run_all(runs, args.command, args.config)
-    results, text = sweep_results.report(runs, args.out)
+        code = launch.run_all(runs, args.command, args.config)
+    results, text = results_lib.report(runs, args.out)
     print(text, file=sys.stderr if args.json else sys.stdout)
     if args.json:
         print(json.dumps({"out": args.out, "runs": results}))
-    if code in (signals.EXIT_INTERRUPTED, signals.EXIT_TERMINATED):
+    if code in (errors.EXIT_INTERRUPTED, errors.EXIT_TERMINATED):
         print("the sweep was stopped; the same command continues", file=sys.stderr)
     return code
 
@@ -85,7 +88,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print("biggan: interrupted", file=sys.stderr)
-        return signals.EXIT_INTERRUPTED
+        return errors.EXIT_INTERRUPTED
     except OSError as e:
         print(f"biggan: {e}", file=sys.stderr)
         return 1

@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from biggan_jax import config_file
+from biggan_jax.config import config_file
 
 config, workdir, *overrides = sys.argv[1:]
 c = config_file.load(config, overrides)

@@ -15,9 +15,13 @@ import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from biggan_jax import assembly, checkpoint, cli, config_file, sharding
+from biggan_jax import cli
 from biggan_jax import config as config_lib
-from biggan_jax import state as state_lib
+from biggan_jax.config import config_file
+from biggan_jax.parallel import sharding
+from biggan_jax.storage import checkpoint
+from biggan_jax.training import build as build_lib
+from biggan_jax.training import state as state_lib
 
 ROOT = Path(__file__).resolve().parent.parent
 DIGITS = str(ROOT / "configs" / "digits.py")
@@ -117,7 +121,7 @@ def load_state(workdir: Path, number: int | None = None) -> tuple[state_lib.GANS
     """(state, step) of a checkpoint of a run of one device."""
     config = config_lib.from_saved(json.loads((workdir / "config.json").read_text()))
     mesh = sharding.make_mesh((1,))
-    train_step = assembly.train_step(config, mesh)
+    train_step = build_lib.train_step(config, mesh)
     checkpoints = checkpoint.Checkpoints(workdir / "checkpoints")
     state, _, found = checkpoints.restore(state_lib.abstract(train_step.init, mesh), step=number)
     return state, found

@@ -8,7 +8,8 @@ from unittest import mock
 
 import optax
 
-from biggan_jax import cli, optimizers
+from biggan_jax import cli
+from biggan_jax.training import optimizers
 
 LEARNING_RATE = 1e-3
 

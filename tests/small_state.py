@@ -11,10 +11,10 @@ import numpy as np
 import optax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from biggan_jax import state as state_lib
-from biggan_jax.checkpoint import Checkpoints
-from biggan_jax.digest import digests
-from biggan_jax.step import TrainStep
+from biggan_jax.storage.checkpoint import Checkpoints
+from biggan_jax.storage.digest import digests
+from biggan_jax.training import state as state_lib
+from biggan_jax.training.step import TrainStep
 
 
 @jax.tree_util.register_dataclass

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from biggan_jax import cli, config_file
+from biggan_jax import cli
+from biggan_jax.config import config_file
 from tests import runs
 
 LAUNCH = runs.ROOT / "launch"
@@ -238,7 +239,7 @@ def test_install_replaces_the_tree_and_keeps_the_environment(gcloud, tmp_path):
     assert done.returncode == 0, done.stderr
     tree = home / ".biggan" / "src"
     assert biggan.exists() and mine.exists() and not (tree / "old.py").exists()
-    for name in ("setup.py", "biggan_jax/train.py", CONFIG, "launch/supervise.sh"):
+    for name in ("setup.py", "biggan_jax/errors.py", CONFIG, "launch/supervise.sh"):
         assert (tree / name).is_file()
     assert not (tree / ".git").exists() and not (tree / "runs").exists()
     assert calls(python)[-1][-2:] == ["-e", ".[tpu]"]

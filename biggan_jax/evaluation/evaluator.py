@@ -11,14 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from biggan_jax import __version__, standing, visual
+from biggan_jax import __version__
 from biggan_jax.errors import UserError
 from biggan_jax.evaluation import protocol
 from biggan_jax.evaluation.reference import Reference, extractor_fields
 from biggan_jax.evaluation.streaming import SPLITS, Fakes
 from biggan_jax.metrics import scores as score_lib
 from biggan_jax.metrics.features import Extractor
-from biggan_jax.sampling import LoadedGenerator
+from biggan_jax.pictures import grids
+from biggan_jax.sampling import standing
+from biggan_jax.sampling.generator import LoadedGenerator
 
 BATCH_SIZE = 256  # samples made before their features are taken
 KEEP = 10_000  # features of each side kept for KID, precision, recall, density and coverage
@@ -120,7 +122,7 @@ class Evaluator:
                     f"{bad} of the generated images {at} to {stop - 1} hold NaN or infinity: the "
                     "weights are broken, evaluate an earlier checkpoint or --raw"
                 )
-            out = self.extractor(visual.to_uint8(images))
+            out = self.extractor(grids.to_uint8(images))
             # TensorFlow's Inception score takes the logits before their bias is added.
             fakes.add(out["features"], out.get("logits_unbiased", out["logits"]), labels)
             if progress is not None:

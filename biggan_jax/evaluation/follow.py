@@ -9,12 +9,12 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from biggan_jax import checkpoint, paths, stored, writers
-from biggan_jax.directory import open_directory
 from biggan_jax.errors import UserError
 from biggan_jax.evaluation.evaluator import Evaluator
 from biggan_jax.evaluation.protocol import differences
-from biggan_jax.sampling import LoadedGenerator
+from biggan_jax.sampling.generator import LoadedGenerator
+from biggan_jax.storage import checkpoint, networks, paths, writers
+from biggan_jax.storage.directory import open_directory
 
 POLL_SECONDS = 5.0
 BEST = "fid"  # lower is better
@@ -155,7 +155,7 @@ def _read(directory: Path, config: ConfigDict, step: int, ema: bool) -> dict | N
     """A checkpoint's weights; None where it was deleted meanwhile or is corrupt."""
     name = "ema" if ema else "generator"
     try:
-        return stored.from_checkpoint(directory, config, name, step)[0]
+        return networks.from_checkpoint(directory, config, name, step)[0]
     except (UserError, OSError) as e:
         if (directory / "checkpoints" / str(step)).exists():
             print(f"warning: step {step} is passed over: {e}", file=sys.stderr)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from biggan_jax import paths as paths_lib
+from biggan_jax.storage import paths as paths_lib
 
 COLUMNS = (
     "fid", "is_mean", "kid", "precision", "recall", "density", "coverage", "class_accuracy",

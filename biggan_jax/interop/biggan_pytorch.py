@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from biggan_jax import config_file, models
-from biggan_jax.config import default_config
+from biggan_jax import models
+from biggan_jax.config import config_file, default_config
 from biggan_jax.errors import UserError
-from biggan_jax.integrity import some
 from biggan_jax.interop import convert, infer, layout
 from biggan_jax.interop.files import Tensors, open_tensors
+from biggan_jax.storage.integrity import some
 
 FILE = re.compile(r"(G_ema|G|D)(?:_(?!optim)(.+))?\.(?:pth|pt|safetensors)")
 NAMES = {"G": "g", "G_ema": "g_ema", "D": "d"}

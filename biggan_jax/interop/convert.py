@@ -14,11 +14,11 @@ from ml_collections import ConfigDict
 
 from biggan_jax import config as config_lib
 from biggan_jax import models
-from biggan_jax.digest import named_leaves
 from biggan_jax.errors import UserError
-from biggan_jax.integrity import some
 from biggan_jax.interop.files import Tensors
-from biggan_jax.weights import save_weights
+from biggan_jax.storage.digest import named_leaves
+from biggan_jax.storage.integrity import some
+from biggan_jax.storage.weights import save_weights
 
 COLLECTIONS = ("params", "spectral", "batch_stats")
 NETWORKS = ("g", "g_ema", "d")

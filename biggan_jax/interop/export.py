@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from biggan_jax import checkpoint, config_file
-from biggan_jax.config import from_saved
-from biggan_jax.digest import named_leaves
-from biggan_jax.directory import open_directory
+from biggan_jax.config import config_file, from_saved
 from biggan_jax.errors import UserError
-from biggan_jax.interop import biggan_pytorch, convert, layout, truncation
+from biggan_jax.interop import biggan_pytorch, convert, layout
 from biggan_jax.interop.files import open_tensors
+from biggan_jax.storage import checkpoint, truncation_statistics
+from biggan_jax.storage.digest import named_leaves
+from biggan_jax.storage.directory import open_directory
 
 STATES = {"g": "generator", "g_ema": "ema", "d": "discriminator"}  # names in a checkpoint
 FORMAT = "biggan_jax"
@@ -38,7 +38,7 @@ def load(directory: str | Path) -> tuple[ConfigDict, dict[str, dict[str, Any]]]:
         part, _, _ = checkpoint.Checkpoints(directory / "checkpoints").restore_partial(target)
         trees = {name: part[state] for name, state in STATES.items()}
     else:
-        names = [*STATES, truncation.NAME]
+        names = [*STATES, truncation_statistics.NAME]
         found = [name for name in names if (directory / "weights" / name).is_dir()]
         if not found:
             raise UserError(f"{directory} holds no weights: none of {', '.join(STATES)}")
@@ -89,7 +89,7 @@ def from_safetensors(sources: list[Path], out: Path, overrides: list[str] | None
     saved = from_saved(json.loads(source.metadata["config"]))
     config = config_file.override(saved, overrides or [])
     networks = []
-    for name in [*STATES, truncation.NAME]:
+    for name in [*STATES, truncation_statistics.NAME]:
         part = source.below(f"{name}/")
         if not part.shapes:
             continue

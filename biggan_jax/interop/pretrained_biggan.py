@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from biggan_jax import config_file, models
-from biggan_jax.config import default_config
+from biggan_jax import models
+from biggan_jax.config import config_file, default_config
 from biggan_jax.errors import UserError
-from biggan_jax.integrity import some
-from biggan_jax.interop import convert, truncation
+from biggan_jax.interop import convert
 from biggan_jax.interop.files import Tensors, open_tensors
+from biggan_jax.storage import truncation_statistics
+from biggan_jax.storage.integrity import some
 
 CONFIG = re.compile(r"(.*)config\.json")
 WEIGHTS = re.compile(r"(.*?)(?:pytorch_model|model)\.(?:bin|safetensors)")
@@ -148,7 +149,7 @@ def networks(source: Tensors, model: Any, theirs: dict[str, Any]) -> list[conver
     return [
         convert.Network("g_ema", source, keys, shapes, read),
         convert.Network(
-            truncation.NAME, source, table, shapes, lambda path: source.read(table[path])
+            truncation_statistics.NAME, source, table, shapes, lambda path: source.read(table[path])
         ),
     ]
 

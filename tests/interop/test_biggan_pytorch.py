@@ -10,8 +10,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from biggan_jax import cli, load_discriminator, load_generator, models
-from biggan_jax.checkpoint import load_weights
 from biggan_jax.errors import UserError
+from biggan_jax.storage.checkpoint import load_weights
 from tests import peer, runs
 from tests import pytorch_files as files
 from tests.peer import nhwc

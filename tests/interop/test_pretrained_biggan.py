@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from biggan_jax import cli, load_generator
-from biggan_jax.checkpoint import load_weights, save_weights
 from biggan_jax.config import default_config
 from biggan_jax.errors import UserError
-from biggan_jax.interop import convert, truncation
+from biggan_jax.interop import convert
+from biggan_jax.storage import truncation_statistics
+from biggan_jax.storage.checkpoint import load_weights, save_weights
 from tests import peer, runs
 from tests import pytorch_files as files
 
@@ -44,7 +45,9 @@ def test_outputs_equal_the_peers(tmp_path, capsys, fixtures_dir):
     jax.tree.map(close, got, jax.tree.map(mix, rows(21)["batch_stats"], rows(22)["batch_stats"]))
     # Which of its 51 rows the peer uses.
     for t, row in zip(f["bn_interp/trunc"], f["bn_interp/effective_mean_row"], strict=True):
-        index, weight = truncation.position(round(float(t), 4), 51, hf_interpolation=True)
+        index, weight = truncation_statistics.position(
+            round(float(t), 4), 51, hf_interpolation=True
+        )
         assert index + weight == pytest.approx(row, abs=1e-4)
 
     config["layers"][3] = [True, 16, 16]
@@ -60,7 +63,7 @@ def test_outputs_equal_the_peers(tmp_path, capsys, fixtures_dir):
 )  # fmt: skip
 def test_rows(t, correct, hf):
     for expected, flag in ((correct, False), (hf, True)):
-        index, weight = truncation.position(t, 51, flag)
+        index, weight = truncation_statistics.position(t, 51, flag)
         assert index + weight == pytest.approx(expected, abs=1e-9)
         assert index + (weight > 0) <= 50
         # 0.58 * 50 is 28.999999999999996: a row of its own all the same.
@@ -69,7 +72,7 @@ def test_rows(t, correct, hf):
 
 def test_a_truncation_outside_the_rows():
     with pytest.raises(UserError, match="is 1.5; they were taken for 0 to 1"):
-        truncation.position(1.5, 51)
+        truncation_statistics.position(1.5, 51)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +89,7 @@ def directory(tmp_path_factory):
     scales = np.array([1, 9, 2], np.float32)
     rows = jax.tree.map(lambda x: scales[:, None] * x[None], variables["batch_stats"])
     save_weights(out, "g_ema", variables)
-    save_weights(out, truncation.NAME, {"batch_stats": rows})
+    save_weights(out, truncation_statistics.NAME, {"batch_stats": rows})
     (out / "config.json").write_text(json.dumps({"model": config.model.to_dict()}))
     return out
 
@@ -102,7 +105,7 @@ def test_samples_take_the_statistics_of_their_truncation(directory, tmp_path, ca
     variables = g._variables
 
     def expected(got, t, hf=False):
-        g._variables = truncation.select(variables, directory, t, hf)
+        g._variables = truncation_statistics.select(variables, directory, t, hf)
         images = np.clip(np.rint((g(got["z"], got["labels"]) + 1) * 127.5), 0, 255)
         return np.abs(images - got["images"].astype(float)).max() <= 1
 

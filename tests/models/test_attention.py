@@ -9,7 +9,7 @@ import pytest
 
 from biggan_jax.models.attention import REDUCTIONS, ResidualControl, SelfAttention
 from biggan_jax.models.settings import LayerSettings
-from biggan_jax.summary import count_parameters
+from biggan_jax.planning.summary import count_parameters
 from tests import peer
 from tests.models.test_layers import cotangent
 

@@ -12,7 +12,7 @@ import pytest
 from biggan_jax import models
 from biggan_jax.config import default_config
 from biggan_jax.errors import UserError
-from biggan_jax.summary import count_parameters
+from biggan_jax.planning.summary import count_parameters
 from tests import peer
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"

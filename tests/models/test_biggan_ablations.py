@@ -10,7 +10,7 @@ import pytest
 
 from biggan_jax import models
 from biggan_jax.errors import UserError
-from biggan_jax.summary import count_parameters
+from biggan_jax.planning.summary import count_parameters
 from tests import peer
 from tests.models.test_biggan import FIXTURES, inputs, section
 

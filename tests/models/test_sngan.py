@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from biggan_jax import models
-from biggan_jax.summary import count_parameters
+from biggan_jax.planning.summary import count_parameters
 from tests.models.test_biggan import inputs, section
 
 

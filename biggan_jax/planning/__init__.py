@@ -1,0 +1,1 @@
+"""Speed on paper and on the clock: what a step costs, and how long it takes."""

@@ -1,0 +1,124 @@
+"""Speed of the very step that `train` runs: synthetic batches on the device, never a dataset."""
+
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from biggan_jax import config as config_lib
+from biggan_jax.parallel import sharding
+from biggan_jax.planning import summary
+from biggan_jax.training import build as build_lib
+from biggan_jax.training import state as state_lib
+from biggan_jax.training import step
+
+WARM_UP_STEPS = 2
+TIMED_STEPS = 5
+INPUT_SECONDS = 3.0  # of reading that `--data` times, after as long a warm-up
+
+
+def bench(config: ConfigDict, *, profile: Path | None = None) -> dict[str, Any]:
+    """Times the training step.
+
+    Args:
+      config: a full config with `model.num_classes` set.
+      profile: directory for a trace of the timed steps (TensorBoard's profile plugin reads it).
+
+    Returns:
+      images_per_second (real images consumed: d_steps * batch per update), step_seconds (median of
+      5 after 2 warm-ups), compile_seconds, peak_bytes (of device memory, as the backend reports it,
+      or as the compiler planned it), flops_per_second.
+    """
+    if profile is not None:
+        profile.mkdir(parents=True, exist_ok=True)  # before minutes are spent on the rest
+    mesh = sharding.make_mesh(config.mesh)
+    config_lib.validate(config, mesh.size)
+    train_step = build_lib.train_step(config, mesh)
+    state = state_lib.create(train_step.init, config.seed, mesh)
+    batch = sharding.global_batch(synthetic_batch(config), mesh, axis=1)
+
+    start = time.perf_counter()
+    compiled = step.jit_train_step(train_step).lower(state, batch).compile()
+    compile_seconds = time.perf_counter() - start
+
+    def timed(state):
+        start = time.perf_counter()
+        state, metrics = compiled(state, batch)
+        jax.block_until_ready(metrics)
+        return state, time.perf_counter() - start
+
+    for _ in range(WARM_UP_STEPS):
+        state, _ = timed(state)
+    if profile is not None:
+        jax.profiler.start_trace(str(profile))
+    seconds = []
+    for _ in range(TIMED_STEPS):
+        state, s = timed(state)
+        seconds.append(s)
+    if profile is not None:
+        jax.profiler.stop_trace()
+    step_seconds = statistics.median(seconds)
+    flops = summary.step_flops(train_step, config.batch_size) * config.batch_size
+    return {
+        "images_per_second": config.batch_size * config.num_d_steps / step_seconds,
+        "step_seconds": step_seconds,
+        "compile_seconds": compile_seconds,
+        "peak_bytes": peak_bytes(compiled),
+        "flops_per_second": flops / step_seconds,
+    }
+
+
+def synthetic_batch(config: ConfigDict) -> dict[str, np.ndarray]:
+    """This process's slice of a random batch of the config's shape."""
+    m, rng = config.model, np.random.default_rng(config.seed)
+    local = config.batch_size // jax.process_count()
+    shape = (config.num_d_steps, local)
+    image = shape + (m.resolution, m.resolution, m.channels)
+    return {
+        "image": rng.integers(0, 256, image, np.uint8),
+        "label": rng.integers(0, m.num_classes, shape, np.int32),
+    }
+
+
+def peak_bytes(compiled: jax.stages.Compiled) -> int:
+    """Peak memory of one device, in bytes."""
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "peak_bytes_in_use" in stats:
+        return int(stats["peak_bytes_in_use"])
+    # The CPU backend keeps no such count: what the compiler planned for one step.
+    plan = compiled.memory_analysis()
+    live = plan.argument_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes
+    return int(live + plan.temp_size_in_bytes)
+
+
+def input_images_per_second(config: ConfigDict) -> float:
+    """Images that the input pipeline delivers in a second, read by this process alone."""
+    from biggan_jax import data  # Grain and PIL are not there on every machine that benches a step
+
+    source = data.open_source(
+        config.data.source,
+        resolution=config.model.resolution,
+        channels=config.model.channels,
+        on_bad_record=config.data.on_bad_record,
+    )
+    batches = data.Batches(
+        source,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        num_d_steps=config.num_d_steps,
+        flip=config.data.flip,
+    )
+    count = 0
+    for deadline in (time.perf_counter() + INPUT_SECONDS, None):
+        start = time.perf_counter()
+        deadline = deadline or start + INPUT_SECONDS
+        count = 0
+        while time.perf_counter() < deadline:
+            count += next(batches)["label"].size
+        rate = count / (time.perf_counter() - start)
+    batches.close()
+    return rate

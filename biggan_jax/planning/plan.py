@@ -1,0 +1,260 @@
+"""`biggan plan`: the very train_step that `train` runs, compiled for TPUs that are not there.
+
+libtpu holds the whole compiler of every generation and needs no chip. What it says about memory is
+what the chip would allocate; times come from published peaks and are lower bounds.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from biggan_jax import config as config_lib
+from biggan_jax.config import combinations
+from biggan_jax.errors import UserError
+from biggan_jax.parallel import sharding
+from biggan_jax.planning import chips, compiler, hlo, summary
+from biggan_jax.planning import costs as costs_lib
+from biggan_jax.planning import memory as memory_lib
+from biggan_jax.planning import report as report_lib
+from biggan_jax.planning import traffic as traffic_lib
+from biggan_jax.planning.chips import Topology
+from biggan_jax.training import build as build_lib
+from biggan_jax.training import state as state_lib
+from biggan_jax.training import step
+
+# What only a compiled step tells.
+_UNKNOWN = ("flops_per_chip", "bytes_per_chip", "step_seconds_lower_bound", "images_per_second",
+            "hours", "chip_hours", "cost_usd")  # fmt: skip
+
+
+def plan(
+    config: ConfigDict,
+    topology: str,
+    *,
+    slices: int = 1,
+    usd_per_chip_hour: float | None = None,
+    fast: bool = False,
+) -> dict[str, Any]:
+    """Compiles one training step ahead of time and says what it needs.
+
+    Args:
+      config: a full config with `model.num_classes` set.
+      topology: of one slice, such as v4:4x4x4.
+      slices: slices joined by the data-center network.
+      usd_per_chip_hour: price of one chip, for `cost_usd`.
+      fast: compile with little effort, see `tpu_compiler.compile_step`.
+
+    Returns:
+      The JSON keys of `biggan plan`, per chip: fits, hbm_bytes (what a program may use),
+      peak_bytes, argument_bytes, temporary_bytes, flops_per_chip (convolutions and matrix
+      products), bytes_per_chip (HBM traffic), collectives {kind: {count, bytes}},
+      step_seconds_lower_bound and what bounds it, hours, compile_seconds and more. A step that
+      does not fit has fits = False, its memory, and no times.
+
+    Raises:
+      UserError: for an unknown topology, a batch that the devices do not divide, or no libtpu.
+    """
+    shape = chips.parse(topology)
+    check(config, shape, slices)
+    mesh = sharding.make_mesh(config.mesh, devices=compiler.devices(shape, slices))
+    train_step = build_lib.train_step(config, mesh)
+    start = time.perf_counter()
+    lowered = lower(config, train_step)
+    trace_seconds = time.perf_counter() - start
+    inputs = _shard_bytes(abstract_batch(config, mesh))
+    arguments = _shard_bytes(state_lib.abstract(train_step.init, mesh)) + inputs
+    start = time.perf_counter()
+    try:
+        compiled = compiler.compile_step(lowered, fast=fast)
+    except jax.errors.JaxRuntimeError as e:
+        compiled, memory = None, memory_lib.out_of_memory(str(e), arguments)
+    else:
+        memory = memory_lib.of_compiled(compiled)
+    compile_seconds = time.perf_counter() - start
+
+    chip, n = shape.chip, shape.chip.devices
+    result = {
+        "topology": shape.name,
+        "slices": slices,
+        "chips": shape.chips * slices,
+        "devices": mesh.size,
+        "batch_size": config.batch_size,
+        "fits": memory.fits,
+        "hbm_bytes": chip.hbm_bytes,
+        "peak_bytes": n * memory.peak,
+        "argument_bytes": n * memory.arguments,
+        "temporary_bytes": n * memory.temporaries,
+    }
+    expected = expected_flops(config, mesh.size)
+    result |= {"flops_per_chip_expected": n * expected}
+    if compiled is None:
+        result |= dict.fromkeys(_UNKNOWN)
+        result |= {"collectives": {}, "unexpected_collectives": []}
+    else:
+        module = hlo.Module(compiled.as_text())
+        predicted = n * traffic_lib.all_reduce_bytes(train_step)
+        result |= costs(module, mesh, shape, slices, predicted)
+        result |= {
+            "all_reduce_bytes_predicted": predicted,
+            "xla_flops_loops_once": float(compiled.cost_analysis()["flops"]),
+            "xla_bytes_loops_once": float(compiled.cost_analysis()["bytes accessed"]),
+        }
+        result |= _duration(config, result, usd_per_chip_hour)
+    result["largest_batch_size"] = memory_lib.largest_batch(config, mesh.size, memory, inputs, chip)
+    result["suggestions"] = report_lib.suggestions(config, result)
+    result |= {"trace_seconds": trace_seconds, "compile_seconds": compile_seconds, "fast": fast}
+    return result
+
+
+def run(
+    load: Callable[[list[str]], ConfigDict],
+    topology: str,
+    *,
+    sweep: list[str] = (),
+    slices: int = 1,
+    usd_per_chip_hour: float | None = None,
+    fast: bool = False,
+    progress: Callable[[str], None] = lambda line: None,
+) -> tuple[dict[str, Any], str]:
+    """Plans one config, or a grid of them.
+
+    Args:
+      load: the config under further overrides such as `--config.batch_size=512`.
+      topology, slices, usd_per_chip_hour, fast: as in `plan`.
+      sweep: `key=a,b,c`, one for each axis of the grid.
+      progress: told of every plan of a grid before it is compiled.
+
+    Returns:
+      (JSON keys and values, text for a person); of a grid {'plans': [...]}, each with its
+      `overrides`.
+    """
+    if usd_per_chip_hour is not None and usd_per_chip_hour < 0:
+        raise UserError(f"--usd-per-chip-hour is {usd_per_chip_hour}; set it to 0 or more")
+    options = {"slices": slices, "usd_per_chip_hour": usd_per_chip_hour, "fast": fast}
+    points = combinations.parse(sweep)
+    configs = [load([f"--config.{k}={v}" for k, v in point.items()]) for point in points]
+    for config in configs:  # before minutes are spent on the first
+        check(config, chips.parse(topology), slices)
+    if not sweep:
+        result = plan(configs[0], topology, **options)
+        return result, report_lib.text(result)
+    plans = []
+    for i, (point, config) in enumerate(zip(points, configs, strict=True)):
+        name = " ".join(f"{k}={v}" for k, v in point.items())
+        progress(f"plan {i + 1} of {len(points)}: {name}")
+        plans.append({"overrides": point} | plan(config, topology, **options))
+    return {"plans": plans}, report_lib.table(plans)
+
+
+def check(config: ConfigDict, topology: Topology, slices: int) -> None:
+    """Raises UserError for what is wrong without the compiler."""
+    if slices < 1:
+        raise UserError(f"--slices is {slices}; set it to 1 or more")
+    size = topology.chips * slices * topology.chip.devices
+    known = [n for n in config.mesh if n != -1]
+    fixed = len(known) == len(tuple(config.mesh))
+    count = 1
+    for n in known:
+        count *= n
+    config_lib.validate(config, count if fixed else size)
+
+
+def abstract_batch(config: ConfigDict, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes, dtypes and shardings of one global batch."""
+    m, shape = config.model, (config.num_d_steps, config.batch_size)
+    place = sharding.over_batch(mesh, axis=1)
+    image = shape + (m.resolution, m.resolution, m.channels)
+    return {
+        "image": jax.ShapeDtypeStruct(image, jnp.uint8, sharding=place),
+        "label": jax.ShapeDtypeStruct(shape, jnp.int32, sharding=place),
+    }
+
+
+def lower(config: ConfigDict, train_step: step.TrainStep) -> jax.stages.Lowered:
+    """Lowers the jitted step for the devices of its mesh, without any array."""
+    state = state_lib.abstract(train_step.init, train_step.mesh)
+    batch = abstract_batch(config, train_step.mesh)
+    return step.jit_train_step(train_step).lower(state, batch)
+
+
+def _shard_bytes(tree: Any) -> int:
+    """Bytes of one device's part of a tree of sharded shapes."""
+    total = 0
+    for x in jax.tree.leaves(tree):
+        part = x.sharding.shard_shape(x.shape)
+        count = 1
+        for size in part:
+            count *= size
+        key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+        total += count * (8 if key else x.dtype.itemsize)
+    return total
+
+
+def costs(
+    module: hlo.Module, mesh: Mesh, topology: Topology, slices: int, reduced: int
+) -> dict[str, Any]:
+    """FLOPs, traffic and collectives per chip, and the roofline's lower bound of the step time.
+
+    Args:
+      module: the compiled step of one device.
+      mesh: its devices.
+      topology: of one slice.
+      slices: how many.
+      reduced: bytes per chip that are summed over all chips, as predicted.
+    """
+    chip = topology.chip
+    n = chip.devices
+    collectives = costs_lib.collectives(module)
+    for row in collectives.values():
+        row["bytes"] *= n
+    flops = n * costs_lib.flops(module)
+    traffic = n * costs_lib.hbm_bytes(module)
+    sent = n * costs_lib.wire_bytes(module, mesh.size)
+    seconds = {
+        "compute": flops / chip.flops,
+        "hbm": traffic / chip.hbm_bandwidth,
+        "ici": sent / chip.ici_bandwidth,
+    }
+    if slices > 1 and chip.dcn_bandwidth is not None:
+        # At best a slice reduces among its own chips first, and each then carries its share.
+        share = 2 * (slices - 1) / slices * reduced / topology.chips
+        seconds["dcn"] = share / chip.dcn_bandwidth
+    expected = {"all-reduce"}
+    # Several slices reduce inside each one, then across, and gather the parts.
+    if dict(mesh.shape).get("fsdp", 1) > 1 or slices > 1:
+        expected |= {"all-gather", "reduce-scatter"}
+    return {
+        "flops_per_chip": flops,
+        "bytes_per_chip": traffic,
+        "collectives": collectives,
+        "unexpected_collectives": sorted(collectives.keys() - expected),
+        "ici_bytes_per_chip": sent,
+        "seconds": seconds,
+        "bound_by": max(seconds, key=seconds.get),
+        "step_seconds_lower_bound": max(seconds.values()),
+        "unknown_loops": len(module.unknown_loops),
+    }
+
+
+def _duration(config: ConfigDict, result: dict, usd_per_chip_hour: float | None) -> dict[str, Any]:
+    seconds = result["step_seconds_lower_bound"]
+    hours = config.num_steps * seconds / 3600
+    price = usd_per_chip_hour
+    return {
+        "images_per_second": config.num_d_steps * config.batch_size / seconds,
+        "hours": hours,
+        "chip_hours": hours * result["chips"],
+        "cost_usd": None if price is None else hours * result["chips"] * price,
+    }
+
+
+def expected_flops(config: ConfigDict, num_devices: int) -> float:
+    """FLOPs of one device's share of a step by the layer table's count (`biggan inspect`)."""
+    alone = build_lib.train_step(config, sharding.make_mesh((1, 1), jax.devices("cpu")))
+    local = max(config.batch_size // num_devices, 1)
+    return summary.step_flops(alone, local) * local

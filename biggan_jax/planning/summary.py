@@ -1,0 +1,169 @@
+"""What a model is made of: layers, shapes, parameters and FLOPs, without compiling anything."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from biggan_jax.training.step import TrainStep
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """One top-level module of a player.
+
+    Attributes:
+      name: as in the parameter tree.
+      kind: class name.
+      shape: of its output, without the batch.
+      parameters: trainable numbers in it.
+      flops: of one eval forward of one sample, by XLA's count.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    parameters: int
+    flops: float
+
+
+def count_parameters(params: Any) -> int:
+    """Trainable numbers in a parameter tree (of arrays or shapes)."""
+    return sum(x.size for x in jax.tree.leaves(params))
+
+
+def layers(module: nn.Module, *inputs: jax.ShapeDtypeStruct) -> list[Layer]:
+    """Lists the top-level modules of a player in the order of their calls.
+
+    Args:
+      module: unbound generator or discriminator.
+      *inputs: shapes of one batch of its inputs; FLOPs are divided by their first dimension.
+
+    Returns:
+      One `Layer` per module.
+    """
+    rows: list[Layer] = []
+    batch = inputs[0].shape[0]
+
+    counting = False  # lowering a layer alone calls its own sub-modules, which are not rows
+
+    def record(call, args, kwargs, context):
+        nonlocal counting
+        out = call(*args, **kwargs)
+        if len(context.module.path) == 1 and context.method_name == "__call__" and not counting:
+            counting = True
+            rows.append(_layer(context.module, args, out, batch))
+            counting = False
+        return out
+
+    def forward(key, *inputs):
+        with nn.intercept_methods(record):
+            return module.init(key, *inputs)
+
+    jax.eval_shape(forward, jax.random.key(0), *inputs)
+    return rows
+
+
+def _layer(module: nn.Module, args: tuple, out: jax.Array, batch: int) -> Layer:
+    shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype)
+    variables = jax.tree.map(shape, dict(module.variables))
+    arrays = [shape(x) for x in args if isinstance(x, jax.Array)]
+    alone = module.clone(parent=None, name=None)
+    apply = lambda variables, *arrays: alone.apply(variables, *arrays, False)
+    return Layer(
+        name=module.name,
+        kind=type(module).__name__,
+        shape=out.shape[1:],
+        parameters=count_parameters(variables.get("params", {})),
+        flops=_flops(apply, variables, *arrays) / batch,
+    )
+
+
+def _flops(function: Callable, *args) -> float:
+    # Lowered for an accelerator wherever this runs: a CPU multiplies less (`models/winograd.py`).
+    lowered = jax.jit(function).trace(*args).lower(lowering_platforms=("tpu",))
+    return float(lowered.cost_analysis()["flops"])
+
+
+def step_flops(train_step: TrainStep, batch_size: int) -> float:
+    """FLOPs of one training step for each image of the batch, by XLA's count on the lowered step.
+
+    One D and one G update are lowered without loops, at the size of a microbatch, and multiplied by
+    how often they run: XLA counts the body of a loop once, whatever its length.
+
+    Args:
+      train_step: the bound step.
+      batch_size: the global batch of one update.
+
+    Returns:
+      FLOPs of `num_d_steps` D updates and one G update, divided by batch_size.
+    """
+    n = train_step.accumulation_steps
+    single = dataclasses.replace(train_step, accumulation_steps=1)
+    state = jax.eval_shape(single.init, jax.random.key(0))
+    b = batch_size // n
+    g = train_step.generator
+    dtype = jnp.float32
+    z = jax.ShapeDtypeStruct((b, g.dim_z), dtype)
+    labels = jax.ShapeDtypeStruct((b,), jnp.int32)
+    images = jax.ShapeDtypeStruct((b, g.resolution, g.resolution, g.channels), dtype)
+    d_flops = _flops(single.d_step, state, images, labels, z, labels)
+    g_flops = _flops(single.g_step, state, z, labels)
+    return (train_step.num_d_steps * d_flops + g_flops) / b
+
+
+def summarize(train_step: TrainStep, unfused: TrainStep, batch_size: int) -> tuple[dict, list[str]]:
+    """The numbers and the tables of `biggan inspect`.
+
+    Args:
+      train_step: the bound step.
+      unfused: the same with resampling and convolution in the textbook order.
+      batch_size: the global batch of one update.
+
+    Returns:
+      (JSON keys and values, lines for a person).
+    """
+    g, d = train_step.generator, train_step.discriminator
+    labels = jax.ShapeDtypeStruct((2,), jnp.int32)
+    z = jax.ShapeDtypeStruct((2, g.dim_z), jnp.float32)
+    images = jax.ShapeDtypeStruct((2, g.resolution, g.resolution, g.channels), jnp.float32)
+    state = jax.eval_shape(train_step.init, jax.random.key(0))
+    counts = {
+        "generator": count_parameters(state.generator.params),
+        "discriminator": count_parameters(state.discriminator.params),
+    }
+    fused_flops, unfused_flops = step_flops(train_step, batch_size), step_flops(unfused, batch_size)
+    lines, tables = [], {}
+    for name, module, inputs in (
+        ("generator", g, (z, labels)),
+        ("discriminator", d, (images, labels)),
+    ):
+        rows = layers(module, *inputs)
+        tables[name] = [dataclasses.asdict(row) for row in rows]
+        lines += [f"{name}: {counts[name]:,} parameters"]
+        lines += [f"  {'layer':<14}{'kind':<20}{'output':<18}{'parameters':>12}{'MFLOP':>12}"]
+        for row in rows:
+            shape = " x ".join(map(str, row.shape))
+            lines.append(
+                f"  {row.name:<14}{row.kind:<20}{shape:<18}{row.parameters:>12,}"
+                f"{row.flops / 1e6:>12,.1f}"
+            )
+    saved = round(1 - fused_flops / unfused_flops, 2) + 0.0  # never '-0%'
+    lines += [
+        "layer FLOPs: one eval forward of one sample, its share of the spectral norms included",
+        f"training step: {fused_flops / 1e9:,.2f} GFLOP per image of the batch "
+        f"({train_step.num_d_steps} D + 1 G updates); {unfused_flops / 1e9:,.2f} with unfused "
+        f"resampling ({saved:.0%} saved)",
+    ]
+    result = {
+        name: {"parameters": counts[name], "layers": tables[name]}
+        for name in ("generator", "discriminator")
+    }
+    result |= {
+        "flops_per_sample_step": fused_flops,
+        "flops_per_sample_step_unfused": unfused_flops,
+    }
+    return result, lines

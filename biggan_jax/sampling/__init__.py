@@ -1,0 +1,1 @@
+"""Trained networks as plain functions, and files of what they make."""

@@ -1,0 +1,291 @@
+"""`biggan look`: pictures of a trained model at work."""
+
+import argparse
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from biggan_jax.cli import options
+from biggan_jax.data.images import BadImage, decode_image
+from biggan_jax.errors import UserError
+from biggan_jax.pictures import attention_figure, grids
+from biggan_jax.sampling import files as samples_lib
+from biggan_jax.sampling import generator as generator_lib
+from biggan_jax.sampling import load
+from biggan_jax.sampling.classes import parse_classes, spread
+from biggan_jax.sampling.discriminator import LoadedDiscriminator
+
+ROWS, POINTS = 6, 5  # of an attention figure when no numbers were asked for
+SUFFIXES = (".png", ".jpg", ".jpeg")
+
+
+@dataclasses.dataclass(frozen=True)
+class Samples:
+    """The samples that a picture shows.
+
+    Attributes:
+      classes: a list such as '0,3,5-7', taken in turn; None spreads the rows over all classes.
+      count: rows; None is one for each of `classes`, or 6.
+      seed, truncation, truncation_kind: see `LoadedGenerator.sample_z`.
+      ema: averaged weights; False takes the raw ones.
+      bn_mode: see `LoadedGenerator.set_bn_mode`.
+    """
+
+    classes: str | None = None
+    count: int | None = None
+    seed: int = 0
+    truncation: float | None = None
+    truncation_kind: str = "resample"
+    ema: bool = True
+    bn_mode: str = "running"
+
+    def load(self, directory: str | Path) -> generator_lib.LoadedGenerator:
+        """The generator, in the batch-norm mode of these samples."""
+        return load.load_generator(
+            directory,
+            ema=self.ema,
+            bn_mode=self.bn_mode,
+            standing_truncation=self.truncation,
+            standing_kind=self.truncation_kind,
+        )
+
+    def latents(self, generator: generator_lib.LoadedGenerator) -> tuple[np.ndarray, np.ndarray]:
+        """(z [N, dim_z], labels [N]) of the rows."""
+        if self.count is not None and self.count < 1:
+            raise UserError(f"--count is {self.count}; it must be at least 1")
+        if self.classes is None:
+            ids = spread(generator.num_classes, self.count or ROWS)
+            labels = np.resize(ids, self.count or ROWS)
+        else:
+            ids = parse_classes(self.classes, generator.num_classes, picture=True)
+            labels = np.resize(ids, self.count or len(ids))
+        z = generator.sample_z(self.seed, len(labels), self.truncation, self.truncation_kind)
+        return z, labels
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """What is looked at.
+
+    Attributes:
+      player: the network whose attention it is.
+      images: [N, H, W, C], uint8 or floating in [-1, 1].
+      labels: class ids [N]; None where they are unknown.
+      maps: {layer: [N, Q, K]}.
+    """
+
+    player: generator_lib.LoadedGenerator | LoadedDiscriminator
+    images: np.ndarray
+    labels: np.ndarray | None
+    maps: dict[str, np.ndarray]
+
+
+def run(args: argparse.Namespace) -> tuple[dict, str]:
+    """`biggan look KIND`: (its JSON object, what it says to a person)."""
+    same = lambda *names: {name: getattr(args, name) for name in names}
+    latents = same("classes", "seed", "truncation", "truncation_kind")
+    if args.kind == "bn":
+        result = samples_lib.bn_matrix(
+            args.source, args.out, **latents, **same("per_class"), standing=options.standing(args)
+        )
+        return result, f"{' and '.join(result['weights'])} weights in {result['out']}"
+    result = attention(
+        args.source,
+        args.out,
+        samples=Samples(**latents, **same("count", "bn_mode"), ema=not args.raw),
+        **same("layer", "points", "num_points", "discriminator", "images"),
+    )
+    return result, text(result)
+
+
+def attention(
+    directory: str | Path,
+    out: Path,
+    *,
+    samples: Samples = Samples(),
+    layer: str | None = None,
+    points: str | None = None,
+    num_points: int | None = None,
+    discriminator: bool = False,
+    images: Sequence[Path] = (),
+) -> dict:
+    """Draws SAGAN's figure: samples, query points, and where each point attends to.
+
+    Args:
+      directory: a workdir or a model directory.
+      out: `F.png`.
+      samples: the rows.
+      layer: such as 'attention_16'; by default the one of the highest resolution.
+      points: 'r,c;r,c', rows and columns in image pixels from the top left; None picks those whose
+        maps differ most, anew for each sample.
+      num_points: points to pick, by default 5; not with `points`.
+      discriminator: look into D instead of G.
+      images: PNG or JPEG files or folders that D looks at; none gives it the samples of G.
+
+    Returns:
+      {out, layer, layers, gamma, rows: [{class, points, distance}], seconds}: points are the image
+      pixels of the dots, the distance is the mean total variation distance of the maps shown.
+
+    Raises:
+      UserError: for a model without attention, an unknown layer, points outside the image, or an
+        unusable directory or image.
+
+    References:
+      Zhang et al. 2019, "Self-Attention GANs", figure 5.
+    """
+    start = time.perf_counter()
+    if out.suffix != ".png":
+        raise UserError(f"--out {out}: the name must end in .png")
+    if discriminator:
+        view = view_discriminator(directory, samples, layer, images)
+    elif images:
+        raise UserError("--images are for the discriminator: add --discriminator, or leave it out")
+    else:
+        view = view_generator(directory, samples, layer)
+    layer = layer or max(view.maps, key=lambda name: view.maps[name].shape[1])
+    maps, size = view.maps[layer], view.player.resolution
+    queries = choose_queries(maps, points, num_points, size)
+    labels = None
+    if view.labels is not None and view.player.num_classes > 1:
+        labels = [int(c) for c in view.labels]
+    names = None if labels is None else [str(c) for c in labels]
+    grids.save_png(attention_figure.draw(view.images, queries, maps, names), out)
+    pixels = [[pixel_of(q, maps.shape[1], size) for q in row] for row in queries]
+    rows = [
+        {"points": p, "distance": attention_figure.mean_distance(m[q])}
+        for p, m, q in zip(pixels, maps, queries, strict=True)
+    ]
+    for row, label in zip(rows, labels or [], strict=labels is not None):
+        row["class"] = label
+    return {
+        "out": str(out),
+        "layer": layer,
+        "layers": sorted(view.maps),
+        "gamma": view.player.gammas[layer],
+        "rows": rows,
+        "seconds": time.perf_counter() - start,
+    }
+
+
+def text(result: dict) -> str:
+    """What `attention` found, for a person."""
+    lines = [f"{result['layer']} (of {', '.join(result['layers'])}): gamma {result['gamma']:.4f}"]
+    for i, row in enumerate(result["rows"], start=1):
+        of = f" (class {row['class']})" if "class" in row else ""
+        points = " ".join(f"{r},{c}" for r, c in row["points"])
+        lines.append(
+            f"row {i}{of}: the maps of {points} differ by {row['distance']:.2f} "
+            "(total variation; 0 equal, 1 disjoint)"
+        )
+    return "\n".join([*lines, result["out"]])
+
+
+def view_generator(directory: str | Path, samples: Samples, layer: str | None) -> View:
+    """Samples of G and its attention while it made them."""
+    generator = samples.load(directory)
+    check_layer(layer, generator.gammas, "generator", "g_attention")
+    z, labels = samples.latents(generator)
+    return View(generator, generator(z, labels), labels, generator.attention(z, labels))
+
+
+def view_discriminator(
+    directory: str | Path, samples: Samples, layer: str | None, files: Sequence[Path]
+) -> View:
+    """Files, or samples of G, and D's attention to them."""
+    d = load.load_discriminator(directory)
+    check_layer(layer, d.gammas, "discriminator", "d_attention")
+    if files:
+        images = read_images(files, d.resolution, d.channels)
+        # D meets the class after its last block only: any one gives the same maps.
+        classes = np.zeros(len(images), np.int32)
+        floats = images.astype(np.float32) / 127.5 - 1
+        return View(d, images, None, d.attention(floats, classes))
+    generator = samples.load(directory)
+    z, labels = samples.latents(generator)
+    images = generator(z, labels)
+    return View(d, images, labels, d.attention(images, labels))
+
+
+def check_layer(layer: str | None, layers, player: str, setting: str) -> None:
+    """Raises UserError unless there is attention, and that layer in particular."""
+    if not layers:
+        raise UserError(
+            f"this {player} has no attention to look at: train one with model.{setting} set, such "
+            f"as --config.model.{setting}='(16,)'"
+        )
+    if layer is not None and layer not in layers:
+        raise UserError(
+            f"--layer {layer!r}: this {player} has {', '.join(sorted(layers))} (model.{setting})"
+        )
+
+
+def choose_queries(
+    maps: np.ndarray, points: str | None, num_points: int | None, size: int
+) -> list[list[int]]:
+    """Query points of every row: those of `points`, or the ones whose maps differ most.
+
+    Args:
+      maps: [N, Q, K].
+      points: 'r,c;r,c' in image pixels, or None.
+      num_points: points to pick; None is 5.
+      size: side of the image in pixels.
+    """
+    most = min(len(attention_figure.COLORS), maps.shape[1])
+    if points is None:
+        num_points = POINTS if num_points is None else num_points
+        if not 1 <= num_points <= most:
+            raise UserError(f"--num-points is {num_points}; it must be from 1 to {most}")
+        return [attention_figure.choose_queries(m, num_points) for m in maps]
+    if num_points is not None:
+        raise UserError("--num-points picks points and --points names them: give one of the two")
+    try:
+        pixels = [tuple(int(v) for v in part.split(",")) for part in points.strip(";").split(";")]
+    except ValueError:
+        pixels = []
+    if not pixels or any(len(p) != 2 for p in pixels):
+        raise UserError(f"--points {points!r}: write row,column pairs such as '4,7;20,16'")
+    for p in pixels:
+        if not all(0 <= v < size for v in p):
+            raise UserError(
+                f"--points {p[0]},{p[1]} lies outside the image: rows and columns go from 0 to "
+                f"{size - 1}"
+            )
+    if len(pixels) > most:
+        raise UserError(f"--points has {len(pixels)} points; give at most {most}")
+    side = attention_figure.grid_side(maps.shape[1])
+    return [[r * side // size * side + c * side // size for r, c in pixels]] * len(maps)
+
+
+def pixel_of(query: int, count: int, size: int) -> list[int]:
+    """[row, column] of the image pixel at the middle of one of `count` query pixels."""
+    side = attention_figure.grid_side(count)
+    return [int((v + 0.5) * size / side) for v in divmod(query, side)]
+
+
+def read_images(paths: Sequence[Path], resolution: int, channels: int) -> np.ndarray:
+    """PNG and JPEG files, and those of folders in the order of their names.
+
+    Returns:
+      uint8 [N, resolution, resolution, channels], cropped to the centred square.
+
+    Raises:
+      UserError: for a file that is no readable image, or no file at all.
+    """
+    files: list[Path] = []
+    for path in map(Path, paths):
+        found = sorted(path.iterdir()) if path.is_dir() else [path]
+        files += [p for p in found if not path.is_dir() or p.suffix.lower() in SUFFIXES]
+    if not files:
+        raise UserError(f"--images {paths[0]}: there is no PNG or JPEG file in it")
+    images = []
+    for file in files:
+        try:
+            images.append(decode_image(file.read_bytes(), resolution, channels))
+        except FileNotFoundError:
+            raise UserError(f"--images {file}: no such file") from None
+        except BadImage as e:
+            raise UserError(f"--images {file} is no readable image: {e}") from e
+    return np.stack(images)

@@ -1,0 +1,1 @@
+"""What a run keeps: paths, model directories, checkpoints with digests, weights, metrics."""

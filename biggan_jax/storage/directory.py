@@ -1,0 +1,26 @@
+"""The config of a workdir or a model directory."""
+
+import json
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from biggan_jax import config as config_lib
+from biggan_jax.errors import UserError
+from biggan_jax.storage import paths
+
+
+def open_directory(directory: str | Path) -> tuple[Path, ConfigDict]:
+    """(path, config) of a workdir or model directory; UserError when it is neither."""
+    directory = paths.workdir_path(directory)
+    paths.reach(directory, write=False)
+    path = directory / "config.json"
+    try:
+        with paths.bucket_errors(path):
+            saved = json.loads(path.read_text())
+    except FileNotFoundError:
+        why = "no such directory" if not directory.is_dir() else "it holds no config.json"
+        raise UserError(f"{directory} is no workdir or model directory: {why}") from None
+    except (ValueError, NotADirectoryError) as e:
+        raise UserError(f"{path} cannot be read: {e}") from e
+    return directory, config_lib.from_saved(saved)

@@ -1,0 +1,295 @@
+"""Verified storage of one tree of arrays: a digest per array, written with it, compared on reading.
+
+A stored tree is a directory with two Orbax items: `state`, the arrays, and `meta`, a JSON record of
+the caller's meta, the shape, dtype and digest of every array, and a seal over the record itself.
+Orbax restores flipped bytes without a word; the digests are what notices.
+"""
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import re
+import sys
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+
+from biggan_jax.errors import UserError
+from biggan_jax.parallel import processes
+from biggan_jax.storage import paths
+from biggan_jax.storage.digest import digests, named_leaves
+
+# Whatever Orbax logs as an error is also raised, and reaches the user as one line from there.
+logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
+logging.getLogger("asyncio").addFilter(lambda record: "orbax" not in record.getMessage())
+
+# Reading fails for these reasons although what is stored may be whole: they are not corruption.
+_ENVIRONMENT = {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE}
+_BUCKET_REFUSALS = ("unavailable", "deadlineexceeded", "permissiondenied", "unauthenticated")
+
+
+class CorruptError(Exception):
+    """What is stored cannot be trusted; the message is the reason, in one line."""
+
+
+def abstract(state: Any) -> Any:
+    """Describes a state as a target for restoring.
+
+    Args:
+      state: a tree of arrays (typed PRNG keys too), numpy arrays and Python numbers.
+
+    Returns:
+      The tree with a `jax.ShapeDtypeStruct`, sharding included, for every jax.Array.
+    """
+    struct = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
+    return jax.tree.map(lambda x: struct(x) if isinstance(x, jax.Array) else x, state)
+
+
+def save_args(state: Any, meta: dict) -> ocp.args.Composite:
+    """Builds what Orbax is to save: the arrays and their record.
+
+    Args:
+      state: a tree of arrays, numpy arrays and Python numbers.
+      meta: anything JSON can hold.
+
+    Returns:
+      Arguments for an Orbax save.
+    """
+    values = digests(state)
+    arrays = {
+        p: _description(leaf) | {"digest": values[p]} for p, leaf in named_leaves(state).items()
+    }
+    record = json.loads(json.dumps({"meta": meta, "arrays": arrays}))
+    record["seal"] = _seal(record)
+    args = ocp.args
+    return args.Composite(state=args.StandardSave(state), meta=args.JsonSave(record))
+
+
+def read_record(path: epath.Path) -> dict:
+    """Reads the record of a stored tree.
+
+    Args:
+      path: its directory.
+
+    Returns:
+      `meta` and `arrays` {path: {shape, dtype, digest}}.
+
+    Raises:
+      CorruptError: the record is missing or damaged.
+      OSError: it exists but cannot be read.
+    """
+    try:
+        record = ocp.JsonCheckpointHandler().restore(path / "meta")
+        sealed = record.pop("seal")
+    except Exception as error:
+        _raise_environment(error, path)
+        raise CorruptError(f"its record is unreadable ({_one_line(error)})") from error
+    if sealed != _seal(record):
+        raise CorruptError("its record does not match its seal")
+    return record
+
+
+def read(path: epath.Path, target: Any, *, whole: bool) -> tuple[Any, dict]:
+    """Reads arrays and compares them with their digests.
+
+    Args:
+      path: directory of the stored tree.
+      target: what to read, as `abstract` describes it; a struct without a sharding goes to the
+        default device.
+      whole: whether the target must cover all that is stored.
+
+    Returns:
+      A tree like the target and the meta it was stored with.
+
+    Raises:
+      CorruptError: something is missing or differs from its digest.
+      OSError: it exists but cannot be read.
+      UserError: it is intact as far as known, and does not fit the target.
+    """
+    problem = None
+    try:
+        record = read_record(path)
+        _check_fit(path, record["arrays"], target, whole)
+        tree = _restore(path / "state", jax.tree.map(_placed, target))
+    except (UserError, MemoryError):
+        raise
+    except CorruptError as error:
+        problem = str(error)
+    except Exception as error:
+        _silence_abandoned_reads()
+        _raise_environment(error, path)
+        problem = _one_line(error)
+    # All processes fall back or none: the digests below are a computation they share.
+    if any(processes.gather(problem is not None)):
+        raise CorruptError(problem or "another process cannot read it")
+    values, arrays = digests(tree), record["arrays"]
+    differing = [name for name, value in values.items() if value != arrays[name]["digest"]]
+    # Each process has digested its own copy of what lies on all.
+    all_differing = sorted(set().union(*processes.gather(differing)))
+    if all_differing:
+        raise CorruptError(f"bits differ from those saved in {some(all_differing)}")
+    return tree, record["meta"]
+
+
+def nested_target(record: dict) -> dict:
+    """Builds the target that reads a whole stored tree as a nested dict on the default device.
+
+    Args:
+      record: what `read_record` returns.
+
+    Returns:
+      A nested dict of `jax.ShapeDtypeStruct`.
+    """
+    target: dict = {}
+    for name, array in record["arrays"].items():
+        *parents, last = name.split("/")
+        node = target
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = jax.ShapeDtypeStruct(array["shape"], jnp.dtype(array["dtype"]))
+    return target
+
+
+def raise_as_os_error(error: Exception, what: str, path: epath.Path) -> NoReturn:
+    """Raises a failed write as an OSError when the disk is the reason, else as it is.
+
+    Args:
+      error: what Orbax raised. tensorstore reports a full disk as a ValueError that ends in
+        `[os_error_code='28']`; directories and JSON files raise an OSError of their own.
+      what: what failed, for the message.
+      path: the directory, for the message.
+    """
+    code = _errno(error)
+    if code is None and paths.is_remote(path):
+        raise OSError(f"{what}: {path}: {_one_line(error)}") from error
+    if code is None:
+        raise error
+    raise OSError(code, f"{what} ({os.strerror(code)})", os.fspath(path)) from error
+
+
+def some(names: Iterable[Any], limit: int = 3) -> str:
+    """Lists a few names on one line.
+
+    Args:
+      names: what to list.
+      limit: how many are spelled out.
+
+    Returns:
+      'a, b, c and 5 more'.
+    """
+    names = [str(name) for name in names]
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if names[limit:] else "")
+
+
+def absolute(directory: epath.PathLike) -> epath.Path:
+    """Makes a path absolute, as Orbax wants it.
+
+    Args:
+      directory: a path, or a bucket address such as gs://bucket/run.
+
+    Returns:
+      The absolute path; a bucket address is left as it is.
+    """
+    text = os.fspath(directory)
+    return epath.Path(text if "://" in text else os.path.abspath(text))
+
+
+def _description(leaf: Any) -> dict:
+    leaf = leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
+    return {"shape": list(leaf.shape), "dtype": str(leaf.dtype)}
+
+
+def _seal(record: dict) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+def _placed(leaf: Any) -> Any:
+    if not isinstance(leaf, jax.ShapeDtypeStruct) or leaf.sharding is not None:
+        return leaf
+    (device,) = jnp.zeros(()).devices()
+    return leaf.update(sharding=jax.sharding.SingleDeviceSharding(device))
+
+
+def _check_fit(path: epath.Path, saved: dict, target: Any, whole: bool) -> None:
+    wanted = {name: _description(leaf) for name, leaf in named_leaves(target).items()}
+    show = lambda array: f"{array['dtype']}{array['shape']}" if array else "missing"
+    # The dtype too: Orbax silently casts to the target's.
+    same = lambda name: saved.get(name) is not None and saved[name] | wanted[name] == saved[name]
+    differing = [name for name in wanted if not same(name)]
+    if whole:
+        differing += [name for name in saved if name not in wanted]
+    if differing:
+        first, *others = differing
+        also = f" (also {some(others)})" if others else ""
+        raise UserError(
+            f"{path} does not fit: {first} is {show(saved.get(first))} there and "
+            f"{show(wanted.get(first))} here{also}; use the config it was made with"
+        )
+
+
+def _restore(path: epath.Path, target: Any) -> Any:
+    # The handler alone, without a manager: it needs no barrier and cannot write. partial_restore
+    # serves both cases, since `_check_fit` has compared the names.
+    handler = ocp.PyTreeCheckpointHandler()
+    args = ocp.args.PyTreeRestore(
+        item=target,
+        restore_args=ocp.checkpoint_utils.construct_restore_args(target),
+        partial_restore=True,
+    )
+    tree = handler.restore(path, args=args)
+    handler.close()
+    for name, leaf in named_leaves(tree).items():
+        # A name absent from Orbax's own index comes back as the target's struct, without an error.
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            raise CorruptError(f"array {name} is missing")
+    return tree
+
+
+def _silence_abandoned_reads() -> None:
+    # tensorstore's reads go on behind a failed one, and complain on stderr when they end.
+    previous = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        text = str(unraisable.exc_value)
+        if not text.startswith(("Event loop is closed", "Encountered error while reading array")):
+            previous(unraisable)
+
+    sys.unraisablehook = hook
+
+
+def _root(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:  # tensorstore's own words are below Orbax's
+        error = error.__cause__
+    return error
+
+
+def _errno(error: BaseException) -> int | None:
+    if isinstance(_root(error), OSError):
+        return _root(error).errno
+    code = re.search(r"os_error_code='(\d+)'", str(_root(error)))
+    return int(code[1]) if code else None
+
+
+def _raise_environment(error: Exception, path: epath.Path) -> None:
+    if _errno(error) in _ENVIRONMENT or _is_bucket_refusal(error, path):
+        raise_as_os_error(error, "it cannot be read", path)
+    if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
+        raise error
+
+
+def _is_bucket_refusal(error: BaseException, path: epath.Path) -> bool:
+    # Of tensorstore (in its text) or TensorFlow (in its class); a retry may find all intact.
+    text = f"{type(_root(error)).__name__} {_root(error)}".lower().replace("_", "")
+    return paths.is_remote(path) and any(word in text for word in _BUCKET_REFUSALS)
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(f"{type(_root(error)).__name__}: {_root(error)}".split())
+    return text if len(text) <= 240 else text[:240] + "..."

@@ -1,0 +1,208 @@
+"""Metrics of a run: `metrics.jsonl` and TensorBoard event files, both in the workdir."""
+
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+import numpy as np
+
+from biggan_jax.storage import paths
+
+UPLOAD_SECONDS = 10.0
+
+
+class MetricWriter:
+    """Writes the metrics of a run, from one process.
+
+    `metrics.jsonl` has one JSON object a write: step, images_seen, then name: value; NaN and
+    infinities, which JSON has no word for, are null. Every line is on its way to the disk when
+    `write` returns, or in a bucket, where nothing can be appended, after `flush` and at the latest
+    with the first line `UPLOAD_SECONDS` later; TensorBoard is written by a thread.
+
+    Args:
+      workdir: directory of the files; created when missing.
+      tensorboard: whether event files are written too. That loads TensorFlow (2.5 s, 600 MB).
+      active: False makes every method do nothing: pass `jax.process_index() == 0`.
+
+    Raises:
+      OSError: from any method, the files could not be written.
+    """
+
+    def __init__(
+        self, workdir: str | os.PathLike, *, tensorboard: bool = True, active: bool = True
+    ):
+        self._workdir = paths.workdir_path(workdir)
+        self._path = self._workdir / "metrics.jsonl"
+        self._file = self._board = None
+        if not active:
+            return
+        self._workdir.mkdir(parents=True, exist_ok=True)
+        self._file = self._append()
+        if tensorboard:
+            self._board = _tensorboard_writer(self._workdir)
+
+    def write(self, step: int, images_seen: int, scalars: Mapping[str, Any]) -> None:
+        """Writes the metrics of one step.
+
+        Args:
+          step: number of finished training steps.
+          images_seen: real images that D has consumed so far.
+          scalars: name -> number (a Python, numpy or jax scalar).
+        """
+        if self._file is None:
+            return
+        values = {name: float(value) for name, value in scalars.items()}
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        line = {"step": int(step), "images_seen": int(images_seen)} | finite
+        self._file.write(json.dumps(line, allow_nan=False) + "\n")
+        self._file.flush()
+        self._to_board("write_scalars", step, {"images_seen": float(images_seen)} | values)
+
+    def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+        """Writes pictures, to TensorBoard only.
+
+        Args:
+          step: number of finished training steps.
+          images: name -> uint8 [H, W, C], or [H, W] for grey.
+        """
+        pictures = {name: np.atleast_3d(image) for name, image in images.items()}
+        self._to_board("write_images", step, pictures)
+
+    def write_text(self, step: int, texts: Mapping[str, str]) -> None:
+        """Writes texts, to TensorBoard only.
+
+        Args:
+          step: number of finished training steps.
+          texts: name -> Markdown.
+        """
+        self._to_board("write_texts", step, dict(texts))
+
+    def write_hparams(self, config: Mapping[str, Any]) -> None:
+        """Writes the settings of the run, to TensorBoard only.
+
+        Args:
+          config: a nested dict; names of nested values are joined by dots.
+        """
+        self._to_board("write_hparams", _flat(config))
+
+    def cut_after(self, step: int) -> None:
+        """Drops the lines of `metrics.jsonl` that a resumed run is about to write again.
+
+        Args:
+          step: the restored step; lines of later steps are dropped, and a line that a kill tore.
+        """
+        if self._file is None:
+            return
+        self._file.close()
+        text = self._path.read_bytes().decode("utf-8", "replace") if self._path.exists() else ""
+        kept = "".join(line + "\n" for line in text.splitlines() if _is_up_to(line, step))
+        if kept != text:
+            paths.write_bytes(self._path, kept.encode())
+        self._file = self._append()
+
+    def flush(self) -> None:
+        """Waits until everything is in the files."""
+        if isinstance(self._file, _BucketFile):
+            self._file.upload()
+        elif self._file is not None:
+            self._file.flush()
+        self._to_board("flush")
+
+    def close(self) -> None:
+        """Flushes and closes the files; later calls do nothing."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        self._to_board("close")
+        self._board = None
+
+    def _append(self) -> "TextIO | _BucketFile":
+        if paths.is_remote(self._path):
+            return _BucketFile(self._path)
+        return open(self._path, "a", encoding="utf-8")  # noqa: SIM115 (it stays open)
+
+    def _to_board(self, method: str, *args: Any) -> None:
+        if self._board is None:
+            return
+        from clu import asynclib
+
+        try:
+            getattr(self._board, method)(*args)
+        except asynclib.AsyncError as error:
+            # The thread's first failure; every later call would only repeat it.
+            self._board = None
+            reason = _reason(error)
+            raise OSError(
+                f"TensorBoard event files in {self._workdir} were not written: {reason}"
+            ) from error
+
+
+class _BucketFile:
+    """A text that is kept in memory and written as a whole, since objects cannot be appended to."""
+
+    def __init__(self, path: Any):
+        self._path = path
+        with paths.bucket_errors(path):
+            self._data = path.read_bytes() if path.exists() else b""
+        self._pending, self._uploaded = False, -math.inf
+
+    def write(self, text: str) -> None:
+        self._data += text.encode()
+        self._pending = True
+
+    def flush(self) -> None:
+        """Uploads unless it has just been done: a bucket takes one write a second of an object."""
+        if time.monotonic() - self._uploaded >= UPLOAD_SECONDS:
+            self.upload()
+
+    def upload(self) -> None:
+        if self._pending:
+            paths.write_bytes(self._path, self._data)
+            self._pending, self._uploaded = False, time.monotonic()
+
+    def close(self) -> None:
+        self.upload()
+
+
+def _tensorboard_writer(workdir: os.PathLike):
+    """clu's writer of event files; importing it is what loads TensorFlow."""
+    # Read when TensorFlow is loaded: it greets on stderr otherwise.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    import tensorflow as tf
+    from clu import metric_writers
+
+    # TensorFlow takes all memory of a GPU it can see, and JAX would be left with none.
+    tf.config.set_visible_devices([], "GPU")
+    # clu logs a traceback for every write behind a failed one; `_to_board` raises the first.
+    logging.getLogger("absl").addFilter(lambda record: "asynclib" not in record.pathname)
+    return metric_writers.AsyncWriter(metric_writers.SummaryWriter(os.fspath(workdir)))
+
+
+def _is_up_to(line: str, step: int) -> bool:
+    try:
+        return json.loads(line)["step"] <= step
+    except (ValueError, TypeError, KeyError):
+        return False
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            # TensorBoard has columns for these types only.
+            plain = isinstance(value, str | bool | int | float)
+            flat[prefix + name] = value if plain else str(value)
+    return flat
+
+
+def _reason(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).splitlines()[0].rpartition("; ")[2]

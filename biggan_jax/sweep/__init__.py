@@ -1,0 +1,1 @@
+"""Many runs: every combination of overrides, started, resumed and compared."""

@@ -1,0 +1,148 @@
+"""What the runs of a sweep reached, side by side: a table, results.csv and results.json."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from etils import epath
+
+from biggan_jax import config as config_lib
+from biggan_jax.sweep.sweeps import Run
+
+SHOWN = ("d_loss", "g_loss", "images_per_second")  # of the table; the files hold every metric
+# Scores of runs that differ in one of these follow different protocols: no table joins them.
+PROTOCOL = (
+    "data.source",
+    "eval_features",
+    "eval_samples",
+    "model.channels",
+    "model.num_classes",
+    "model.resolution",
+)
+
+
+def last_metrics(workdir: epath.PathLike) -> dict[str, Any]:
+    """The newest value of every metric in `metrics.jsonl`.
+
+    Args:
+      workdir: of a run; it need not exist.
+
+    Returns:
+      {step, images_seen, metrics}: step is 0 before the first line. Where the run was evaluated,
+      `eval/step` is the step of the newest scores, and `eval/best_step` and `eval/best_fid` those
+      of the lowest FID.
+    """
+    path = epath.Path(workdir) / "metrics.jsonl"
+    found: dict[str, Any] = {"step": 0, "images_seen": 0}
+    best: tuple[float, int] | None = None
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            new = json.loads(line)
+            step = new["step"]
+        except (ValueError, KeyError, TypeError):
+            continue  # a line that a kill tore
+        if any(name.startswith("eval/") for name in new):
+            new["eval/step"] = step
+        fid = new.get("eval/fid")
+        if fid is not None and (best is None or fid < best[0]):
+            best = (fid, step)
+        found |= new
+    if best is not None:
+        found |= {"eval/best_fid": best[0], "eval/best_step": best[1]}
+    head = {name: found.pop(name) for name in ("step", "images_seen")}
+    return head | {"metrics": found}
+
+
+def result(run: Run, keys: Sequence[str]) -> dict[str, Any]:
+    """What a run reached.
+
+    Args:
+      run: of `make_runs`.
+      keys: the settings that tell the runs of the sweep apart.
+
+    Returns:
+      {name, workdir, overrides {key: value}, state, exit_code, error, step, images_seen, metrics}.
+    """
+    flat = config_lib.flatten(run.config)
+    return {
+        "name": run.name,
+        "workdir": str(run.workdir),
+        "overrides": {key: flat[key] for key in keys},
+        "state": run.state,
+        "exit_code": run.exit_code,
+        "error": run.error,
+    } | last_metrics(run.workdir)
+
+
+def write(out: epath.PathLike, results: Sequence[dict[str, Any]], scores: bool = True) -> None:
+    """Writes results.json and results.csv.
+
+    Args:
+      out: folder of the sweep.
+      results: one dict a run; see `result`.
+      scores: False leaves `eval/...` out of the CSV file, where they cannot be compared.
+    """
+    out = epath.Path(out)
+    (out / "results.json").write_text(json.dumps(list(results), indent=2) + "\n")
+    text = io.StringIO()
+    names = _metric_names(results, scores)
+    writer = csv.writer(text, lineterminator="\n")
+    head = ("state", "step", "images_seen")
+    writer.writerow(["name", *results[0]["overrides"], *head, *names, "workdir", "error"])
+    for r in results:
+        row = [r["name"], *map(_text, r["overrides"].values()), *(r[key] for key in head)]
+        writer.writerow([*row, *(r["metrics"].get(n) for n in names), r["workdir"], r["error"]])
+    (out / "results.csv").write_text(text.getvalue())
+
+
+def table(results: Sequence[dict[str, Any]], scores: bool = True) -> str:
+    """One line for each run: its overrides, how far it came, its losses and scores.
+
+    Args:
+      results: one dict a run; see `result`.
+      scores: False leaves `eval/...` out.
+    """
+    present = _metric_names(results, scores)
+    names = [n for n in SHOWN if n in present] + [n for n in present if n.startswith("eval/")]
+    rows = [[*results[0]["overrides"], "state", "step", *names]]
+    for r in results:
+        values = (r["metrics"].get(name) for name in names)
+        shown = (
+            "-" if v is None else f"{v:,d}" if isinstance(v, int) else f"{v:.4g}" for v in values
+        )
+        rows.append([*map(_text, r["overrides"].values()), r["state"], f"{r['step']:,}", *shown])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
+    return "\n".join(lines)
+
+
+def report(runs: Sequence[Run], out: epath.PathLike) -> tuple[list[dict[str, Any]], str]:
+    """(results, text for a person) of a sweep; writes results.csv and results.json into `out`."""
+    keys = list(dict.fromkeys(key for run in runs for key in run.overrides))
+    results = [result(run, keys) for run in runs]
+    flats = [config_lib.flatten(run.config) for run in runs]
+    mixed = [key for key in PROTOCOL if len({flat[key] for flat in flats}) > 1]
+    epath.Path(out).mkdir(parents=True, exist_ok=True)
+    write(out, results, scores=not mixed)
+    lines = [table(results, scores=not mixed)]
+    if mixed and any(n.startswith("eval/") for r in results for n in r["metrics"]):
+        lines.append(
+            f"scores of runs that differ in {', '.join(mixed)} follow different protocols: they "
+            "are in results.json only"
+        )
+    for run in runs:
+        if run.state == "failed":
+            lines.append(f"failed: {run.name} (exit code {run.exit_code}): {run.error}")
+    return results, "\n".join(lines)
+
+
+def _metric_names(results: Sequence[dict[str, Any]], scores: bool) -> list[str]:
+    names = sorted({name for r in results for name in r["metrics"]})
+    return [name for name in names if scores or not name.startswith("eval/")]
+
+
+def _text(value: Any) -> str:
+    """A setting as it is written in an override."""
+    return "" if value is None else str(value).replace(" ", "")

@@ -1,0 +1,166 @@
+"""Sweeps: the same config with different overrides, one workdir each.
+
+Nothing here starts a JAX backend: the accelerators belong to the runs.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from etils import epath
+from ml_collections import ConfigDict
+
+from biggan_jax import config as config_lib
+from biggan_jax.config import combinations, config_file
+from biggan_jax.errors import UserError
+
+LONGEST_NAME = 120  # characters
+
+
+@dataclasses.dataclass
+class Run:
+    """One point of a sweep.
+
+    Attributes:
+      name: of its folder: its overrides, in any order of the sweep's keys the same.
+      workdir: of `biggan train`.
+      overrides: {key: value as given}, without those that all runs share.
+      arguments: all overrides, as arguments of a command line.
+      config: what they make of the config file.
+      state: waiting, finished, failed, stopped (its command saved and can continue) or unfinished.
+      exit_code: of its command, if it ran; negative for a signal.
+      error: the last line that a failed command printed.
+    """
+
+    name: str
+    workdir: epath.Path
+    overrides: dict[str, str]
+    arguments: list[str]
+    config: ConfigDict
+    state: str = "waiting"
+    exit_code: int | None = None
+    error: str | None = None
+
+
+def read_points(path: str | Path) -> list[dict[str, str]]:
+    """The points of a file: a line each, `KEY=VALUE KEY=VALUE ...`, quoted as in a shell.
+
+    Args:
+      path: a text file; `#` starts a comment.
+
+    Raises:
+      UserError: the file is missing, empty or malformed.
+    """
+    try:
+        lines = Path(path).read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as e:
+        raise UserError(f"--points {path} cannot be read: {e}") from e
+    points = []
+    for number, line in enumerate(lines, 1):
+        try:
+            words = shlex.split(line, comments=True)
+        except ValueError as e:
+            raise UserError(f"--points {path}, line {number}: {e}") from e
+        point: dict[str, str] = {}
+        for word in words:
+            key, equals, value = word.partition("=")
+            key = key.removeprefix("--").removeprefix("config.")
+            if not key or not equals or key in point:
+                why = "is given twice" if key in point else "is not KEY=VALUE"
+                raise UserError(f"--points {path}, line {number}: {word!r} {why}")
+            point[key] = value
+        if point:
+            points.append(point)
+    if not points:
+        raise UserError(
+            f"--points {path} has no points: write KEY=VALUE ... on a line for each run"
+        )
+    return points
+
+
+def make_runs(
+    config: str,
+    shared: Sequence[str],
+    out: epath.PathLike,
+    *,
+    sweep: Sequence[str] = (),
+    points: str | Path | None = None,
+) -> list[Run]:
+    """The runs of a sweep: every line of `points` with every combination of `sweep`.
+
+    Args:
+      config: a config file.
+      shared: overrides of all runs, such as `--config.num_steps=1000`.
+      out: folder of their workdirs.
+      sweep: `key=a,b,c` each; see `grid.parse`.
+      points: see `read_points`.
+
+    Raises:
+      UserError: a setting is unknown, of the wrong type, given twice or out of its domain, or two
+        runs are the same.
+    """
+    if not sweep and points is None:
+        raise UserError("nothing to sweep: give --sweep KEY=A,B,C or --points FILE")
+    out = epath.Path(out)
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file: choose another folder")
+    common = {re.sub(r"^--(no)?config\.|=.*", "", text, flags=re.DOTALL) for text in shared}
+    runs: list[Run] = []
+    seen: dict[str, str] = {}  # what a config says -> name of its run
+    for listed in [{}] if points is None else read_points(points):
+        for axes in combinations.parse(sweep):
+            both = sorted(listed.keys() & axes.keys()) or sorted((listed | axes).keys() & common)
+            if both:
+                raise UserError(
+                    f"{both[0]} is given twice: only one of --sweep, --points and --config.* may "
+                    "set it"
+                )
+            run = _make_run(config, shared, out, listed | axes)
+            says = repr(sorted(config_lib.flatten(run.config).items()))
+            if says in seen:
+                raise UserError(f"{seen[says]!r} and {run.name!r} are the same run: leave out one")
+            seen[says] = run.name
+            runs.append(run)
+    return runs
+
+
+def _make_run(config: str, shared: Sequence[str], out: epath.Path, point: dict[str, str]) -> Run:
+    arguments = [*shared, *(f"--config.{key}={value}" for key, value in point.items())]
+    loaded = config_file.load(config, arguments)
+    # Fewer devices than these no run can have; each checks its own again.
+    config_lib.validate(loaded, max(abs(math.prod(loaded.mesh)), 1))
+    full = ",".join(f"{key}={point[key]}" for key in sorted(point))
+    name = re.sub(r"[^\w.,=+-]+", "-", full, flags=re.ASCII)[:LONGEST_NAME]
+    if name != full:  # other values may have become the same
+        name += "-" + hashlib.sha256(full.encode()).hexdigest()[:8]
+    return Run(name, out / name, point, arguments, loaded)
+
+
+def is_finished(run: Run) -> bool:
+    """Whether the workdir holds this very run with all its steps."""
+    try:
+        saved = json.loads((run.workdir / "config.json").read_text())
+        old = config_lib.flatten(config_lib.from_saved(saved))
+        new = config_lib.flatten(run.config)
+        filled = ("model.num_classes", "init_from")  # by `train`, where they are unset
+        config_lib.check_resume(old, new | {k: old[k] for k in filled if new[k] is None})
+    except (OSError, ValueError):
+        return False  # nothing there yet, or another run, which `train` will refuse
+    from biggan_jax.storage import (
+        checkpoint,  # three seconds that a sweep without workdirs need not wait
+    )
+
+    latest = checkpoint.Checkpoints(run.workdir / "checkpoints").latest_step()
+    return latest is not None and latest >= run.config.num_steps
+
+
+def collect(runs: Sequence[Run]) -> None:
+    """Sets the `state` of runs that were started elsewhere: finished, unfinished or waiting."""
+    for run in runs:
+        started = (run.workdir / "config.json").exists()
+        run.state = "finished" if is_finished(run) else "unfinished" if started else "waiting"

@@ -1,0 +1,1 @@
+"""The GAN game: what the players minimise, the step, the state, the loop and its hooks."""

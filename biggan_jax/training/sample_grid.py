@@ -1,0 +1,55 @@
+"""Pictures that a run leaves in samples/: real images, and the same latents as training goes on."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from biggan_jax import data
+from biggan_jax.models import latents
+from biggan_jax.parallel import processes, sharding
+from biggan_jax.pictures import grids
+from biggan_jax.storage import writers
+from biggan_jax.training import step
+
+GRID = 10  # rows and columns
+
+
+def save(images: np.ndarray, done: int, workdir: Path, writer: writers.MetricWriter) -> None:
+    """Writes samples/step_N.png (process 0) and the same picture to TensorBoard."""
+    if not processes.is_main():
+        return
+    grid = grids.grid(images, GRID)
+    grids.save_png(grid, workdir / "samples" / f"step_{done:08d}.png")
+    writer.write_images(done, {"samples": np.asarray(grid)})
+
+
+def save_real(source: data.Source, batch: dict, workdir: Path) -> None:
+    """Writes samples/real.png: real images as the model sees them, sorted by class."""
+    size = source.resolution
+    images = batch["image"].reshape(-1, size, size, source.channels)[: GRID * GRID]
+    labels = batch["label"].reshape(-1)[: GRID * GRID]
+    order = np.argsort(labels, kind="stable")
+    grids.save_png(grids.grid(images[order], GRID), workdir / "samples" / "real.png")
+
+
+def sampler(train_step: step.TrainStep, config: ConfigDict):
+    """A function of generator variables: a fixed grid of samples, uint8, a class a row."""
+    num_classes = config.model.num_classes
+    rows = min(num_classes, GRID) if num_classes > 1 else GRID
+    # Rows spread over all classes when there are more classes than rows.
+    classes = np.linspace(0, num_classes - 1, rows).round().astype(np.int32)
+    labels = np.repeat(classes, GRID)
+    key = jax.random.fold_in(jax.random.key(config.seed), 2**31 - 1)
+    shape = (len(labels), config.model.dim_z)
+    # numpy: a constant of a computation that several processes share.
+    z = np.asarray(latents.sample(key, shape, distribution=config.model.z_distribution))
+    replicated = sharding.replicated(train_step.mesh)
+
+    def forward(variables):
+        variables = sharding.gather_weights(variables, train_step.mesh)
+        return train_step.generator.apply(variables, z, labels, train=False)
+
+    apply = processes.compile_together(jax.jit(forward, out_shardings=replicated))
+    return lambda variables: grids.to_uint8(np.asarray(apply(variables)))

@@ -1,0 +1,147 @@
+"""The state of a GAN in training: two players, the average of one of them, a step and a key."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from biggan_jax.parallel import sharding
+
+Tree = Any
+
+
+@flax.struct.dataclass
+class Player:
+    """One network in training.
+
+    Attributes:
+      params: raw weights (before spectral normalisation).
+      spectral: power-iteration vectors, one u per spectrally normalised layer.
+      batch_stats: running mean and variance per batch norm ({} for a discriminator).
+      opt_state: Optax state.
+    """
+
+    params: Tree
+    spectral: Tree
+    batch_stats: Tree
+    opt_state: Tree
+
+    @property
+    def variables(self) -> dict[str, Tree]:
+        """What the module's `apply` takes."""
+        return variables(self)
+
+
+@flax.struct.dataclass
+class Average:
+    """Exponential moving average of the generator's parameters and statistics."""
+
+    params: Tree
+    spectral: Tree
+    batch_stats: Tree
+
+    @property
+    def variables(self) -> dict[str, Tree]:
+        """What the module's `apply` takes."""
+        return variables(self)
+
+
+@flax.struct.dataclass
+class GANState:
+    """Everything that a training step reads and writes.
+
+    Attributes:
+      step: generator updates done, int32 scalar.
+      key: typed PRNG key of the run; step k draws from `fold_in(key, k)`.
+      generator, discriminator: the players.
+      ema: the average of the generator, with buffers of its own.
+    """
+
+    step: jax.Array
+    key: jax.Array
+    generator: Player
+    discriminator: Player
+    ema: Average
+
+
+def variables(weights: Player | Average) -> dict[str, Tree]:
+    """{collection: tree} of a player or an average, as the module's `apply` takes it."""
+    return {name: getattr(weights, name) for name in ("params", "spectral", "batch_stats")}
+
+
+def initializer(
+    generator: nn.Module,
+    discriminator: nn.Module,
+    g_optimizer: optax.GradientTransformation,
+    d_optimizer: optax.GradientTransformation,
+) -> Callable[[jax.Array], GANState]:
+    """Returns `init(key) -> GANState`, a pure function fit for `eval_shape` and `jit`."""
+
+    def init(key: jax.Array) -> GANState:
+        g_key, d_key, run_key = jax.random.split(key, 3)
+        dtype = np.promote_types(generator.settings.param_dtype, np.float32)
+        z = jnp.zeros((1, generator.dim_z), dtype)
+        labels = jnp.zeros((1,), jnp.int32)
+        size = generator.resolution
+        images = jnp.zeros((1, size, size, generator.channels), dtype)
+        g = _player(generator.init(g_key, z, labels), g_optimizer)
+        d = _player(discriminator.init(d_key, images, labels), d_optimizer)
+        # A buffer of its own: sharing one with the donated params is refused at run time.
+        ema = Average(*(jax.tree.map(jnp.copy, x) for x in (g.params, g.spectral, g.batch_stats)))
+        return GANState(jnp.zeros((), jnp.int32), run_key, g, d, ema)
+
+    return init
+
+
+def _player(variables: dict[str, Tree], optimizer: optax.GradientTransformation) -> Player:
+    params = variables["params"]
+    return Player(
+        params,
+        variables.get("spectral", {}),
+        variables.get("batch_stats", {}),
+        optimizer.init(params),
+    )
+
+
+def create(init: Callable[[jax.Array], GANState], seed: int, mesh: Mesh) -> GANState:
+    """Initialises a state already sharded as `shardings` says."""
+    return jax.jit(init, out_shardings=shardings(init, mesh))(jax.random.key(seed))
+
+
+def shardings(init: Callable[[jax.Array], GANState], mesh: Mesh) -> Any:
+    """Where a state lies on a mesh: one sharding for all of it, or a GANState of them."""
+    if mesh.shape["fsdp"] == 1:
+        return sharding.replicated(mesh)  # without tracing the whole init
+    return jax.tree.map(lambda x: sharding.over_weights(x, mesh), abstract(init))
+
+
+def abstract(init: Callable[[jax.Array], GANState], mesh: Mesh | None = None) -> GANState:
+    """Shapes, dtypes and (with a mesh) shardings of a state, without computing anything."""
+    shapes = jax.eval_shape(init, jax.random.key(0))
+    if mesh is None:
+        return shapes
+    place = lambda x: jax.ShapeDtypeStruct(
+        x.shape, x.dtype, sharding=sharding.over_weights(x, mesh)
+    )
+    return jax.tree.map(place, shapes)
+
+
+def update_average(ema: Average, player: Player, decay: jax.Array) -> Average:
+    """decay * ema + (1 - decay) * player, over parameters, spectral vectors and batch statistics.
+
+    References:
+      Karras et al. 2018; Brock et al. 2019, appendix C. The statistics are averaged too, as
+      BigGAN-PyTorch does with the whole state_dict.
+    """
+    mix = lambda old, new: decay.astype(old.dtype) * old + (1 - decay).astype(old.dtype) * new
+    return Average(
+        jax.tree.map(mix, ema.params, player.params),
+        jax.tree.map(mix, ema.spectral, player.spectral),
+        jax.tree.map(mix, ema.batch_stats, player.batch_stats),
+    )

@@ -1,0 +1,239 @@
+"""Settings: overrides and their errors, domains, what a resume may change, and config.json."""
+
+import json
+
+import pytest
+from ml_collections.config_dict import placeholder
+
+from biggan_jax import config as config_lib
+from biggan_jax.config import config_file
+from biggan_jax.errors import UserError
+from tests import runs
+
+
+def load(*overrides):
+    return config_file.load(runs.DIGITS, list(overrides))
+
+
+def write(tmp_path, *lines):
+    path = tmp_path / "settings.py"
+    text = "from biggan_jax.config import default_config\n\n\ndef get_config():\n"
+    path.write_text(text + "".join(f"    {line}\n" for line in lines))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "key", "value"),
+    [
+        (["--config.batch_size=7"], "batch_size", 7),
+        (["--config.batch_size", "7"], "batch_size", 7),
+        (["--config.optimizer.g_lr=1e-3"], "optimizer.g_lr", 1e-3),
+        (["--config.optimizer.g_lr=1"], "optimizer.g_lr", 1.0),
+        (["--config.mesh=(4,)"], "mesh", (4,)),
+        (["--config.mesh=4"], "mesh", (4,)),
+        (["--config.model.g_attention=(8,16)"], "model.g_attention", (8, 16)),
+        (["--config.model.g_attention", "(8, 16)"], "model.g_attention", (8, 16)),
+        (["--config.model.g_attention=8"], "model.g_attention", (8,)),
+        (["--config.model.g_attention=()"], "model.g_attention", ()),
+        (["--config.data.flip=True"], "data.flip", True),
+        (["--config.data.flip"], "data.flip", True),
+        (["--noconfig.tensorboard"], "tensorboard", False),
+        (["--config.tensorboard=False"], "tensorboard", False),
+        (["--config.mesh=(1,)", "--config.mesh", "(2,)"], "mesh", (2,)),  # not (1, 2)
+        (["--config.mesh", "(1,)", "--config.seed=5", "--config.mesh=2"], "mesh", (2,)),
+        (["--config.model.num_classes=1"], "model.num_classes", 1),
+        (["--config.data.source=folder:/a=b"], "data.source", "folder:/a=b"),
+        (["--config.loss", "wasserstein", "--config.seed=5"], "seed", 5),
+    ],
+)
+def test_overrides(arguments, key, value):
+    got = config_lib.flatten(load(*arguments))
+    assert got[key] == value and type(got[key]) is type(value)
+    default = config_lib.flatten(load())
+    changed = {k for k in got if got[k] != default[k]}
+    assert changed <= {key, "loss", "seed"}  # and nothing else
+
+
+def test_override_of_an_unset_placeholder(tmp_path):
+    path = write(tmp_path, "return default_config()")
+    assert config_file.load(path, []).model.num_classes is None
+    got = config_file.load(path, ["--config.model.num_classes=7"]).model.num_classes
+    assert got == 7 and type(got) is int
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("--config.model.chh=3", "unknown config key 'model.chh'; did you mean 'model.ch'?"),
+        ("--config.batchsize=3", "unknown config key 'batchsize'; did you mean 'batch_size'?"),
+        ("--config.zzzzzz=3", "unknown config key 'zzzzzz'"),
+        ("--noconfig.data.flop", "did you mean 'data.flip'?"),
+        ("--workdirr=3", "unknown option '--workdirr=3'"),
+        ("stray", "unexpected argument 'stray'"),
+        ("--config.batch_size=x", "--config.batch_size=x"),
+        ("--config.batch_size=1.5", "--config.batch_size=1.5"),
+        ("--config.model.num_classes=many", "--config.model.num_classes=many"),
+        ("--config.optimizer.g_lr=fast", "--config.optimizer.g_lr=fast"),
+        ("--config.data.flip=perhaps", "--config.data.flip=perhaps"),
+    ],
+)
+def test_bad_override(argument, words):
+    with pytest.raises(UserError) as error:
+        load(argument)
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (["return 1 / 0"], "division by zero"),
+        (["c = default_config(", "return c"], "SyntaxError"),
+        (["c = default_config()", "c.batch_size = 'a'", "return c"], "batch_size"),
+        (["c = default_config()", "c.num_step = 3", "return c"], "did you mean 'num_steps'?"),
+        (["c = default_config()", "c.batch_size = None", "return c"], "batch_size is None"),
+        (["c = default_config()", "del c.seed", "return c"], "no 'seed'"),
+        (["pass"], "NoneType"),
+        (["return 3"], "returned int"),
+        (["raise SystemExit(3)"], "SystemExit"),
+    ],
+)
+def test_broken_file(tmp_path, lines, words):
+    path = write(tmp_path, *lines)
+    with pytest.raises(UserError) as error:
+        config_file.load(path, [])
+    message = str(error.value)
+    assert words in message and "settings.py" in message and "\n" not in message
+
+
+def test_file_without_get_config(tmp_path):
+    load()  # ml_collections would hand out this one's
+    (tmp_path / "settings.py").write_text("x = 1\n")
+    with pytest.raises(UserError, match="settings.py: AttributeError.*get_config"):
+        config_file.load(str(tmp_path / "settings.py"), [])
+
+
+def test_missing_file(tmp_path):
+    for path in (tmp_path / "none.py", tmp_path):
+        with pytest.raises(UserError, match=f"--config {path}: no such file"):
+            config_file.load(str(path), [])
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("--config.batch_size=20", ("20", "8 devices", "--config.batch_size=16")),
+        ("--config.batch_size=4", ("4 ", "8 devices", "--config.batch_size=8")),
+        ("--config.bn_group_size=3", ("bn_group_size 3", "32 examples", "--config.bn_group_size")),
+        ("--config.bn_group_size=1", ("bn_group_size 1", "--config.bn_group_size")),
+        ("--config.accumulation_steps=3", ("32", "8 devices x 3", "--config.batch_size=24")),
+        ("--config.batch_size=0", ("batch_size is 0", "--config.batch_size")),
+        ("--config.num_d_steps=-1", ("num_d_steps is -1", "--config.num_d_steps")),
+        ("--config.num_steps=0", ("num_steps is 0",)),
+        ("--config.checkpoint_every_steps=0", ("--config.checkpoint_every_steps",)),
+        ("--config.sample_every_steps=0", ("--config.sample_every_steps",)),
+        ("--config.log_every_steps=0", ("--config.log_every_steps",)),
+        ("--config.eval_every_steps=0", ("eval_every_steps is 0", "--config.eval_every_steps")),
+        ("--config.eval_samples=0", ("--config.eval_samples",)),
+        ("--config.eval_features=vgg", ("'vgg'", "inception or classifier")),
+        ("--config.keep_checkpoints=0", ("--config.keep_checkpoints",)),
+        ("--config.seed=-1", ("seed is -1", "--config.seed")),
+        ("--config.seed=4294967296", ("4294967296", "--config.seed")),
+        ("--config.compute_dtype=float16", ("float16", "--config.compute_dtype", "bfloat16")),
+        ("--config.regularizer.orthogonal_form=half", ("half", "off_diagonal")),
+        ("--config.data.on_bad_record=ignore", ("ignore", "error or skip")),
+        ("--config.ema.start_step=-1", ("-1", "--config.ema.start_step")),
+        ("--config.ema.decay=1.5", ("1.5", "--config.ema.decay", "1")),
+        ("--config.optimizer.g_lr=-0.1", ("-0.1", "--config.optimizer.g_lr")),
+        ("--config.optimizer.d_lr=nan", ("nan", "--config.optimizer.d_lr")),
+        ("--config.optimizer.g_lr=inf", ("inf", "--config.optimizer.g_lr")),
+        ("--config.optimizer.beta1=1", ("1.0", "--config.optimizer.beta1")),
+        ("--config.optimizer.beta2=1", ("1.0", "--config.optimizer.beta2")),
+        ("--config.regularizer.g_orthogonal=-1", ("-1", "--config.regularizer.g_orthogonal")),
+    ],
+)
+def test_validate_names_the_numbers_and_the_setting(argument, words):
+    with pytest.raises(UserError) as error:
+        config_lib.validate(load(argument), num_devices=8)
+    assert all(word in str(error.value) for word in words), error.value
+    assert "\n" not in str(error.value)
+
+
+def test_validate_accepts(tmp_path):
+    config_lib.validate(config_lib.default_config(), 128)
+    edges = ("--config.seed=4294967295", "--config.ema.decay=1", "--config.optimizer.g_lr=0")
+    config_lib.validate(load(*edges, "--config.batch_size=64", "--config.accumulation_steps=8"), 8)
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("--config.model.ch=8", "model.ch 16 -> 8"),
+        ("--config.batch_size=64", "batch_size 32 -> 64"),
+        ("--config.num_d_steps=2", "num_d_steps 1 -> 2"),
+        ("--config.optimizer.g_lr=1", "optimizer.g_lr 0.0004 -> 1.0"),
+        ("--config.seed=1", "seed 0 -> 1"),
+        ("--config.model.g_attention=8", r"model.g_attention \(\) -> \(8,\)"),
+        ("--config.compute_dtype=bfloat16", "compute_dtype float32 -> bfloat16"),
+        ("--config.data.flip", "data.flip False -> True"),
+    ],
+)
+def test_resume_refuses_another_run(argument, words):
+    saved = json.loads(json.dumps(load().to_dict()))
+    with pytest.raises(UserError, match=words) as error:
+        config_lib.check_resume(saved, load(argument))
+    assert "--workdir" in str(error.value) and ";" not in str(error.value)  # one change only
+
+
+def test_resume_names_every_change():
+    with pytest.raises(UserError, match="batch_size 32 -> 8; model.ch 16 -> 4"):
+        config_lib.check_resume(
+            load().to_dict(), load("--config.model.ch=4", "--config.batch_size=8")
+        )
+
+
+def test_resume_allows_length_cadence_and_place():
+    saved = json.loads(json.dumps(load().to_dict()))
+    allowed = {
+        "num_steps": 9, "log_every_steps": 9, "checkpoint_every_steps": 9, "sample_every_steps": 9,
+        "eval_every_steps": 9, "eval_samples": 9, "eval_features": "inception",
+        "keep_checkpoints": 9, "mesh": (2, 4), "remat": ("all",), "tensorboard": False,
+        "data.source": "folder:x", "data.on_bad_record": "skip",
+    }  # fmt: skip
+    config = load(*(f"--config.{key}={value}" for key, value in allowed.items()))
+    config_lib.check_resume(saved, config)
+    assert allowed.keys() == config_lib.RESUMABLE
+
+
+def test_saved_config_round_trip(tmp_path):
+    config = load("--config.model.g_attention=(8,16)", "--config.mesh=(2,)")
+    again = config_lib.from_saved(json.loads(json.dumps(config.to_dict())))
+    assert again == config and again.model.g_attention == (8, 16) and again.is_locked
+    assert config_lib.flatten(again) == config_lib.flatten(config)
+    unset = config_lib.default_config()
+    assert config_lib.from_saved(json.loads(json.dumps(unset.to_dict()))).model.num_classes is None
+
+
+def test_saved_model_section_alone():
+    config = config_lib.from_saved({"model": {"ch": 8, "num_classes": 3, "g_attention": [16]}})
+    assert (config.model.ch, config.model.num_classes, config.model.g_attention) == (8, 3, (16,))
+    assert config.batch_size == config_lib.default_config().batch_size
+
+
+@pytest.mark.parametrize("saved", [[], 3, {"foo": 1}, {"model": 3}, {"model": {"ch": "a"}}])
+def test_saved_config_that_does_not_fit(saved):
+    with pytest.raises(UserError, match="the saved config does not fit this version") as error:
+        config_lib.from_saved(saved)
+    assert "\n" not in str(error.value)
+
+
+def test_default_config_has_no_value_that_cannot_be_overridden():
+    """Lists and None cannot be set on the command line."""
+    config = config_lib.default_config()
+    unset = {key for key, value in config_lib.flatten(config).items() if value is None}
+    assert unset == {
+        "model.num_classes", "model.rgb_width", "data.source", "init_from",
+        "eval_every_steps", "eval_features", "bn_group_size",
+        "optimizer.decay_start_step", "optimizer.decay_end_step",
+    }  # fmt: skip
+    assert not any(isinstance(v, list) for v in config_lib.flatten(config.to_dict()).values())
+    assert type(config.model.get_ref("num_classes")) is type(placeholder(int))

@@ -1,0 +1,85 @@
+"""Every file in configs/ builds, trains one step of its test config, and says how to run it."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from biggan_jax import config
+from biggan_jax.config import config_file
+from biggan_jax.parallel import sharding
+from biggan_jax.planning import bench
+from biggan_jax.training import build as build_lib
+from biggan_jax.training import state as state_lib
+from biggan_jax.training import step
+from tests import runs, small_state
+
+FILES = sorted((runs.ROOT / "configs").glob("*.py"))
+# One config of each family trains its step (BigGAN's in test_train.py); the others take theirs on
+# paper, since compiling the same layers again would tell nothing new.
+COMPILED = ("biggan_deep512", "dcgan_cifar10", "sagan128", "sngan_cifar10")
+
+
+def module(path):
+    namespace = {}
+    exec(compile(path.read_text(), path, "exec"), namespace)
+    return namespace
+
+
+@pytest.fixture(params=FILES, ids=lambda path: path.stem)
+def path(request):
+    return request.param
+
+
+def test_docstring_and_settings(path):
+    doc = module(path)["__doc__"]
+    assert re.search(rf"biggan train --config configs/{path.name} --workdir \S+", doc)
+    assert "Hardware" in doc
+    for override in re.findall(r"--config\.([\w.]+)=", doc):
+        assert override in config.flatten(config.default_config()), override
+
+
+def test_config_builds(path):
+    """At full size, without computing anything; by the loader of the command line too."""
+    c = config_file.load(str(path), [])
+    assert c.data.source is not None
+    if c.model.num_classes is None:
+        c.model.num_classes = 10
+    config.validate(c, 1)
+    train_step = build_lib.train_step(c, sharding.make_mesh((1,)))
+    state = state_lib.abstract(train_step.init)
+    size = c.model.resolution
+    shape = (2, size, size, c.model.channels)
+    g, z, labels = train_step.generator, jnp.zeros((2, c.model.dim_z)), jnp.zeros(2, jnp.int32)
+    images = jax.eval_shape(g.apply, state.ema.variables, z, labels)
+    assert images.shape == shape and images.dtype == jnp.float32
+
+
+def test_test_config_trains_one_step(path):
+    """For real, or on paper (`COMPILED`)."""
+    c = module(path)["get_test_config"]()
+    if c.model.num_classes is None:
+        c.model.num_classes = 10
+    full = config.flatten(module(path)["get_config"]())
+    assert full["model.name"] == c.model.name
+    # Equal where compiling the plan is cheap; `test_config_builds` sees all at their full size.
+    assert c.model.resolution in (full["model.resolution"], 32, 16)
+    assert c.data.source == "digits" and not c.tensorboard and c.num_steps <= 4
+    config.validate(c, 1)
+    train_step = build_lib.train_step(c, sharding.make_mesh((1,)))
+    if path.stem not in COMPILED:
+        batch = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, bench.synthetic_batch(c)))
+        state = state_lib.abstract(train_step.init)
+        after, metrics = jax.eval_shape(train_step.train_step, state, batch)
+        assert jax.tree.structure(after) == jax.tree.structure(state)
+        assert all(value.shape == () for value in metrics.values())
+        return
+    state = small_state.cheap_state(train_step)
+    batch = sharding.global_batch(bench.synthetic_batch(c), train_step.mesh, axis=1)
+    before = np.asarray(state.generator.params["rgb"]["kernel"])
+    state, metrics = step.jit_train_step(train_step)(state, batch)
+    assert all(np.isfinite(value) for value in jax.device_get(metrics).values())
+    assert state.step == 1
+    assert not np.array_equal(before, state.generator.params["rgb"]["kernel"])

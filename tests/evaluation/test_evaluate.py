@@ -1,0 +1,320 @@
+"""`biggan evaluate`: scores with their protocol, curves, following a run, bad input."""
+
+import dataclasses
+import functools
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from biggan_jax import cli
+from biggan_jax.errors import UserError
+from biggan_jax.evaluation import evaluate, follow, inputs, reference
+from biggan_jax.evaluation import evaluator as evaluator_lib
+from biggan_jax.metrics import classifier, moments
+from biggan_jax.metrics.classifier import Classifier, Recipe
+from biggan_jax.sampling import load
+from biggan_jax.storage import checkpoint
+from tests import runs
+
+pytestmark = pytest.mark.usefixtures("few_steps")
+TEST = "digits:test"
+SETTINGS = evaluate.Settings(data=TEST, samples=90)
+
+
+@pytest.fixture(scope="module")
+def few_steps():
+    """Classifiers are fitted in a few steps; the scores need not mean much here."""
+    with pytest.MonkeyPatch.context() as patch:
+        recipe = Recipe(max_images=640, batch_size=64, holdout=0.02)
+        patch.setattr(inputs, "cached", functools.partial(classifier.cached, recipe=recipe))
+        yield
+
+
+@pytest.fixture(scope="module")
+def workdir(trained, tmp_path_factory, few_steps):
+    """A copy of the run whose cache holds a classifier and the measured test digits."""
+    folder = shutil.copytree(trained, tmp_path_factory.mktemp("evaluate") / "run")
+    evaluate.evaluate(folder, SETTINGS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def opened(workdir):
+    """(evaluator, generator) of the run."""
+    config = runs.tiny_config("--config.model.num_classes=10")
+    scorer = evaluate.open_evaluator(config, workdir / "cache", SETTINGS)
+    return scorer, load.load_generator(workdir)
+
+
+def copy_of(workdir, tmp_path):
+    return shutil.copytree(workdir, tmp_path / "run")
+
+
+def command(workdir, *more):
+    return ["evaluate", f"--from={workdir}", "--data", TEST, "--samples=90", *map(str, more)]
+
+
+def test_scores_protocol_and_report(workdir, tmp_path, capsys):
+    assert cli.main([*command(workdir, "--out", tmp_path), "--json"]) == 0
+    captured = capsys.readouterr()
+    out = json.loads(captured.out)
+    assert out["scores"].keys() == {
+        "fid", "is_mean", "is_std", "kid", "precision", "recall", "density", "coverage",
+        "class_accuracy", "intra_fid",
+    } | (out["scores"].keys() & {"kid_standard_error"})  # fmt: skip
+    assert "fitting" not in captured.err and "real images:" not in captured.err  # all cached
+    p = out["protocol"]
+    assert (p["real"], p["real_count"], p["samples"], p["step"]) == (TEST, 355, 90, 4)
+    assert p["features"] == "classifier" and p["weights"] == "ema" and p["bn_mode"] == "running"
+    assert len(p["features_digest"]) == len(p["real_digest"]) == 64
+    rows = out["per_class"]
+    assert [row["asked"] for row in rows] == [9] * 10
+    assert np.mean([r["accuracy"] for r in rows]) == pytest.approx(out["scores"]["class_accuracy"])
+    assert np.mean([row["intra_fid"] for row in rows]) == pytest.approx(out["scores"]["intra_fid"])
+    assert json.loads((tmp_path / "evaluation.json").read_text()) == out
+    again = evaluate.evaluate(workdir, SETTINGS)
+    assert again["scores"] == out["scores"] and again["protocol"] == p
+
+
+def test_scores_are_those_of_the_arrays(workdir, opened):
+    """The pass agrees with features taken by hand."""
+    scorer, generator = opened
+    result = scorer(generator)
+    labels = np.arange(90, dtype=np.int32) % 10
+    images = generator(generator.sample_z(0, 90), labels)
+    uint8 = np.rint((images.astype(np.float32) + 1) * 127.5).clip(0, 255).astype(np.uint8)
+    features, logits = scorer.extractor.features(uint8)
+    real = scorer.reference
+    score = evaluator_lib.score_lib
+    mu, sigma = features.astype(np.float64).mean(0), np.cov(features.astype(np.float64).T)
+    fid = score.frechet_distance(real.statistics.mean, real.statistics.covariance, mu, sigma)
+    assert result["scores"]["fid"] == pytest.approx(fid, rel=1e-6)
+    assert result["scores"]["is_mean"] == pytest.approx(
+        score.inception_score(logits)["mean"], rel=1e-9
+    )
+    prdc = score.prdc(real.features, features)
+    assert {name: result["scores"][name] for name in prdc} == pytest.approx(prdc)
+    assert result["scores"]["class_accuracy"] == (logits.argmax(1) == labels).mean()
+
+
+def test_one_device_and_eight_agree(workdir, opened):
+    scorer, generator = opened
+    assert len(jax.devices()) == 8
+    path = next((workdir / "cache").glob("classifier-*"))
+    alone = Classifier.load(path, devices=jax.devices()[:1])
+    images, _ = inputs.open_real(
+        TEST, resolution=16, channels=1, on_bad_record="error"
+    ).read(range(40))  # fmt: skip
+    np.testing.assert_allclose(
+        alone(images)["features"], scorer.extractor(images)["features"], rtol=1e-5, atol=1e-5
+    )
+    other = dataclasses.replace(scorer, extractor=alone)(generator)["scores"]
+    assert other == pytest.approx(scorer(generator)["scores"], rel=1e-5)
+
+
+def test_curve_of_truncations(workdir, tmp_path, capsys):
+    assert cli.main(command(workdir, "--truncation=1.0,0.1", "--out", tmp_path)) == 0
+    table = capsys.readouterr().out.splitlines()
+    out = json.loads((tmp_path / "truncation.json").read_text())
+    assert [point["truncation"] for point in out["curve"]] == [0.1, 1.0]
+    assert len({point["fingerprint"] for point in out["curve"]}) == 2
+    assert out["protocol"]["truncation"] == 1.0 and out["scores"] == out["curve"][1]["scores"]
+    # Samples of a class differ less from one another.
+    assert out["curve"][0]["scores"]["recall"] <= out["curve"][1]["scores"]["recall"]
+    assert out["curve"][0]["scores"]["fid"] != out["curve"][1]["scores"]["fid"]
+    assert table[0].split()[:2] == ["truncation", "fid"] and table[1].startswith("0.1 ")
+    assert {p.suffix for p in tmp_path.iterdir()} == {".json", ".csv", ".png"}
+
+
+def test_matrix(workdir):
+    out = evaluate.evaluate(workdir, SETTINGS, matrix=True, ema=False)
+    cells = {(row["bn_mode"], row["weights"]): row["scores"]["fid"] for row in out["matrix"]}
+    modes = ("running", "batch", "standing")
+    assert cells.keys() == {(mode, name) for mode in modes for name in ("ema", "raw")}
+    assert len(set(cells.values())) == 6
+    assert out["scores"]["fid"] == cells["running", "raw"] and out["protocol"]["weights"] == "raw"
+    assert len({row["fingerprint"] for row in out["matrix"]}) == 6
+
+
+def test_reference_file_gives_fid_without_the_data(workdir, tmp_path):
+    statistics = next((workdir / "cache").glob("reference-*.npz"))
+    settings = dataclasses.replace(SETTINGS, reference=statistics)
+    own, full = evaluate.evaluate(workdir, settings), evaluate.evaluate(workdir, SETTINGS)
+    assert own["scores"]["fid"] == full["scores"]["fid"] and "kid" not in own["scores"]
+    assert own["protocol"]["real_digest"] == full["protocol"]["real_digest"]
+    # A file of pytorch-fid says nothing of its making.
+    made = moments.load(statistics)
+    np.savez(tmp_path / "plain.npz", mu=made.mean, sigma=made.covariance)
+    plain = dataclasses.replace(SETTINGS, reference=tmp_path / "plain.npz")
+    result = evaluate.evaluate(workdir, plain)
+    assert result["scores"]["fid"] == full["scores"]["fid"]
+    assert result["protocol"]["real"] == "plain.npz" and result["protocol"]["real_count"] is None
+
+
+def test_damaged_cache_is_measured_again(workdir, opened, tmp_path):
+    folder = copy_of(workdir, tmp_path)
+    for path in folder.glob("cache/*.npz"):
+        path.write_bytes(path.read_bytes()[:100])
+    result = evaluate.evaluate(folder, SETTINGS)
+    assert result["scores"] == opened[0](opened[1])["scores"]
+
+
+def test_training_scores_and_keeps_the_best(trained, tmp_path):
+    workdir = tmp_path / "run"
+    more = ("eval_every_steps=1", "eval_samples=70", "keep_checkpoints=1")
+    assert runs.train(workdir, *(f"--config.{setting}" for setting in more)) == 0
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    fids = {line["step"]: line["eval/fid"] for line in lines if "eval/fid" in line}
+    assert sorted(fids) == [1, 2, 3, 4] and len(set(fids.values())) == 4
+    best = min(fids, key=fids.get)
+    assert checkpoint.Checkpoints(workdir / "checkpoints").all_steps() == sorted({best, 4})
+    runs.assert_same_state(workdir, trained, 4)  # looking at a run does not change it
+    rest = [line for line in runs.metric_lines(workdir) if "eval/fid" not in line]
+    assert rest == runs.metric_lines(trained)
+
+
+def test_bad_settings_of_a_training_run(workdir):
+    config = runs.tiny_config("--config.eval_every_steps=2", "--config.eval_samples=64")
+    source = inputs.open_real("digits", resolution=16, channels=1, on_bad_record="error")
+    opened = functools.partial(evaluate.during_training, source=source, digest=source.digest())
+    with pytest.raises(UserError, match="64 samples.*set --config.eval_samples to 65"):
+        opened(config, workdir=workdir)
+    config.eval_features = "inception"
+    with pytest.raises(UserError, match="no Inception weights"):
+        opened(config, workdir=workdir)
+    config.eval_every_steps = None
+    assert opened(config, workdir=workdir) is None
+
+
+def follow_run(folder):
+    return cli.main(command(folder, "--follow", "--json"))
+
+
+def jsonl(folder):
+    return [json.loads(x) for x in (folder / "evaluations.jsonl").read_text().splitlines()]
+
+
+def test_follow_scores_every_checkpoint_once(workdir, tmp_path, capsys, monkeypatch):
+    folder = copy_of(workdir, tmp_path)
+    read = follow.networks.from_checkpoint
+
+    def read_then_delete(directory, config, name, step=None):
+        found = read(directory, config, name, step)
+        if step == 2:  # as the retention of the run would
+            shutil.rmtree(directory / "checkpoints" / "2", ignore_errors=True)
+        return found
+
+    monkeypatch.setattr(follow.networks, "from_checkpoint", read_then_delete)
+    assert follow_run(folder) == 0
+    out = json.loads(capsys.readouterr().out)
+    lines = jsonl(folder)
+    assert [line["step"] for line in lines] == [2, 4] and out["evaluations"] == lines
+    assert [line["images_seen"] for line in lines] == [32, 64]
+    alone = evaluate.evaluate(workdir, SETTINGS)
+    assert lines[1]["scores"] == alone["scores"]
+    best = min(lines, key=lambda line: line["scores"]["fid"])
+    assert out["best"] == {"step": best["step"], "fid": best["scores"]["fid"]}
+    copied = evaluate.evaluate(folder / "best", SETTINGS)
+    assert copied["scores"] == best["scores"] and copied["protocol"]["step"] is None
+    with pytest.raises(UserError, match="leave out --follow"):
+        follow.follow(folder / "best", None, None)
+    # A second process goes on where the first stopped, whatever a kill has torn.
+    with open(folder / "evaluations.jsonl", "a") as file:
+        file.write('{"step": 5, "sco')
+    assert follow_run(folder) == 0
+    assert json.loads(capsys.readouterr().out)["evaluations"] == lines
+    assert (folder / "evaluations.jsonl").read_text().count("\n") == 3
+
+
+def test_follow_waits_for_an_unfinished_run_until_interrupted(workdir, tmp_path, monkeypatch):
+    folder = copy_of(workdir, tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_steps": 9, "tensorboard": True}))
+    written = []
+
+    class Board:
+        def __init__(self, path, active):
+            assert path == folder / "evaluations" and active
+
+        def write(self, step, images_seen, scalars):
+            written.append((step, images_seen, scalars["eval/fid"]))
+
+        def close(self):
+            written.append("closed")
+
+    def sleep(seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(follow.writers, "MetricWriter", Board)  # clu's loads TensorFlow
+    monkeypatch.setattr(follow.time, "sleep", sleep)
+    assert follow_run(folder) == 130
+    lines = jsonl(folder)
+    assert [line["step"] for line in lines] == [2, 4]
+    seen = [(line["step"], line["images_seen"], line["scores"]["fid"]) for line in lines]
+    assert written == [*seen, "closed"]
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--samples=1"], "1 samples.*--samples to 2"),
+        (["--samples=64"], "64 samples for the 64 dimensions.*--samples to 65"),
+        (["--data=digits:dev"], "--data 'digits:dev'.*no split 'dev'"),
+        (["--data=folder:none"], "none"),
+        (["--features=inception", "--inception=none"], "no Inception weights in none: download"),
+        (["--reference=none.npz"], "none.npz: no such statistics"),
+        (["--truncation=0.1,x"], "--truncation: '0.1,x' is no list.*positive"),
+        (["--truncation=0.1,1", "--matrix"], "--matrix takes a single --truncation"),
+        (["--follow", "--matrix"], "--follow takes no --matrix"),
+        (["--bn-mode=best"], "--bn-mode.*'best'"),
+        (["--frob"], "--frob"),
+    ],
+)
+def test_bad_input_is_one_line(workdir, capsys, more, words):
+    assert cli.main(command(workdir, *more)) == 2
+    runs.assert_one_error(capsys.readouterr(), words)
+
+
+def test_statistics_of_other_features_are_refused(workdir, tmp_path, capsys):
+    path = tmp_path / "s.npz"
+    np.savez(path, mu=np.zeros(2048), sigma=np.eye(2048))
+    assert cli.main(command(workdir, "--reference", path)) == 2
+    runs.assert_one_error(capsys.readouterr(), "2048 feature dimensions.* 64")
+    moments.Statistics(np.zeros(64), np.eye(64), 9, {"features_digest": "abc"}).save(path)
+    assert cli.main(command(workdir, "--reference", path)) == 2
+    runs.assert_one_error(capsys.readouterr(), "features_digest abc.*leave out --reference")
+
+
+def test_images_that_are_not_finite(opened):
+    scorer, generator = opened
+    weights = jax.tree.map(lambda x: x * np.float32("nan"), generator._variables["params"])
+    broken = generator.replace(generator._variables | {"params": weights})
+    with pytest.raises(UserError, match="90 of the generated images 0 to 89 hold NaN"):
+        scorer(broken)
+
+
+def test_classes_with_too_few_images(opened):
+    scorer, generator = opened
+    real = scorer.reference
+    labels = np.where(real.labels == 3, 4, real.labels)
+    emptied = reference.Reference(real.statistics, real.features, labels)
+    other = dataclasses.replace(scorer, reference=emptied)
+    with pytest.raises(UserError, match=r"class 3 \(3\) has 0 real images.*--no-intra-fid"):
+        other(generator)
+    result = dataclasses.replace(other, intra_fid=False)(generator)
+    assert "intra_fid" not in result["scores"] and "class_accuracy" in result["scores"]
+    kept = dataclasses.replace(scorer, keep=15)
+    with pytest.raises(UserError, match="--samples to 20 or more"):
+        kept(generator)
+
+
+def test_natural_default_of_the_features(tmp_path, monkeypatch):
+    name = inputs.features_name
+    monkeypatch.setenv(inputs.INCEPTION_VARIABLE, str(tmp_path))
+    assert name(None, None, 3) == "classifier" == name("classifier", tmp_path, 3)
+    assert name(None, tmp_path, 1) == "inception" == name("inception", None, 1)
+    (tmp_path / inputs.inception.FILE).touch()
+    assert name(None, None, 3) == "inception" and name(None, None, 1) == "classifier"

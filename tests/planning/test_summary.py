@@ -1,0 +1,87 @@
+"""`biggan inspect`: layers, parameters and FLOPs."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from biggan_jax import cli
+from biggan_jax.parallel import sharding
+from biggan_jax.planning import summary
+from biggan_jax.training import build as build_lib
+from tests import runs
+
+COMPILE = "/jax/core/compile/backend_compile_duration"
+
+
+def bound(*overrides):
+    c = runs.tiny_config(*overrides)
+    mesh = sharding.make_mesh((1,))
+    return build_lib.train_step(c, mesh)
+
+
+def test_biggan128(capsys):
+    """Published parameter counts, 35% fewer FLOPs by fusing, and nothing is compiled."""
+    seconds = []
+
+    def listen(event, duration, **_):
+        if event == COMPILE:
+            seconds.append(duration)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        path = str(runs.ROOT / "configs" / "biggan128.py")
+        assert cli.main(["inspect", "--config", path, "--json"]) == 0
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert sum(seconds) < 2  # a few scalars; the step would take a minute
+    captured = capsys.readouterr()
+    result = json.loads(captured.out)
+    assert result["generator"]["parameters"] == 70_433_988
+    assert result["discriminator"]["parameters"] == 87_982_370
+    assert result["flops_per_sample_step"] < 0.65 * result["flops_per_sample_step_unfused"]
+    # 2 D updates (forward of G, forward and backward of D on two images) and one of G.
+    assert 1.5e11 < result["flops_per_sample_step"] < 3e11
+    layers = result["generator"]["layers"]
+    names = ["shared", "linear", *(f"block_{i}" for i in range(5)), "attention_64", "bn_out", "rgb"]
+    assert sorted(row["name"] for row in layers) == sorted(names)
+    by_name = {row["name"]: row for row in layers}
+    assert by_name["block_4"]["shape"] == [128, 128, 96] and by_name["rgb"]["shape"][-1] == 3
+    assert by_name["shared"]["parameters"] == 1000 * 128
+    for player in ("generator", "discriminator"):
+        rows = result[player]["layers"]
+        assert sum(row["parameters"] for row in rows) == result[player]["parameters"]
+        assert all(row["flops"] > 0 for row in rows if row["parameters"])
+    assert "generator: 70,433,988 parameters" in captured.err
+
+
+def test_layers_of_a_known_network():
+    """The FLOPs of a matrix and a convolution, by hand."""
+    train_step = bound("--config.model.ch=8")
+    shape = lambda *s: jax.ShapeDtypeStruct(s, jnp.float32)
+    labels = jax.ShapeDtypeStruct((64,), jnp.int32)
+    rows = summary.layers(train_step.generator, shape(64, 12), labels)
+    by_name = {row.name: row for row in rows}
+    linear, rgb = by_name["linear"], by_name["rgb"]
+    assert linear.kind == "Dense" and linear.parameters == 4 * 512 + 512
+    assert linear.flops == pytest.approx(2 * 4 * 512, rel=0.3)  # and the spectral norm's share
+    # The border of a padded convolution is not counted.
+    assert rgb.flops == pytest.approx(2 * 16 * 16 * 9 * 32, rel=0.15)
+
+
+def test_updates_and_microbatches_multiply():
+    """XLA counts the body of a loop once: both are multiplied by hand."""
+    flops = {n: summary.step_flops(bound(f"--config.num_d_steps={n}"), 16) for n in (1, 2, 3)}
+    one_d_update = flops[2] - flops[1]
+    assert one_d_update > 0 and flops[3] == pytest.approx(flops[1] + 2 * one_d_update)
+    assert flops[1] > one_d_update  # and a G update
+    parts = summary.step_flops(bound("--config.accumulation_steps=4"), 64)
+    assert parts == pytest.approx(flops[1])  # four microbatches of 16
+
+
+def test_unset_classes_are_refused(capsys, tmp_path):
+    path = tmp_path / "c.py"
+    path.write_text("from biggan_jax.config import default_config as get_config\n")
+    assert cli.main(["inspect", "--config", str(path)]) == 2
+    runs.assert_one_error(capsys.readouterr(), "--config.model.num_classes=N")

@@ -1,0 +1,194 @@
+"""metrics.jsonl and TensorBoard event files, read back."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from clu import asynclib
+
+from biggan_jax.storage import writers
+from biggan_jax.storage.writers import MetricWriter
+
+
+def read(workdir):
+    text = (workdir / "metrics.jsonl").read_text()
+    assert not text or text.endswith("\n")
+    refuse = lambda name: pytest.fail(f"{name} is not JSON")
+    return [json.loads(line, parse_constant=refuse) for line in text.splitlines()]
+
+
+@pytest.fixture
+def plain(tmp_path):
+    writer = MetricWriter(tmp_path / "run", tensorboard=False)
+    yield writer, tmp_path / "run"
+    writer.close()
+
+
+def test_one_line_a_write_at_once(plain):
+    writer, workdir = plain
+    writer.write(1, 64, {"d_loss": np.float32(0.5), "g_loss": 2})
+    assert read(workdir) == [{"step": 1, "images_seen": 64, "d_loss": 0.5, "g_loss": 2.0}]
+    writer.write(np.int64(2), np.int64(128), {"d_loss": np.asarray(1.5)})
+    assert read(workdir)[1] == {"step": 2, "images_seen": 128, "d_loss": 1.5}
+
+
+def test_not_a_number_is_null(plain):
+    writer, workdir = plain
+    writer.write(1, 64, {"a": float("nan"), "b": np.float32("inf"), "c": float("-inf"), "d": 1.0})
+    assert read(workdir) == [
+        {"step": 1, "images_seen": 64, "a": None, "b": None, "c": None, "d": 1}
+    ]
+
+
+def test_appends_to_an_earlier_run(tmp_path):
+    for step in (1, 2):
+        writer = MetricWriter(tmp_path, tensorboard=False)
+        writer.write(step, step, {})
+        writer.close()
+        writer.close()
+        writer.write(9, 9, {})  # closed: nothing
+    assert [line["step"] for line in read(tmp_path)] == [1, 2]
+
+
+def test_cut_after_drops_later_and_torn_lines(plain):
+    writer, workdir = plain
+    for step in range(1, 6):
+        writer.write(step, 10 * step, {"x": step})
+    with open(workdir / "metrics.jsonl", "a") as file:
+        file.write('{"step": 3, "images_se')
+    writer.cut_after(3)
+    assert [line["step"] for line in read(workdir)] == [1, 2, 3]
+    writer.write(4, 40, {"x": -4})
+    assert read(workdir)[3:] == [{"step": 4, "images_seen": 40, "x": -4.0}]
+    assert os.listdir(workdir) == ["metrics.jsonl"]
+    writer.cut_after(0)
+    assert read(workdir) == []
+
+
+def test_cut_after_completes_a_line_without_its_end(plain):
+    writer, workdir = plain
+    (workdir / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}')
+    writer.cut_after(2)
+    writer.write(3, 3, {})
+    assert [line["step"] for line in read(workdir)] == [1, 2, 3]
+
+
+def test_cut_after_is_atomic(plain, monkeypatch):
+    writer, workdir = plain
+    for step in (1, 2):
+        writer.write(step, step, {})
+    before = (workdir / "metrics.jsonl").read_bytes()
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        writer.cut_after(1)
+    assert (workdir / "metrics.jsonl").read_bytes() == before
+
+
+def test_cut_after_leaves_a_whole_file_alone(plain):
+    writer, workdir = plain
+    writer.write(1, 1, {})
+    before = os.stat(workdir / "metrics.jsonl")
+    writer.cut_after(1)
+    assert os.stat(workdir / "metrics.jsonl").st_ino == before.st_ino
+
+
+def test_inactive_process_writes_nothing(tmp_path):
+    writer = MetricWriter(tmp_path / "run", active=False)
+    writer.write(1, 1, {"x": 1.0})
+    writer.write_images(1, {"x": np.zeros((2, 2, 3), np.uint8)})
+    writer.write_text(1, {"x": "y"})
+    writer.write_hparams({"x": 1})
+    writer.cut_after(0)
+    writer.flush()
+    writer.close()
+    assert not (tmp_path / "run").exists()
+
+
+def test_unwritable_workdir_is_an_os_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError):
+        MetricWriter(tmp_path / "file" / "run", tensorboard=False)
+
+
+def test_importing_loads_no_tensorflow():
+    code = (
+        "import sys, tempfile, biggan_jax.storage.writers as w\n"
+        "w.MetricWriter(tempfile.mkdtemp(), tensorboard=False).write(1, 1, {'x': 1})\n"
+        "print([m for m in ('tensorflow', 'clu') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+WRITE_AND_READ = """
+import json, sys
+import numpy as np
+from biggan_jax.storage.writers import MetricWriter
+
+writer = MetricWriter(sys.argv[1])
+writer.write_hparams({"model": {"ch": 8, "attention": (16, 32)}, "seed": 3, "init_from": None})
+writer.write_text(0, {"note": "**bold**"})
+for step in (1, 2):
+    writer.write(step, 64 * step, {"d_loss": step / 4, "bad": float("nan")})
+grey = np.arange(12, dtype=np.uint8).reshape(3, 4)
+writer.write_images(2, {"samples": np.stack([grey] * 3, axis=-1), "grey": grey})
+writer.close()
+
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util import tensor_util
+
+events = EventAccumulator(sys.argv[1])
+events.Reload()
+read = {
+    tag: [(e.step, tensor_util.make_ndarray(e.tensor_proto).tolist()) for e in events.Tensors(tag)]
+    for tag in events.Tags()["tensors"]
+}
+read["hparams"] = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+print(json.dumps(read, default=lambda b: b.decode("latin1")))
+"""
+
+
+def test_event_files_read_back(tmp_path):
+    """In a process of its own: TensorFlow stays out of this one, and stderr is its too."""
+    command = [sys.executable, "-c", WRITE_AND_READ, tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert [line["d_loss"] for line in read(tmp_path)] == [0.25, 0.5]
+    names = sorted(os.listdir(tmp_path))
+    assert len(names) == 2 and names[0].startswith("events.out.tfevents.")
+
+    events = json.loads(done.stdout)
+    assert events["d_loss"] == [[1, 0.25], [2, 0.5]]
+    assert events["images_seen"] == [[1, 64.0], [2, 128.0]]
+    assert np.isnan(events["bad"][0][1]) and events["note"] == [[0, "**bold**"]]
+    for tag in ("samples", "grey"):
+        ((step, (width, height, png)),) = events[tag]
+        assert (step, width, height, png[:4]) == (2, "4", "3", "\x89PNG")
+    for text in ("model.ch", "model.attention", "(16, 32)", "init_from", "None"):
+        assert text in events["hparams"]
+
+
+def test_failed_event_file_is_an_os_error(tmp_path, monkeypatch):
+    """The thread's error surfaces as one line at the next call; the JSON lines go on."""
+
+    class Full:
+        def __getattr__(self, name):
+            cause = RuntimeError(f"{tmp_path}/events; No space left on device\n\tFailed to flush")
+            raise asynclib.AsyncError("Consider re-running") from cause
+
+    monkeypatch.setattr(writers, "_tensorboard_writer", lambda workdir: Full())
+    writer = MetricWriter(tmp_path)
+    with pytest.raises(OSError, match="event files in .*: No space left on device$") as error:
+        writer.write(1, 1, {"x": 1.0})
+    assert "\n" not in str(error.value)
+    writer.write(2, 2, {"x": 1.0})
+    writer.close()
+    assert [line["step"] for line in read(tmp_path)] == [1, 2]

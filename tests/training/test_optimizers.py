@@ -1,0 +1,122 @@
+"""Learning rates: exact at every update, in generator updates for both players."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from biggan_jax import models
+from biggan_jax.config import default_config, validate
+from biggan_jax.errors import UserError
+from biggan_jax.models.settings import LayerSettings
+from biggan_jax.parallel import sharding
+from biggan_jax.training import optimizers, step
+from biggan_jax.training import state as state_lib
+from biggan_jax.training.build import step_settings
+from tests.models.test_biggan import section
+
+
+def rates(optimizer, count):
+    """The learning rate of each update: with a constant gradient every Adam update is -lr."""
+    params = {"w": jnp.zeros(())}
+    update = jax.jit(optimizer.update)
+    state, seen = optimizer.init(params), []
+    for _ in range(count):
+        with jax.numpy_dtype_promotion("standard"):
+            updates, state = update({"w": jnp.ones(())}, state, params)
+        seen.append(-float(updates["w"]))
+    return np.array(seen)  # to 2e-5: Adam's bias correction in float32
+
+
+def settings(**optimizer):
+    c = default_config()
+    c.model = section()
+    c.batch_size, c.num_d_steps = 4, 3
+    for key, value in ({"eps": 0.0} | optimizer).items():
+        c.optimizer[key] = value
+    return c
+
+
+def build(c):
+    return step.build(*models.build(c.model), sharding.make_mesh((1,)), **step_settings(c))
+
+
+def test_both_players_decay_by_generator_updates():
+    c = settings(g_lr=1e-4, d_lr=4e-4, decay_start_step=4, decay_end_step=8)
+    validate(c, 1)
+    train_step = build(c)
+    shares = np.array([1, 1, 1, 1, 1, 0.75, 0.5, 0.25, 0, 0])  # of updates 0, 1, ...
+    np.testing.assert_allclose(rates(train_step.g_optimizer, 10), 1e-4 * shares, rtol=2e-5)
+    # Three D updates belong to one of G, and all have its share.
+    np.testing.assert_allclose(
+        rates(train_step.d_optimizer, 30), 4e-4 * np.repeat(shares, 3), rtol=2e-5
+    )
+
+
+def test_decay_from_the_first_update():
+    shares = [1, 0.8, 0.6, 0.4, 0.2, 0, 0]
+    adam = optimizers.adam(2e-4, beta1=0.0, beta2=0.9, eps=0.0, decay=(0, 5))
+    np.testing.assert_allclose(rates(adam, 7), 2e-4 * np.array(shares), rtol=2e-5, atol=1e-12)
+
+
+def test_unset_is_constant_and_keeps_the_state_of_plain_adam():
+    train_step = build(settings(g_lr=1e-4, d_lr=4e-4))
+    np.testing.assert_allclose(rates(train_step.d_optimizer, 5), np.full(5, 4e-4), rtol=2e-5)
+    leaves = jax.tree.leaves(train_step.g_optimizer.init({"w": jnp.zeros(3)}))
+    assert len(leaves) == 3  # count, mu, nu: checkpoints of before the setting stay readable
+
+
+class Linear(nn.Module):
+    """The smallest player: a linear generator of 2 x 2 pixels, or a linear discriminator."""
+
+    features: int
+    settings: LayerSettings = LayerSettings()
+    dim_z: int = 3
+    num_classes: int = 1
+    resolution: int = 2
+    channels: int = 1
+
+    @nn.compact
+    def __call__(self, x, labels, train=False):
+        y = nn.Dense(self.features)(x.reshape(x.shape[0], -1))
+        return y.reshape(-1, 2, 2, 1) if self.features == 4 else y[:, 0]
+
+
+def test_both_players_stop_when_the_rate_is_0():
+    """In whole training steps: D's rate follows the G update that comes after its own."""
+    c = settings(g_lr=1e-2, d_lr=1e-2, eps=1e-8, decay_start_step=0, decay_end_step=1)
+    train_step = step.build(Linear(4), Linear(1), sharding.make_mesh((1,)), **step_settings(c))
+    images = np.random.default_rng(0).integers(0, 256, (3, 4, 2, 2, 1), np.uint8)
+    batch = {"image": images, "label": np.zeros((3, 4), np.int32)}
+    batch = sharding.global_batch(batch, train_step.mesh, axis=1)
+    state = state_lib.create(train_step.init, 0, train_step.mesh)
+    seen = []
+    for _ in range(2):
+        seen.append(jax.device_get((state.generator.params, state.discriminator.params)))
+        state, _ = step.jit_train_step(train_step)(state, batch)
+    seen.append(jax.device_get((state.generator.params, state.discriminator.params)))
+    kernels = [[p["Dense_0"]["kernel"] for p in players] for players in seen]
+    for start, first, second in zip(*kernels, strict=True):
+        assert np.abs(first - start).max() > 1e-3
+        np.testing.assert_array_equal(first, second)  # update 1 and its three D updates: rate 0
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "words"),
+    [
+        (5, None, ("5", "None", "--config.optimizer.decay_end_step")),
+        (None, 5, ("5", "None", "--config.optimizer.decay_start_step")),
+        (5, 5, ("is 5 and", "--config.optimizer.decay_end_step")),
+        (9, 5, ("9", "5", "--config.optimizer.decay_end_step")),
+        (-1, 5, ("-1", "0 or more")),
+    ],
+)
+def test_bad_decays_are_refused(start, end, words):
+    c = settings()
+    for key, value in (("start", start), ("end", end)):
+        if value is not None:
+            c.optimizer[f"decay_{key}_step"] = value
+    with pytest.raises(UserError) as e:
+        validate(c, 1)
+    assert "\n" not in str(e.value) and all(word in str(e.value) for word in words)

@@ -1,0 +1,135 @@
+"""The orthogonal regulariser against the peer's added gradients (f08), numpy and autodiff."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from biggan_jax.training import regularizers
+
+FIXTURE = Path(__file__).parent.parent / "fixtures" / "f08_ortho.npz"
+STRENGTH = 1e-4
+FORMS = ("off_diagonal", "full")
+
+
+def to_flax(torch_tree: dict[str, np.ndarray]) -> dict:
+    """The peer's weights in our layouts: OIHW -> HWIO, (out, in) -> (in, out), embeddings as is."""
+    tree = {"gamma": torch_tree["gamma"]}
+    for name in ("conv", "conv1", "lin"):
+        kernel = torch_tree[f"{name}.weight"]
+        order = (2, 3, 1, 0) if kernel.ndim == 4 else (1, 0)
+        tree[name] = {"kernel": kernel.transpose(order), "bias": torch_tree[f"{name}.bias"]}
+    for name in ("emb", "shared"):
+        tree[name] = {"embedding": torch_tree[f"{name}.weight"]}
+    return tree
+
+
+@pytest.fixture(scope="module")
+def peer():
+    with np.load(FIXTURE) as file:
+        groups = {
+            "weights": "w/",
+            "off_diagonal": "ortho_masked/grad_strength1e-4/",
+            "full": "ortho_full/grad_strength1e-4/",
+        }
+        return {
+            group: to_flax({k.removeprefix(p): file[k] for k in file if k.startswith(p)})
+            for group, p in groups.items()
+        }
+
+
+@pytest.mark.parametrize(("form", "exempt"), [("off_diagonal", ("shared",)), ("full", ())])
+def test_matches_peer(peer, form, exempt):
+    """The peer's numbers are stored rounded to float32, hence 2e-10 of values around 1e-3."""
+    with jax.enable_x64(True):
+        params = jax.tree.map(jnp.asarray, peer["weights"])
+        grads = regularizers.orthogonal_gradient(params, STRENGTH, form, exempt)
+        assert jax.tree.structure(grads) == jax.tree.structure(params)
+        assert all(g.dtype == jnp.float64 for g in jax.tree.leaves(grads))
+        jax.tree.map(
+            lambda got, want: np.testing.assert_allclose(got, want, rtol=0, atol=2e-10),
+            grads,
+            peer[form],
+        )
+        for name, bias in [("conv", "bias"), ("conv1", "bias"), ("lin", "bias")]:
+            assert not np.any(grads[name][bias])
+        assert np.any(grads["shared"]["embedding"]) == ("shared" not in exempt)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_gradient_is_exact_in_float64(form):
+    """W of an HWIO kernel by explicit loops over output channels, at 1e-12."""
+    rng = np.random.default_rng(0)
+    kernel, embedding = rng.normal(size=(3, 2, 4, 5)), rng.normal(size=(6, 3))
+
+    def slow(rows):
+        out = np.zeros_like(rows)
+        for i, row in enumerate(rows):
+            for j, other in enumerate(rows):
+                if form == "off_diagonal":
+                    out[i] += 0.0 if i == j else (row @ other) * other
+                else:
+                    out[i] += (row @ other - (i == j)) * other
+        return 2 * STRENGTH * out
+
+    rows = np.stack([kernel[..., o].ravel() for o in range(5)])
+    want = np.stack([row.reshape(3, 2, 4) for row in slow(rows)], axis=-1)
+    with jax.enable_x64(True):
+        params = {"a": {"kernel": jnp.asarray(kernel)}, "b": {"embedding": jnp.asarray(embedding)}}
+        got = regularizers.orthogonal_gradient(params, STRENGTH, form)
+    np.testing.assert_allclose(got["a"]["kernel"], want, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(got["b"]["embedding"], slow(embedding), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_penalty_differentiates_to_the_gradient(peer, form):
+    with jax.enable_x64(True):
+        params = jax.tree.map(jnp.asarray, peer["weights"])
+        want = regularizers.orthogonal_gradient(params, STRENGTH, form)
+        got = jax.grad(regularizers.orthogonal_penalty)(params, STRENGTH, form)
+        assert regularizers.orthogonal_penalty(params, STRENGTH, form).dtype == jnp.float64
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-15), got, want)
+
+
+def test_orthogonal_weights_are_at_rest():
+    q, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(8, 8)))
+    scaled = {"dense": {"kernel": jnp.asarray(3 * q, jnp.float32)}}
+    unit = {"dense": {"kernel": jnp.asarray(q, jnp.float32)}}
+    for params, form in [(scaled, "off_diagonal"), (unit, "off_diagonal"), (unit, "full")]:
+        grads = regularizers.orthogonal_gradient(params, 1.0, form)
+        np.testing.assert_allclose(grads["dense"]["kernel"], 0.0, atol=1e-4)
+    grads = regularizers.orthogonal_gradient(scaled, 1.0, "full")
+    assert np.abs(grads["dense"]["kernel"]).max() > 1
+
+
+def test_exempt_is_a_module_name_at_any_depth():
+    kernel = jnp.arange(6.0).reshape(3, 2)
+    params = {"block": {"shared": {"dense": {"kernel": kernel}}}, "shared_not": {"kernel": kernel}}
+    grads = regularizers.orthogonal_gradient(params, 1.0)
+    assert not np.any(grads["block"]["shared"]["dense"]["kernel"])
+    assert np.any(grads["shared_not"]["kernel"])
+    alone = regularizers.orthogonal_penalty({"shared_not": params["shared_not"]}, 1.0)
+    assert regularizers.orthogonal_penalty(params, 1.0) == alone > 0
+
+
+def test_bfloat16_weights_are_multiplied_in_float32():
+    kernel = jax.random.normal(jax.random.key(0), (64, 8)).astype(jnp.bfloat16)
+    narrow = regularizers.orthogonal_gradient({"d": {"kernel": kernel}}, STRENGTH)["d"]["kernel"]
+    wide = {"d": {"kernel": kernel.astype(jnp.float32)}}
+    want = regularizers.orthogonal_gradient(wide, STRENGTH)["d"]["kernel"]
+    assert narrow.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(narrow, want.astype(jnp.bfloat16))
+
+
+def test_matmuls_ask_for_the_highest_precision():
+    params = {"dense": {"kernel": jnp.ones((3, 2))}}
+    for function in (regularizers.orthogonal_gradient, regularizers.orthogonal_penalty):
+        jaxpr = str(jax.make_jaxpr(lambda p, f=function: f(p, 1.0))(params))
+        assert jaxpr.count("dot_general") == jaxpr.count("Precision.HIGHEST") / 2 > 0
+
+
+def test_unknown_form_is_refused():
+    with pytest.raises(ValueError, match="'diagonal'.*off_diagonal"):
+        regularizers.orthogonal_gradient({"dense": {"kernel": jnp.ones((2, 2))}}, 1.0, "diagonal")

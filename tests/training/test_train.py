@@ -1,0 +1,205 @@
+"""The training loop: what a run leaves, and what a kill, a signal or a NaN does to it."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from biggan_jax.storage import checkpoint
+from biggan_jax.training import loop as train_lib
+from biggan_jax.training import step
+from tests import runs
+
+
+def drop_checkpoint(workdir, number):
+    (workdir / "checkpoints" / str(number)).rename(workdir / f"dropped-{number}")
+
+
+def steps(workdir):
+    return checkpoint.Checkpoints(workdir / "checkpoints").all_steps()
+
+
+def test_what_a_run_leaves(trained):
+    assert steps(trained) == [2, 4]
+    lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert [line["images_seen"] for line in lines] == [16, 32, 48, 64]
+    expected = {"d_loss", "g_loss", "d_real", "d_fake", "d_grad_norm", "g_grad_norm"}
+    assert expected <= lines[-1].keys() and lines[-1]["images_per_second"] > 0
+    assert "images_per_second" not in lines[0]  # its time would be that of compilation
+    # 16 pixels are enlarged three times, 2 pixels of padding around each image.
+    with Image.open(trained / "samples" / "step_00000004.png") as grid:
+        assert grid.size == (10 * 50 + 2, 10 * 50 + 2) and grid.mode == "L"
+    with Image.open(trained / "samples" / "real.png") as grid:
+        assert grid.size == (10 * 50 + 2, 2 * 50 + 2)  # a batch of 16
+    assert len(list((trained / "samples").iterdir())) == 2
+    state, number = runs.load_state(trained)
+    assert number == 4 and state.step == 4
+
+
+def test_resume_equals_a_straight_run(run_copy, trained, capsys):
+    """From step 2 of 4; what the metrics say of later steps is written anew."""
+    drop_checkpoint(run_copy, 4)
+    (run_copy / "samples" / "step_00000004.png").unlink()
+    with open(run_copy / "metrics.jsonl", "a") as f:
+        f.write('{"step": 2, "images_seen": 32}\n{"step": 3, "imag')  # back, and torn by a kill
+    assert runs.train(run_copy) == 0
+    assert re.search(r"resuming .*/run after step 2 of 4", capsys.readouterr().err)
+    runs.assert_same_state(run_copy, trained, 4)
+    lines = runs.metric_lines(run_copy)
+    assert [line["step"] for line in lines] == [1, 2, 2, 3, 4]
+    assert lines[:2] + lines[3:] == runs.metric_lines(trained)
+    picture = "samples/step_00000004.png"
+    assert (run_copy / picture).read_bytes() == (trained / picture).read_bytes()
+
+
+def test_a_finished_run_stays_as_it_is(run_copy, trained, capsys):
+    """Also with fewer steps than it has had."""
+    for overrides, total in (((), 4), (("--config.num_steps=3",), 3)):
+        assert runs.train(run_copy, "--json", *overrides) == 0
+        captured = capsys.readouterr()
+        assert json.loads(captured.out)["step"] == 4
+        assert f"after step 4 of {total}" in captured.err
+    assert steps(run_copy) == [2, 4]
+    assert runs.metric_lines(run_copy) == runs.metric_lines(trained)
+
+
+def test_killed_at_any_moment(tmp_path, cache_dir):
+    """SIGKILL; the resumed run has the bits of a run that was never killed."""
+    killed, straight = tmp_path / "killed", tmp_path / "straight"
+    every = ("--config.checkpoint_every_steps=2", "--config.num_steps=100000")
+    command = [
+        sys.executable,
+        "-m",
+        "biggan_jax",
+        "train",
+        f"--workdir={killed}",
+        *runs.TINY,
+        *every,
+    ]
+    process = subprocess.Popen(
+        command, env=runs.environment(cache_dir), cwd=runs.ROOT, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        deadline = time.monotonic() + 300
+        while not steps(killed) and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(int.from_bytes(os.urandom(1)) / 256 * 0.5)
+        assert process.poll() is None, process.stderr.read()
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    end = steps(killed)[-1] + 3
+    for workdir in (killed, straight):
+        assert runs.train(workdir, f"--config.num_steps={end}") == 0
+    runs.assert_same_state(killed, straight, end)
+    assert runs.metric_lines(killed) == runs.metric_lines(straight)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_signals_stop_after_saving(tmp_path, trained, monkeypatch, capsys, number, code):
+    workdir = tmp_path / "run"
+    next_batch, calls = train_lib.next_batch, []
+
+    def signalled(*args):
+        calls.append(1)
+        if len(calls) == 3:
+            signal.raise_signal(number)
+        return next_batch(*args)
+
+    before = signal.getsignal(number)
+    with monkeypatch.context() as patch:
+        patch.setattr(train_lib, "next_batch", signalled)
+        assert runs.train(workdir, "--json") == code
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["finished"] is False
+    assert "stopped after step 3; the same command continues" in captured.err
+    assert steps(workdir) == [2, 3] and len(calls) == 3
+    assert signal.getsignal(number) is before
+    assert runs.train(workdir) == 0
+    runs.assert_same_state(workdir, trained, 4)
+    assert runs.metric_lines(workdir) == runs.metric_lines(trained)
+
+
+def test_sigterm_before_the_first_step(tmp_path):
+    """There is nothing to save; and no library can swallow it."""
+    lines = [
+        "import signal",
+        "from biggan_jax import cli, data",
+        "def open_source(*_, **__):",
+        "    try:",
+        "        signal.raise_signal(signal.SIGTERM)",
+        "    except BaseException:",
+        "        pass",
+        "data.open_source = open_source",
+        f"cli.main({['train', f'--workdir={tmp_path}', *runs.TINY]})",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], cwd=runs.ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 75 and done.stdout == ""
+    assert done.stderr == "biggan: terminated; the same command continues\n"
+
+
+@pytest.mark.parametrize(("bad", "saved"), [(2, []), (3, [2]), (4, [2])])
+def test_nan_stops_and_is_never_saved(tmp_path, monkeypatch, capsys, bad, saved):
+    jit_train_step = step.jit_train_step
+
+    def poisoned(train_step):
+        jitted, calls = jit_train_step(train_step), []
+
+        def call(state, batch):
+            calls.append(1)
+            state, metrics = jitted(state, batch)
+            return state, metrics | ({"g_loss": jnp.nan} if len(calls) == bad else {})
+
+        return call
+
+    monkeypatch.setattr(step, "jit_train_step", poisoned)
+    assert runs.train(tmp_path / "run") == 1
+    captured = capsys.readouterr()
+    assert re.search(f"biggan: g_loss is nan at step {bad}", captured.err.splitlines()[-1])
+    assert "Traceback" not in captured.err
+    assert steps(tmp_path / "run") == saved  # and the save of step 2 was not cut short
+    assert [line["step"] for line in runs.metric_lines(tmp_path / "run")] == [*range(1, bad)]
+
+
+def test_unconditional(tmp_path):
+    workdir = tmp_path / "run"
+    overrides = ("--config.model.num_classes=1", "--config.model.g_attention=()")
+    assert runs.train(workdir, "--config.num_steps=1", *overrides) == 0
+    state, _ = runs.load_state(workdir)
+    assert "shared" not in state.generator.params and "embed" not in state.discriminator.params
+    with Image.open(workdir / "samples" / "step_00000001.png") as grid:
+        assert grid.size == (502, 502)
+
+
+def test_folder_with_a_bad_file(tmp_path, capsys):
+    """`skip` trains and counts; num_classes comes from the data and is written down."""
+    rng = np.random.default_rng(0)
+    for label in range(10):
+        folder = tmp_path / "images" / f"class-{label}"
+        folder.mkdir(parents=True)
+        for i in range(2):
+            pixels = rng.integers(0, 256, (20, 20), np.uint8)
+            Image.fromarray(pixels).save(folder / f"{i}.png")
+    (tmp_path / "images" / "class-3" / "1.png").write_text("no picture")
+    config = runs.tiny_config(
+        f"--config.data.source=folder:{tmp_path}/images/", "--config.num_steps=2"
+    )
+    config.model.num_classes = None
+    config.data.on_bad_record = "skip"
+    result = train_lib.train(config, tmp_path / "run")
+    assert result["step"] == 2 and result["exit_code"] == 0
+    assert "data: 1 bad records were replaced" in capsys.readouterr().err
+    saved = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert saved["model"]["num_classes"] == 10
