@@ -2,8 +2,14 @@
 
 __version__ = "0.1.0"
 
-_LAZY = {"load_generator": "sampling.load", "load_discriminator": "sampling.load"}
-__all__ = ["__version__", "load_discriminator", "load_generator"]
+_LAZY = {  # name -> the module that has it
+    "load_generator": "sampling.load",
+    "load_discriminator": "sampling.load",
+    "train": "training.loop",
+    "evaluate": "evaluation.evaluate",
+    "default_config": "config",
+}
+__all__ = ["__version__", *_LAZY]
 
 
 def __getattr__(name: str):

@@ -96,10 +96,16 @@ def test_sampling_and_training_load_no_tensorflow():
 
 def test_lazy_names():
     import biggan_jax
+    from biggan_jax import config
+    from biggan_jax.evaluation import evaluate
     from biggan_jax.sampling import load
+    from biggan_jax.training import loop
 
     assert biggan_jax.load_generator is load.load_generator
     assert biggan_jax.load_discriminator is load.load_discriminator
+    assert biggan_jax.train is loop.train
+    assert biggan_jax.evaluate is evaluate.evaluate
+    assert biggan_jax.default_config is config.default_config
     with pytest.raises(AttributeError, match="no attribute 'load_everything'"):
         biggan_jax.load_everything  # noqa: B018
 

@@ -156,10 +156,8 @@ def run_sample(args, overrides) -> tuple[dict, int]:
 def run_look(args, overrides) -> tuple[dict, int]:
     """`biggan look`."""
     no_overrides(overrides)
-    from biggan_jax.sampling import look
-
     with writing(args.out):
-        result, text = look.run(args)
+        result, text = options.look(args)
     say(args, text)
     return result, 0
 
@@ -167,9 +165,7 @@ def run_look(args, overrides) -> tuple[dict, int]:
 def run_evaluate(args, overrides) -> tuple[dict, int]:
     """`biggan evaluate`."""
     no_overrides(overrides)
-    from biggan_jax.evaluation import evaluate
-
-    result, text = evaluate.run(args)
+    result, text = evaluation_arguments.evaluate(args)
     say(args, text)
     return result, 0
 

@@ -1,7 +1,11 @@
 """Command-line options of `biggan evaluate`."""
 
 import argparse
+import dataclasses
 from pathlib import Path
+from typing import Any
+
+from biggan_jax.errors import UserError
 
 
 def add(sub: argparse.ArgumentParser) -> None:
@@ -60,3 +64,39 @@ def thresholds(text: str) -> tuple[float, ...]:
             f"{text!r} is no list of thresholds: write positive numbers such as 0.1,0.5,1.0"
         )
     return tuple(values)
+
+
+def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Scores what the options of `add` ask for.
+
+    Returns:
+      (the JSON object of `biggan evaluate`, what it says to a person).
+    """
+    from biggan_jax.evaluation import comparison, follow, report
+    from biggan_jax.evaluation import evaluate as evaluate_lib
+    from biggan_jax.storage import paths
+    from biggan_jax.storage.directory import open_directory
+
+    if args.compare is not None:
+        return comparison.compare(*args.compare)
+    names = [field.name for field in dataclasses.fields(evaluate_lib.Settings)]
+    given = {name: getattr(args, name) for name in names if hasattr(args, name)}
+    settings = evaluate_lib.Settings(**given, intra_fid=not args.no_intra_fid)
+    weights = {"bn_mode": args.bn_mode, "ema": not args.raw}
+    if args.follow:
+        if args.matrix or len(args.truncation) > 1:
+            raise UserError("--follow takes no --matrix and a single --truncation")
+        directory, config = open_directory(args.source)
+        evaluator = evaluate_lib.open_evaluator(config, paths.cache_folder(directory), settings)
+        result = follow.follow(
+            directory, config, evaluator, truncation=args.truncation[0], **weights
+        )
+        return result, "\n".join(report.step_lines(result["evaluations"]))
+    result = evaluate_lib.evaluate(
+        args.source, settings, truncations=args.truncation, matrix=args.matrix, **weights
+    )
+    kinds = {"curve": "truncation", "matrix": "matrix"}
+    name = next((kinds[key] for key in kinds if key in result), "evaluation")
+    folder = args.out or paths.workdir_path(args.source) / "report"
+    written = report.write(result, paths.workdir_path(folder), name)
+    return result, "\n".join([*report.lines(result), f"written: {', '.join(written)}"])

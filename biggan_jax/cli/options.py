@@ -110,6 +110,32 @@ def add_look(sub: argparse.ArgumentParser) -> None:
     add_standing(one)
 
 
+def look(args: argparse.Namespace) -> tuple[dict, str]:
+    """Draws what the options of `add_look` ask for.
+
+    Returns:
+      (the JSON object of `biggan look`, what it says to a person).
+    """
+    from biggan_jax.sampling import files, look
+
+    def given(*names: str) -> dict:
+        return {name: getattr(args, name) for name in names}
+
+    latents = given("classes", "seed", "truncation", "truncation_kind")
+    if args.kind == "bn":
+        result = files.bn_matrix(
+            args.source, args.out, **latents, **given("per_class"), standing=standing(args)
+        )
+        return result, f"{' and '.join(result['weights'])} weights in {result['out']}"
+    result = look.attention(
+        args.source,
+        args.out,
+        samples=look.Samples(**latents, **given("count", "bn_mode"), ema=not args.raw),
+        **given("layer", "points", "num_points", "discriminator", "images"),
+    )
+    return result, look.text(result)
+
+
 def add_sweep(sub: argparse.ArgumentParser, help: str) -> None:
     """--sweep KEY=A,B, as often as there are axes; `grid.parse` reads it."""
     sub.add_argument("--sweep", action="append", default=[], metavar="KEY=A,B", help=help)

@@ -1,6 +1,5 @@
 """`biggan evaluate`: one feature pass -> (name, value) pairs with a protocol fingerprint."""
 
-import argparse
 import contextlib
 import dataclasses
 import sys
@@ -14,7 +13,7 @@ from tqdm import tqdm
 
 from biggan_jax import data
 from biggan_jax.errors import UserError
-from biggan_jax.evaluation import comparison, inputs, reference, report
+from biggan_jax.evaluation import inputs, reference
 from biggan_jax.evaluation.evaluator import KEEP, Evaluator, one_line_warnings
 from biggan_jax.metrics.features import Extractor
 from biggan_jax.sampling import generator as generator_lib
@@ -168,45 +167,6 @@ def evaluate(
         return curve[0]
     rows = [{"truncation": t} | _row(r) for t, r in zip(truncations, curve, strict=True)]
     return curve[-1] | {"curve": rows}
-
-
-def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """`biggan evaluate`: the result and what it says to a person."""
-    if args.compare is not None:
-        return comparison.compare(*args.compare)
-    settings = Settings(
-        **{field.name: getattr(args, field.name, None) for field in dataclasses.fields(Settings)}
-        | {"intra_fid": not args.no_intra_fid}
-    )
-    if args.follow:
-        if args.matrix or len(args.truncation) > 1:
-            raise UserError("--follow takes no --matrix and a single --truncation")
-        from biggan_jax.evaluation import follow
-
-        directory, config = open_directory(args.source)
-        evaluator = open_evaluator(config, paths.cache_folder(directory), settings)
-        result = follow.follow(
-            directory,
-            config,
-            evaluator,
-            truncation=args.truncation[0],
-            bn_mode=args.bn_mode,
-            ema=not args.raw,
-        )
-        return result, "\n".join(report.step_lines(result["evaluations"]))
-    result = evaluate(
-        args.source,
-        settings,
-        truncations=args.truncation,
-        bn_mode=args.bn_mode,
-        ema=not args.raw,
-        matrix=args.matrix,
-    )
-    name = next((n for n in ("curve", "matrix") if n in result), "evaluation")
-    name = {"curve": "truncation"}.get(name, name)
-    folder = args.out or paths.workdir_path(args.source) / "report"
-    written = report.write(result, paths.workdir_path(folder), name)
-    return result, "\n".join([*report.lines(result), f"written: {', '.join(written)}"])
 
 
 def during_training(

@@ -1,6 +1,5 @@
 """`biggan look`: pictures of a trained model at work."""
 
-import argparse
 import dataclasses
 import time
 from collections.abc import Sequence
@@ -8,11 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from biggan_jax.cli import options
 from biggan_jax.data.images import BadImage, decode_image
 from biggan_jax.errors import UserError
 from biggan_jax.pictures import attention_figure, grids
-from biggan_jax.sampling import files as samples_lib
 from biggan_jax.sampling import generator as generator_lib
 from biggan_jax.sampling import load
 from biggan_jax.sampling.classes import parse_classes, spread
@@ -81,24 +78,6 @@ class View:
     images: np.ndarray
     labels: np.ndarray | None
     maps: dict[str, np.ndarray]
-
-
-def run(args: argparse.Namespace) -> tuple[dict, str]:
-    """`biggan look KIND`: (its JSON object, what it says to a person)."""
-    same = lambda *names: {name: getattr(args, name) for name in names}
-    latents = same("classes", "seed", "truncation", "truncation_kind")
-    if args.kind == "bn":
-        result = samples_lib.bn_matrix(
-            args.source, args.out, **latents, **same("per_class"), standing=options.standing(args)
-        )
-        return result, f"{' and '.join(result['weights'])} weights in {result['out']}"
-    result = attention(
-        args.source,
-        args.out,
-        samples=Samples(**latents, **same("count", "bn_mode"), ema=not args.raw),
-        **same("layer", "points", "num_points", "discriminator", "images"),
-    )
-    return result, text(result)
 
 
 def attention(
