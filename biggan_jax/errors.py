@@ -19,6 +19,12 @@ class UserError(ValueError):
     """
 
 
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word nearest to a misspelt one; None where no known word is near."""
+    found = difflib.get_close_matches(word.strip().lower(), list(known), n=1, cutoff=0.4)
+    return found[0] if found else None
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Names the known word nearest to a misspelt one, to be put behind it in a message.
 
@@ -29,8 +35,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     Returns:
       " (did you mean 'WORD'?)", or nothing where no known word is near.
     """
-    nearest = difflib.get_close_matches(word.strip().lower(), list(known), n=1, cutoff=0.4)
-    return f" (did you mean {nearest[0]!r}?)" if nearest else ""
+    found = nearest(word, known)
+    return f" (did you mean {found!r}?)" if found else ""
 
 
 # Whatever else is raised is a defect of this program, and shows its traceback.

@@ -1,36 +1,21 @@
-"""Every setting once, with its unit or source, and the checks that need no data and no device.
+"""Every setting once, with its unit or source; `domains` says what each may be.
 
 A config file is a Python file with `get_config()` that starts from `default_config()` and changes
 the lines that differ. Values are overridden on the command line by `--config.key=value`. Lists and
 None cannot be overridden there, so sequences are tuples and unset values are typed placeholders.
 """
 
-import math
 from typing import Any
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from biggan_jax.config.flat import first_line, flatten
+from biggan_jax.config.resume import check_resume
+from biggan_jax.config.validation import validate
 from biggan_jax.errors import UserError
 
-# A resumed run may change these: they alter how long, how often or where, never what is computed.
-RESUMABLE = frozenset(
-    {
-        "num_steps",
-        "log_every_steps",
-        "checkpoint_every_steps",
-        "sample_every_steps",
-        "eval_every_steps",
-        "eval_samples",
-        "eval_features",
-        "keep_checkpoints",
-        "mesh",
-        "remat",
-        "tensorboard",
-        "data.source",
-        "data.on_bad_record",
-    }
-)
+__all__ = ["check_resume", "default_config", "flatten", "from_saved", "validate"]
 
 
 def default_config() -> ConfigDict:
@@ -127,123 +112,6 @@ def default_config() -> ConfigDict:
     return c
 
 
-def validate(config: ConfigDict, num_devices: int) -> None:
-    """Checks what can be known without data: domains and the arithmetic of the batch.
-
-    Args:
-      config: a full config.
-      num_devices: devices of the mesh, over all processes.
-
-    Raises:
-      UserError: one line with both numbers and the setting to change.
-    """
-    for key in (
-        "batch_size",
-        "num_d_steps",
-        "accumulation_steps",
-        "num_steps",
-        "log_every_steps",
-        "checkpoint_every_steps",
-        "sample_every_steps",
-        "eval_every_steps",
-        "eval_samples",
-        "keep_checkpoints",
-    ):
-        if config[key] is not None and config[key] < 1:
-            raise UserError(f"{key} is {config[key]}; set --config.{key} to 1 or more")
-    if not 0 <= config.seed < 2**32:
-        raise UserError(f"seed is {config.seed}; set --config.seed to a number in [0, 2**32)")
-    micro = num_devices * config.accumulation_steps
-    if config.batch_size % micro:
-        lower = max(config.batch_size // micro, 1) * micro
-        raise UserError(
-            f"batch_size {config.batch_size} is not divisible by {num_devices} devices x "
-            f"{config.accumulation_steps} accumulation steps = {micro}: set "
-            f"--config.batch_size={lower} or change --config.accumulation_steps"
-        )
-    group, part = config.bn_group_size, config.batch_size // config.accumulation_steps
-    if group is not None and (group < 2 or part % group):
-        raise UserError(
-            f"bn_group_size {group} does not divide the {part} examples of a forward (batch_size "
-            f"{config.batch_size} / {config.accumulation_steps} accumulation steps) into groups of "
-            "2 or more: set --config.bn_group_size to a divisor"
-        )
-    if config.compute_dtype not in ("float32", "bfloat16"):
-        raise UserError(
-            f"compute_dtype is {config.compute_dtype!r}: set --config.compute_dtype to float32 or "
-            "bfloat16"
-        )
-    if config.regularizer.orthogonal_form not in ("off_diagonal", "full"):
-        raise UserError(
-            f"regularizer.orthogonal_form is {config.regularizer.orthogonal_form!r}: set it to "
-            "off_diagonal or full"
-        )
-    if config.data.on_bad_record not in ("error", "skip"):
-        raise UserError(
-            f"data.on_bad_record is {config.data.on_bad_record!r}: set it to error or skip"
-        )
-    if config.eval_features not in (None, "inception", "classifier"):
-        raise UserError(
-            f"eval_features is {config.eval_features!r}: set --config.eval_features to inception "
-            "or classifier"
-        )
-    if config.ema.start_step < 0:
-        raise UserError(
-            f"ema.start_step is {config.ema.start_step}; set --config.ema.start_step to 0 or more"
-        )
-    _check_decay(config.optimizer)
-    _check_ranges(config)
-
-
-def _check_decay(optimizer: ConfigDict) -> None:
-    """The learning rates' decay: both steps or neither, in order."""
-    start, end = optimizer.decay_start_step, optimizer.decay_end_step
-    if (start is None) != (end is None):
-        unset = "start" if start is None else "end"
-        raise UserError(
-            f"optimizer.decay_start_step is {start} and optimizer.decay_end_step is {end}: set "
-            f"--config.optimizer.decay_{unset}_step too, or neither"
-        )
-    if start is not None and not 0 <= start < end:
-        raise UserError(
-            f"optimizer.decay_start_step is {start} and optimizer.decay_end_step is {end}: set "
-            "--config.optimizer.decay_end_step to more than the start, and the start to 0 or more"
-        )
-
-
-def _check_ranges(config: ConfigDict) -> None:
-    """Real-valued settings: (section, key, lowest, highest), both included unless open."""
-    for section, key, low, high in (
-        ("optimizer", "g_lr", 0, math.inf),
-        ("optimizer", "d_lr", 0, math.inf),
-        ("optimizer", "eps", 0, math.inf),
-        ("optimizer", "beta1", 0, 1),
-        ("optimizer", "beta2", 0, 1),
-        ("regularizer", "g_orthogonal", 0, math.inf),
-        ("regularizer", "d_orthogonal", 0, math.inf),
-        ("ema", "decay", 0, 1),
-        ("model", "bn_momentum", 0, 1),
-    ):
-        value = config[section][key]
-        # `beta = 1` divides by zero in Adam's bias correction.
-        if not low <= value < high and not (key in ("decay", "bn_momentum") and value == high):
-            raise UserError(
-                f"{section}.{key} is {value}; set --config.{section}.{key} to a value from {low} "
-                f"to below {high}"
-            )
-
-
-def flatten(config: ConfigDict | dict, prefix: str = "") -> dict[str, Any]:
-    """{'model.ch': 96, ...} with lists as tuples, so that a config and its JSON compare equal."""
-    flat = {}
-    for key, value in config.items():
-        if isinstance(value, ConfigDict | dict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = tuple(value) if isinstance(value, list) else value
-    return flat
-
-
 def from_saved(saved: dict[str, Any]) -> ConfigDict:
     """The config of a `config.json`: the defaults, overwritten by the saved values.
 
@@ -258,26 +126,3 @@ def from_saved(saved: dict[str, Any]) -> ConfigDict:
     except (KeyError, AttributeError, TypeError) as e:
         raise UserError(f"the saved config does not fit this version: {first_line(e)}") from e
     return config
-
-
-def check_resume(saved: ConfigDict | dict[str, Any], config: ConfigDict) -> None:
-    """Raises UserError, naming the keys, when `config` cannot continue a run made with `saved`."""
-    old, new = flatten(saved), flatten(config)
-    changed = [
-        f"{key} {old.get(key)} -> {new.get(key)}"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and key not in RESUMABLE
-    ]
-    if changed:
-        raise UserError(
-            f"this workdir holds a run of another config ({'; '.join(changed)}): restore these "
-            "values or choose another --workdir"
-        )
-
-
-def first_line(error: BaseException) -> str:
-    """What an error of ml_collections says, in one line."""
-    text = str(error.args[0] if error.args else error)
-    lines = text.strip().splitlines() or [""]
-    # For a config file that fails ml_collections gives a whole traceback.
-    return lines[-1] if "Traceback" in text else lines[0]

@@ -1,16 +1,15 @@
 """A config file and the overrides of a command line -> a config."""
 
-import difflib
 import os
 import re
 import sys
-from collections.abc import Iterable
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from biggan_jax.config import default_config, first_line, flatten
-from biggan_jax.errors import UserError
+from biggan_jax.config import default_config
+from biggan_jax.config.flat import first_line, flatten
+from biggan_jax.errors import UserError, did_you_mean
 
 
 def load(path: str, overrides: list[str]) -> ConfigDict:
@@ -89,7 +88,7 @@ def _check_overrides(overrides: list[str]) -> None:
     for override in overrides:
         key = _key(override)
         if key not in known and override.startswith("--"):
-            raise UserError(f"unknown config key {key!r}{_nearest(key, known)}")
+            raise UserError(f"unknown config key {key!r}{did_you_mean(key, known)}")
 
 
 def _key(override: str) -> str:
@@ -113,16 +112,11 @@ def _last_of_each(overrides: list[str]) -> list[str]:
     return [text for group in groups.values() for text in group]
 
 
-def _nearest(key: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(key, list(known), 1, 0.5)
-    return f"; did you mean {near[0]!r}?" if near else ""
-
-
 def _check_keys(path: str, config: ConfigDict) -> None:
     """Refuses a config file with a misspelt, missing or unset setting."""
     known, given = flatten(default_config()), flatten(config)
     for key in given.keys() - known.keys():
-        raise UserError(f"--config {path}: unknown config key {key!r}{_nearest(key, known)}")
+        raise UserError(f"--config {path}: unknown config key {key!r}{did_you_mean(key, known)}")
     for key in known.keys() - given.keys():
         raise UserError(f"--config {path}: no {key!r}; start get_config() from default_config()")
     for key, value in given.items():

@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from biggan_jax.config import domains
 from biggan_jax.errors import UserError
 from biggan_jax.models import (
     attention,
@@ -99,26 +100,17 @@ def build(
 def check(model: Any) -> None:
     """Raises UserError for a `model` section with values outside their domain."""
     checks.choice("model.name", model.name, REGISTRY)
+    domains.check({f"model.{key}": value for key, value in model.items()})
     REGISTRY[model.name].check(model)
     checks.choice("model.init", model.init, INITIALIZERS)
-    checks.choice("model.sn_eval", model.sn_eval, ("iterate", "stored"))
-    checks.choice("model.bn_variance", model.bn_variance, ("unbiased", "biased"))
     checks.choice("model.cond_order", model.cond_order, conditioning.ORDERS)
     checks.choice("model.attention_kind", model.attention_kind, attention.KINDS)
     checks.choice("model.attention_reduction", model.attention_reduction, attention.REDUCTIONS)
-    if model.channels not in (1, 3):
-        raise UserError(
-            f"model.channels is {model.channels}; images have 1 (grey) or 3 (RGB) channels: set "
-            "--config.model.channels"
-        )
     if model.num_classes is None:
         raise UserError(
             "model.num_classes is not set and there is no data to read it from: set "
             "--config.model.num_classes=N (1 for an unconditional model)"
         )
-    for key in ("ch", "num_classes", "dim_z", "shared_dim", "sn_iterations"):
-        if model[key] < 1:
-            raise UserError(f"model.{key} is {model[key]}; set --config.model.{key} to 1 or more")
     if model.rgb_width is not None and model.rgb_width < model.channels:
         raise UserError(
             f"model.rgb_width is {model.rgb_width} but model.channels is {model.channels}: set "

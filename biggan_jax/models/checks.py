@@ -1,18 +1,16 @@
 """Checks of a `model` section that several families share: one line, naming the setting."""
 
-import difflib
 from collections.abc import Iterable
 from typing import Any
 
-from biggan_jax.errors import UserError
+from biggan_jax.errors import UserError, did_you_mean
 
 
 def choice(key: str, value: str | int, choices: Iterable[str | int]) -> None:
     """Raises UserError unless `value` is one of `choices`, with the nearest one named."""
     if value not in choices:
         words = [choice for choice in choices if isinstance(choice, str)]
-        near = difflib.get_close_matches(str(value), words, 1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        hint = did_you_mean(str(value), words)
         raise UserError(
             f"{key} is {value!r}{hint}; set --config.{key} to one of {', '.join(map(str, choices))}"
         )

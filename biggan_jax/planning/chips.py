@@ -5,10 +5,10 @@ them is a lower bound.
 """
 
 import dataclasses
-import difflib
 import math
 import re
 
+from biggan_jax import errors
 from biggan_jax.errors import UserError
 
 GIB = 2**30
@@ -133,8 +133,8 @@ def nearest(name: str, count: int = 4) -> list[str]:
         head = "tpu7x"
     generation = _ALIASES.get(head, head)
     if generation not in CHIPS:
-        close = difflib.get_close_matches(generation, [*CHIPS, *_ALIASES], 1, 0.3)
-        generation = _ALIASES.get(close[0], close[0]) if close else "v4"
+        close = errors.nearest(generation, [*CHIPS, *_ALIASES]) or "v4"
+        generation = _ALIASES.get(close, close)
     sizes = [int(n) for n in sizes if n.isdigit() and int(n) > 0]
     # An accelerator type (v4-128) counts cores where a chip has two of them.
     wanted = math.prod(sizes) if sizes else 64

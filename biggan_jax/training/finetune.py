@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from biggan_jax.config import domains
 from biggan_jax.errors import UserError
 from biggan_jax.models import stages
 from biggan_jax.storage import checkpoint
@@ -66,15 +67,7 @@ class Source:
 def check(config: ConfigDict) -> None:
     """Raises UserError for settings of `finetune` outside their domain, or without init_from."""
     f = config.finetune
-    if f.new_classes not in ("fresh", "mean"):
-        raise UserError(
-            f"finetune.new_classes is {f.new_classes!r}: set --config.finetune.new_classes to "
-            "fresh or mean"
-        )
-    if f.freeze_d < 0:
-        raise UserError(
-            f"finetune.freeze_d is {f.freeze_d}; set --config.finetune.freeze_d to 0 or more"
-        )
+    domains.check({f"finetune.{key}": value for key, value in f.items()})
     for key in ("freeze_d", "keep_optimizer"):
         if f[key] and config.init_from is None:
             raise UserError(

@@ -62,7 +62,7 @@ def test_bad_usage(capsys, monkeypatch, argv, words):
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("--config.model.chh=3", "unknown config key 'model.chh'; did you mean 'model.ch'"),
+        ("--config.model.chh=3", "unknown config key 'model.chh'.*did you mean 'model.ch'"),
         ("--config.data.source=folder:/none", "/none"),
         ("--config.data.source=", "unknown kind ''"),
         ("--config.model.num_classes=7", "num_classes is 7, but digits has 10 .*num_classes=10"),

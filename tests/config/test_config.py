@@ -1,12 +1,13 @@
 """Settings: overrides and their errors, domains, what a resume may change, and config.json."""
 
 import json
+import math
 
 import pytest
 from ml_collections.config_dict import placeholder
 
 from biggan_jax import config as config_lib
-from biggan_jax.config import config_file
+from biggan_jax.config import config_file, domains, resume
 from biggan_jax.errors import UserError
 from tests import runs
 
@@ -64,8 +65,8 @@ def test_override_of_an_unset_placeholder(tmp_path):
 @pytest.mark.parametrize(
     ("argument", "words"),
     [
-        ("--config.model.chh=3", "unknown config key 'model.chh'; did you mean 'model.ch'?"),
-        ("--config.batchsize=3", "unknown config key 'batchsize'; did you mean 'batch_size'?"),
+        ("--config.model.chh=3", "unknown config key 'model.chh' (did you mean 'model.ch'?)"),
+        ("--config.batchsize=3", "unknown config key 'batchsize' (did you mean 'batch_size'?)"),
         ("--config.zzzzzz=3", "unknown config key 'zzzzzz'"),
         ("--noconfig.data.flop", "did you mean 'data.flip'?"),
         ("--workdirr=3", "unknown option '--workdirr=3'"),
@@ -124,7 +125,7 @@ def test_missing_file(tmp_path):
         ("--config.batch_size=20", ("20", "8 devices", "--config.batch_size=16")),
         ("--config.batch_size=4", ("4 ", "8 devices", "--config.batch_size=8")),
         ("--config.bn_group_size=3", ("bn_group_size 3", "32 examples", "--config.bn_group_size")),
-        ("--config.bn_group_size=1", ("bn_group_size 1", "--config.bn_group_size")),
+        ("--config.bn_group_size=1", ("bn_group_size is 1", "--config.bn_group_size", "2 or more")),
         ("--config.accumulation_steps=3", ("32", "8 devices x 3", "--config.batch_size=24")),
         ("--config.batch_size=0", ("batch_size is 0", "--config.batch_size")),
         ("--config.num_d_steps=-1", ("num_d_steps is -1", "--config.num_d_steps")),
@@ -164,6 +165,43 @@ def test_validate_accepts(tmp_path):
     config_lib.validate(load(*edges, "--config.batch_size=64", "--config.accumulation_steps=8"), 8)
 
 
+def test_every_setting_has_a_domain_or_a_registry():
+    """So that a new setting cannot be forgotten; what other rooms check is named here."""
+    elsewhere = {
+        *("loss", "data.source", "init_from", "mesh", "remat"),
+        *("model.name", "model.z_distribution", "model.cond_order", "model.width_table"),
+        *("model.attention_kind", "model.attention_reduction", "model.init"),
+        *("model.g_attention", "model.d_attention"),
+    }
+    settings = config_lib.flatten(config_lib.default_config())
+    switches = {key for key, value in settings.items() if isinstance(value, bool)}
+    assert domains.DOMAINS.keys() <= settings.keys()
+    assert settings.keys() - domains.DOMAINS.keys() - switches <= elsewhere
+
+
+def test_defaults_lie_in_their_domains():
+    domains.check(config_lib.flatten(config_lib.default_config()))
+
+
+@pytest.mark.parametrize(
+    ("domain", "inside", "outside", "text"),
+    [
+        (domains.Range(1), (1, 2.5, 1e300), (0, 0.5, -1, math.inf, math.nan), "1 or more"),
+        (domains.Range(0, 1), (0, 0.999), (-1e-9, 1), "a value from 0 to below 1"),
+        (domains.Range(0, 1, closed=True), (0, 1), (1.001,), "a value from 0 to 1"),
+        (domains.Choice("a", "b", "c"), ("a", "c"), ("d", ""), "a, b or c"),
+    ],
+)
+def test_domains(domain, inside, outside, text):
+    assert all(value in domain for value in inside) and str(domain) == text
+    assert not any(value in domain for value in outside)
+
+
+def test_a_misspelt_word_is_named():
+    with pytest.raises(UserError, match=r"'bfloat' \(did you mean 'bfloat16'\?\); set --config"):
+        domains.check({"compute_dtype": "bfloat"})
+
+
 @pytest.mark.parametrize(
     ("argument", "words"),
     [
@@ -185,10 +223,11 @@ def test_resume_refuses_another_run(argument, words):
 
 
 def test_resume_names_every_change():
-    with pytest.raises(UserError, match="batch_size 32 -> 8; model.ch 16 -> 4"):
+    with pytest.raises(UserError, match="batch_size 32 -> 8; model.ch 16 -> 4") as error:
         config_lib.check_resume(
             load().to_dict(), load("--config.model.ch=4", "--config.batch_size=8")
         )
+    assert "--allow-change" not in str(error.value)  # it would not help
 
 
 def test_resume_allows_length_cadence_and_place():
@@ -200,8 +239,69 @@ def test_resume_allows_length_cadence_and_place():
         "data.source": "folder:x", "data.on_bad_record": "skip",
     }  # fmt: skip
     config = load(*(f"--config.{key}={value}" for key, value in allowed.items()))
-    config_lib.check_resume(saved, config)
-    assert allowed.keys() == config_lib.RESUMABLE
+    assert config_lib.check_resume(saved, config) == []
+    assert allowed.keys() == resume.RESUMABLE
+
+
+@pytest.mark.parametrize(
+    ("argument", "change"),
+    [
+        ("--config.optimizer.g_lr=1", ("optimizer.g_lr", 0.0004, 1.0)),
+        ("--config.regularizer.d_orthogonal=1", ("regularizer.d_orthogonal", 0.0, 1.0)),
+        ("--config.loss=wasserstein", ("loss", "hinge", "wasserstein")),
+        ("--config.ema.decay=0.5", ("ema.decay", 0.98, 0.5)),
+        ("--config.seed=1", ("seed", 0, 1)),
+    ],
+)
+def test_resume_under_other_rules_needs_the_flag(argument, change):
+    saved, config = json.loads(json.dumps(load().to_dict())), load(argument)
+    with pytest.raises(UserError, match=f"{change[0]} {change[1]} -> {change[2]}") as error:
+        config_lib.check_resume(saved, config)
+    assert "--allow-change" in str(error.value) and "--workdir" in str(error.value)
+    assert config_lib.check_resume(saved, config, allow_change=True) == [change]
+    longer = load(argument, "--config.num_steps=9", "--config.tensorboard=False")
+    assert config_lib.check_resume(saved, longer, allow_change=True) == [change]
+
+
+def test_resume_lists_all_changes_in_order():
+    changes = config_lib.check_resume(
+        load(), load("--config.seed=1", "--config.optimizer.beta2=0.9"), allow_change=True
+    )
+    assert changes == [("optimizer.beta2", 0.999, 0.9), ("seed", 0, 1)]
+    assert [str(change) for change in changes] == ["optimizer.beta2 0.999 -> 0.9", "seed 0 -> 1"]
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "--config.model.ch=8",
+        "--config.batch_size=64",
+        "--config.ema.start_step=7",
+        "--config.finetune.freeze_d=1",
+        "--config.compute_dtype=bfloat16",
+    ],
+)
+def test_the_flag_does_not_change_the_networks_or_the_batch(argument):
+    key = argument.removeprefix("--config.").partition("=")[0]
+    arguments = (argument, "--config.seed=1")
+    with pytest.raises(UserError, match=rf"--allow-change does not go as far as {key} ") as error:
+        config_lib.check_resume(load(), load(*arguments), allow_change=True)
+    assert "seed" not in str(error.value) and "--workdir" in str(error.value)
+    with pytest.raises(UserError, match="seed 0 -> 1") as error:
+        config_lib.check_resume(load(), load(*arguments))
+    assert "--allow-change" not in str(error.value)
+
+
+def test_the_flag_neither_adds_nor_takes_the_decay_of_the_rates():
+    """It would change what the optimizers keep in a checkpoint; its steps may move."""
+    decay = ("--config.optimizer.decay_start_step=2", "--config.optimizer.decay_end_step=9")
+    for old, new in (([], decay), (decay, [])):
+        with pytest.raises(UserError, match="decay_end_step.*; optimizer.decay_start_step"):
+            config_lib.check_resume(load(*old), load(*new), allow_change=True)
+    moved = load(*decay, "--config.optimizer.decay_end_step=20")
+    assert config_lib.check_resume(load(*decay), moved, allow_change=True) == [
+        ("optimizer.decay_end_step", 9, 20)
+    ]
 
 
 def test_saved_config_round_trip(tmp_path):

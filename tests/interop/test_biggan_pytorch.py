@@ -175,7 +175,7 @@ def test_contradictions(tmp_path, capsys):
     fails(
         capsys,
         [g, "--config.model.chh=16", *out],
-        "unknown config key 'model.chh'; did you mean 'model.ch'",
+        "unknown config key 'model.chh' (did you mean 'model.ch'?)",
     )
     fails(capsys, [g, "--bn-eps", "0", *out], "--bn-eps is 0.0")
     fails(capsys, [g, "--any-weights", *out], "--any-weights is for --format inception-fid")

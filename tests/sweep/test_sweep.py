@@ -251,7 +251,7 @@ def test_scores_of_different_protocols_share_no_table(tmp_path):
     ("arguments", "word"),
     [
         ([], "nothing to sweep"),
-        (["--sweep=model.cg=1,2"], "'model.cg'; did you mean 'model.ch'"),
+        (["--sweep=model.cg=1,2"], "'model.cg' (did you mean 'model.ch'?)"),
         (["--sweep=num_d_steps=1,two"], "num_d_steps=two"),
         (["--sweep=num_d_steps=1,0"], "num_d_steps is 0"),
         (["--sweep=batch_size"], "KEY=A,B,C"),

@@ -1,0 +1,114 @@
+"""The domain of every setting, stated once: what may be written, and what the refusal says.
+
+A word that names an entry of a registry (a loss, a family of models, an initialiser, a kind of data
+source) is checked by the room that owns the registry.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from biggan_jax.errors import UserError, did_you_mean
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """The finite numbers from `low` to below `high`, or up to `high` itself where `closed`."""
+
+    low: float
+    high: float = math.inf
+    closed: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value < self.high or (self.closed and value == self.high)
+
+    def __str__(self) -> str:
+        if self.high == math.inf:
+            return f"{self.low} or more"
+        return f"a value from {self.low} to {'' if self.closed else 'below '}{self.high}"
+
+
+class Choice(tuple):
+    """The words, or the numbers, that a setting may be."""
+
+    def __new__(cls, *values: str | int):
+        return super().__new__(cls, values)
+
+    def __str__(self) -> str:
+        *most, last = map(str, self)
+        return f"{', '.join(most)} or {last}"
+
+
+AT_LEAST_0 = Range(0)
+AT_LEAST_1 = Range(1)
+
+# Setting -> what it may be; an unset one is not looked at. `config.default_config` says what each
+# is for.
+DOMAINS: dict[str, Range | Choice] = {
+    "seed": Range(0, 2**32),
+    "batch_size": AT_LEAST_1,
+    "num_d_steps": AT_LEAST_1,
+    "accumulation_steps": AT_LEAST_1,
+    "num_steps": AT_LEAST_1,
+    "log_every_steps": AT_LEAST_1,
+    "checkpoint_every_steps": AT_LEAST_1,
+    "sample_every_steps": AT_LEAST_1,
+    "eval_every_steps": AT_LEAST_1,
+    "eval_samples": AT_LEAST_1,
+    "eval_features": Choice("inception", "classifier"),
+    "keep_checkpoints": AT_LEAST_1,
+    "compute_dtype": Choice("float32", "bfloat16"),
+    "bn_group_size": Range(2),
+    "model.resolution": AT_LEAST_1,
+    "model.channels": Choice(1, 3),
+    "model.ch": AT_LEAST_1,
+    "model.num_classes": AT_LEAST_1,
+    "model.dim_z": AT_LEAST_1,
+    "model.shared_dim": AT_LEAST_1,
+    "model.rgb_width": AT_LEAST_1,
+    "model.bn_eps": AT_LEAST_0,
+    "model.bn_momentum": Range(0, 1, closed=True),
+    "model.bn_variance": Choice("unbiased", "biased"),
+    "model.sn_eps": AT_LEAST_0,
+    "model.sn_iterations": AT_LEAST_1,
+    "model.sn_eval": Choice("iterate", "stored"),
+    "optimizer.g_lr": AT_LEAST_0,
+    "optimizer.d_lr": AT_LEAST_0,
+    # A beta of 1 divides by zero in Adam's bias correction.
+    "optimizer.beta1": Range(0, 1),
+    "optimizer.beta2": Range(0, 1),
+    "optimizer.eps": AT_LEAST_0,
+    "optimizer.decay_start_step": AT_LEAST_0,
+    "optimizer.decay_end_step": AT_LEAST_1,
+    "regularizer.g_orthogonal": AT_LEAST_0,
+    "regularizer.d_orthogonal": AT_LEAST_0,
+    "regularizer.orthogonal_form": Choice("off_diagonal", "full"),
+    "finetune.new_classes": Choice("fresh", "mean"),
+    "finetune.freeze_d": AT_LEAST_0,
+    "ema.decay": Range(0, 1, closed=True),
+    "ema.start_step": AT_LEAST_0,
+    "data.on_bad_record": Choice("error", "skip"),
+}
+
+
+def check(settings: Mapping[str, Any]) -> None:
+    """Checks each of some settings by itself.
+
+    Args:
+      settings: {'model.ch': 96, ...}; those without a domain, and unset ones, are not looked at.
+
+    Raises:
+      UserError: one line with the first value that lies outside its domain, and the domain.
+    """
+    for key, value in settings.items():
+        domain = DOMAINS.get(key)
+        if domain is None or value is None or value in domain:
+            continue
+        hint = did_you_mean(value, map(str, domain)) if isinstance(value, str) else ""
+        finite = not isinstance(value, float) or math.isfinite(value)
+        shown = repr(value) if isinstance(value, str) else value
+        raise UserError(
+            f"{key} is {shown}{hint}; set --config.{key} to "
+            f"{domain if finite else f'a finite value, {domain}'}"
+        )

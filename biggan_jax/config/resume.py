@@ -1,0 +1,98 @@
+"""Which settings of a run may change when it goes on."""
+
+import fnmatch
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from biggan_jax.config.flat import flatten
+from biggan_jax.errors import UserError
+
+# A resumed run may change these: they alter how long, how often or where, never what is computed.
+RESUMABLE = frozenset(
+    {
+        "num_steps",
+        "log_every_steps",
+        "checkpoint_every_steps",
+        "sample_every_steps",
+        "eval_every_steps",
+        "eval_samples",
+        "eval_features",
+        "keep_checkpoints",
+        "mesh",
+        "remat",
+        "tensorboard",
+        "data.source",
+        "data.on_bad_record",
+    }
+)
+# And these with `train --allow-change`: the game's rules, never the networks that play it.
+CHANGEABLE = (
+    *("optimizer.*", "regularizer.*", "augment.*", "guard.*"),
+    *("loss", "ema.decay", "seed"),
+)
+# Between unset and set these change what the optimizers keep, which no checkpoint can supply.
+_STRUCTURAL = ("optimizer.decay_start_step", "optimizer.decay_end_step")
+
+
+class Change(NamedTuple):
+    """One setting that a resumed run has otherwise than its workdir."""
+
+    key: str
+    old: Any
+    new: Any
+
+    def __str__(self) -> str:
+        return f"{self.key} {self.old} -> {self.new}"
+
+
+def check_resume(
+    saved: ConfigDict | dict[str, Any],
+    config: ConfigDict | dict[str, Any],
+    *,
+    allow_change: bool = False,
+) -> list[Change]:
+    """Checks that a config can continue a run.
+
+    Args:
+      saved: the config that the run was made with.
+      config: the config that is to continue it.
+      allow_change: whether the settings of `CHANGEABLE` may have other values.
+
+    Returns:
+      The changes that alter what is computed, sorted by key; none without `allow_change`.
+
+    Raises:
+      UserError: one line that names every setting that may not change, with both values.
+    """
+    old, new = flatten(saved), flatten(config)
+    changes = [
+        Change(key, old.get(key), new.get(key))
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and key not in RESUMABLE
+    ]
+    fixed = [change for change in changes if not _is_changeable(change)]
+    if not changes or (allow_change and not fixed):
+        return changes
+    if allow_change:
+        raise UserError(
+            f"--allow-change does not go as far as {_listed(fixed)}: restore these values or "
+            "choose another --workdir"
+        )
+    remedy = "restore these values or choose another --workdir"
+    if not fixed:
+        remedy = (
+            "restore these values, choose another --workdir, or go on with the new values by "
+            "--allow-change"
+        )
+    raise UserError(f"this workdir holds a run of another config ({_listed(changes)}): {remedy}")
+
+
+def _is_changeable(change: Change) -> bool:
+    if change.key in _STRUCTURAL and None in (change.old, change.new):
+        return False
+    return any(fnmatch.fnmatchcase(change.key, pattern) for pattern in CHANGEABLE)
+
+
+def _listed(changes: list[Change]) -> str:
+    return "; ".join(map(str, changes))

@@ -1,0 +1,52 @@
+"""What can be wrong with a whole config before any data or device is looked at."""
+
+from ml_collections import ConfigDict
+
+from biggan_jax.config import domains
+from biggan_jax.config.flat import flatten
+from biggan_jax.errors import UserError
+
+
+def validate(config: ConfigDict, num_devices: int) -> None:
+    """Checks what can be known without data: domains and the arithmetic of the batch.
+
+    Args:
+      config: a full config.
+      num_devices: devices of the mesh, over all processes.
+
+    Raises:
+      UserError: one line with both numbers and the setting to change.
+    """
+    domains.check(flatten(config))
+    micro = num_devices * config.accumulation_steps
+    if config.batch_size % micro:
+        lower = max(config.batch_size // micro, 1) * micro
+        raise UserError(
+            f"batch_size {config.batch_size} is not divisible by {num_devices} devices x "
+            f"{config.accumulation_steps} accumulation steps = {micro}: set "
+            f"--config.batch_size={lower} or change --config.accumulation_steps"
+        )
+    group, part = config.bn_group_size, config.batch_size // config.accumulation_steps
+    if group is not None and part % group:
+        raise UserError(
+            f"bn_group_size {group} does not divide the {part} examples of a forward (batch_size "
+            f"{config.batch_size} / {config.accumulation_steps} accumulation steps) into groups of "
+            "2 or more: set --config.bn_group_size to a divisor"
+        )
+    _check_decay(config.optimizer)
+
+
+def _check_decay(optimizer: ConfigDict) -> None:
+    """The learning rates' decay: both steps or neither, in order."""
+    start, end = optimizer.decay_start_step, optimizer.decay_end_step
+    if (start is None) != (end is None):
+        unset = "start" if start is None else "end"
+        raise UserError(
+            f"optimizer.decay_start_step is {start} and optimizer.decay_end_step is {end}: set "
+            f"--config.optimizer.decay_{unset}_step too, or neither"
+        )
+    if start is not None and not start < end:
+        raise UserError(
+            f"optimizer.decay_start_step is {start} and optimizer.decay_end_step is {end}: set "
+            "--config.optimizer.decay_end_step to more than the start"
+        )
