@@ -17,6 +17,7 @@ from biggan_jax.models import (
     dcgan,
     sagan,
     sngan,
+    stages,
 )
 from biggan_jax.models import remat as remat_lib
 from biggan_jax.models.layers import LayerSettings
@@ -89,12 +90,20 @@ def build(
         dataclasses.replace(settings, spectral_norm=model.g_spectral_norm),
         dataclasses.replace(settings, spectral_norm=model.d_spectral_norm),
     )
-    places = generator.attention_widths()  # after every block of G; {} in a family without blocks
-    remat_lib.check(settings, {biggan.BOTTOM, *places} if places else set())
+    if settings.remat:
+        remat_lib.check(settings, _block_sizes(generator, discriminator, model.channels))
     for key, player in (("g_attention", generator), ("d_attention", discriminator)):
         least = attention.least_channels(settings)
         checks.attention(key, getattr(model, key), player.attention_widths(), least)
     return generator, discriminator
+
+
+def _block_sizes(generator: nn.Module, discriminator: nn.Module, channels: int) -> set[int]:
+    """Pixels of every residual block of both players: the larger one of its input and output."""
+    of_g = stages.generator_stages(generator)
+    of_d = stages.discriminator_stages(discriminator, channels)
+    blocks = [stage for stage in of_g + of_d if stage.name.startswith("block_")]
+    return {max(block.in_size, block.out_size) for block in blocks}
 
 
 def check(model: Any) -> None:

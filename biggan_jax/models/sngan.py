@@ -60,7 +60,7 @@ class Discriminator(biggan.Discriminator):
     def __call__(self, images: jax.Array, labels: jax.Array, train: bool = False) -> jax.Array:
         """Judges images; see `biggan.Discriminator`."""
         s = self.settings
-        widths, num_down = D_WIDTHS[self.resolution]
+        widths, num_down = self._plan()
         h = images.astype(s.dtype)
         seen = set()
         for i, multiple in enumerate(widths):
@@ -72,6 +72,9 @@ class Discriminator(biggan.Discriminator):
                 h = attention.insert(h, s, train)
             seen.add(h.shape[1])
         return heads.projection(h, labels, train, s, self.num_classes, self.head_bias)
+
+    def _plan(self) -> tuple[tuple[int, ...], int]:
+        return D_WIDTHS[self.resolution]
 
 
 def check(model: Any) -> None:

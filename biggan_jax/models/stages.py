@@ -2,14 +2,12 @@
 
 import dataclasses
 import re
-from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
-import optax
 
 from biggan_jax.errors import UserError
+from biggan_jax.models import walk
 
 BLOCK = re.compile(r"(?!attention_|residual_)[a-z]+_\d+")  # not attention, which is named by place
 
@@ -36,34 +34,22 @@ class Stage:
 
 def generator_stages(generator: nn.Module) -> list[Stage]:
     """Stages of an unbound generator, from z to the image; nothing is computed."""
-    z = jax.ShapeDtypeStruct((1, generator.dim_z), jnp.float32)
-    return _stages(generator, z)
+    return _stages(walk.of_generator(generator))
 
 
 def discriminator_stages(discriminator: nn.Module, channels: int) -> list[Stage]:
     """Stages of an unbound discriminator, from the image to the logit; nothing is computed."""
-    size = discriminator.resolution
-    return _stages(discriminator, jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32))
+    return _stages(walk.of_discriminator(discriminator, channels))
 
 
-def _stages(player: nn.Module, inputs: jax.ShapeDtypeStruct) -> list[Stage]:
-    found: dict[str, Stage] = {}
-    size = lambda x: x.shape[1] if getattr(x, "ndim", 0) == 4 else 1
+def _stages(found: walk.Walk) -> list[Stage]:
+    return [
+        Stage(call.path[0], _size(call.inputs[0]), _size(call.output)) for call in found.top_level()
+    ]
 
-    def record(call, args, kwargs, context):
-        out = call(*args, **kwargs)
-        module = context.module
-        if len(module.path) == 1 and context.method_name == "__call__":
-            found.setdefault(module.name, Stage(module.name, size(args[0]), size(out)))
-        return out
 
-    def forward(key, inputs, labels):
-        with nn.intercept_methods(record):
-            return player.init(key, inputs, labels)
-
-    labels = jax.ShapeDtypeStruct((1,), jnp.int32)
-    jax.eval_shape(forward, jax.random.key(0), inputs, labels)
-    return list(found.values())
+def _size(x: jax.ShapeDtypeStruct) -> int:
+    return x.shape[1] if len(x.shape) == 4 else 1
 
 
 def frozen_modules(discriminator: nn.Module, channels: int, count: int) -> frozenset[str]:
@@ -101,22 +87,3 @@ def stop_gradient(params: dict, names: frozenset[str]) -> dict:
         name: jax.lax.stop_gradient(tree) if name in names else tree
         for name, tree in params.items()
     }
-
-
-def freeze(
-    optimizer: optax.GradientTransformation, names: frozenset[str]
-) -> optax.GradientTransformation:
-    """An optimizer that keeps no state for the top-level modules of these names.
-
-    It passes their gradients on as updates, so these have to be zero (`stop_gradient`).
-    """
-    if not names:
-        return optimizer
-
-    def trained(params: dict) -> dict[str, Any]:
-        return {
-            name: jax.tree.map(lambda _, on=name not in names: on, tree)
-            for name, tree in params.items()
-        }
-
-    return optax.masked(optimizer, trained)

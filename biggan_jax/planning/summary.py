@@ -6,8 +6,8 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
+from biggan_jax.models import walk
 from biggan_jax.training.step import TrainStep
 
 
@@ -45,40 +45,22 @@ def layers(module: nn.Module, *inputs: jax.ShapeDtypeStruct) -> list[Layer]:
     Returns:
       One `Layer` per module.
     """
-    rows: list[Layer] = []
-    batch = inputs[0].shape[0]
-
-    counting = False  # lowering a layer alone calls its own sub-modules, which are not rows
-
-    def record(call, args, kwargs, context):
-        nonlocal counting
-        out = call(*args, **kwargs)
-        if len(context.module.path) == 1 and context.method_name == "__call__" and not counting:
-            counting = True
-            rows.append(_layer(context.module, args, out, batch))
-            counting = False
-        return out
-
-    def forward(key, *inputs):
-        with nn.intercept_methods(record):
-            return module.init(key, *inputs)
-
-    jax.eval_shape(forward, jax.random.key(0), *inputs)
-    return rows
+    found = walk.walk(module, *inputs)
+    return [_layer(call, found, inputs[0].shape[0]) for call in found.top_level()]
 
 
-def _layer(module: nn.Module, args: tuple, out: jax.Array, batch: int) -> Layer:
-    shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype)
-    variables = jax.tree.map(shape, dict(module.variables))
-    arrays = [shape(x) for x in args if isinstance(x, jax.Array)]
-    alone = module.clone(parent=None, name=None)
-    apply = lambda variables, *arrays: alone.apply(variables, *arrays, False)
+def _layer(call: walk.Call, found: walk.Walk, batch: int) -> Layer:
+    variables = found.variables_of(call)
+
+    def apply(variables, *arrays):
+        return call.module.apply(variables, *arrays, False)
+
     return Layer(
-        name=module.name,
-        kind=type(module).__name__,
-        shape=out.shape[1:],
+        name=call.path[0],
+        kind=type(call.module).__name__,
+        shape=call.output.shape[1:],
         parameters=count_parameters(variables.get("params", {})),
-        flops=_flops(apply, variables, *arrays) / batch,
+        flops=_flops(apply, variables, *call.inputs) / batch,
     )
 
 
@@ -106,10 +88,8 @@ def step_flops(train_step: TrainStep, batch_size: int) -> float:
     state = jax.eval_shape(single.init, jax.random.key(0))
     b = batch_size // n
     g = train_step.generator
-    dtype = jnp.float32
-    z = jax.ShapeDtypeStruct((b, g.dim_z), dtype)
-    labels = jax.ShapeDtypeStruct((b,), jnp.int32)
-    images = jax.ShapeDtypeStruct((b, g.resolution, g.resolution, g.channels), dtype)
+    z, labels = walk.generator_inputs(g, b)
+    images, _ = walk.discriminator_inputs(single.discriminator, g.channels, b)
     d_flops = _flops(single.d_step, state, images, labels, z, labels)
     g_flops = _flops(single.g_step, state, z, labels)
     return (train_step.num_d_steps * d_flops + g_flops) / b
@@ -127,9 +107,6 @@ def summarize(train_step: TrainStep, unfused: TrainStep, batch_size: int) -> tup
       (JSON keys and values, lines for a person).
     """
     g, d = train_step.generator, train_step.discriminator
-    labels = jax.ShapeDtypeStruct((2,), jnp.int32)
-    z = jax.ShapeDtypeStruct((2, g.dim_z), jnp.float32)
-    images = jax.ShapeDtypeStruct((2, g.resolution, g.resolution, g.channels), jnp.float32)
     state = jax.eval_shape(train_step.init, jax.random.key(0))
     counts = {
         "generator": count_parameters(state.generator.params),
@@ -138,8 +115,8 @@ def summarize(train_step: TrainStep, unfused: TrainStep, batch_size: int) -> tup
     fused_flops, unfused_flops = step_flops(train_step, batch_size), step_flops(unfused, batch_size)
     lines, tables = [], {}
     for name, module, inputs in (
-        ("generator", g, (z, labels)),
-        ("discriminator", d, (images, labels)),
+        ("generator", g, walk.generator_inputs(g, 2)),
+        ("discriminator", d, walk.discriminator_inputs(d, g.channels, 2)),
     ):
         rows = layers(module, *inputs)
         tables[name] = [dataclasses.asdict(row) for row in rows]

@@ -1,14 +1,11 @@
 """What a data-parallel step must exchange, from its parameters and batch norms alone."""
 
 import math
-from typing import Any
 
-import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
-from biggan_jax.models import layers
+from biggan_jax.models import layers, walk
 from biggan_jax.training.step import TrainStep
 
 # Sums over the batch for each channel of a batch norm: mean and variance forward; gain or scale,
@@ -33,41 +30,28 @@ def all_reduce_bytes(train_step: TrainStep) -> int:
       Bytes per device, independent of the number of devices.
     """
     g, d = train_step.generator, train_step.discriminator
-    labels = jax.ShapeDtypeStruct((1,), jnp.int32)
-    size = (1, g.resolution, g.resolution, g.channels)
-    g_bytes, channels = _gradients(g, jax.ShapeDtypeStruct((1, g.dim_z), jnp.float32), labels)
-    d_bytes, _ = _gradients(d, jax.ShapeDtypeStruct(size, jnp.float32), labels)
+    g_bytes, channels = _gradients(walk.of_generator(g))
+    d_bytes, _ = _gradients(walk.of_discriminator(d, g.channels))
     wide = 4 * channels
     d_update = d_bytes + _FORWARD_SUMS * wide + 4 * _D_METRICS
     g_update = g_bytes + (_FORWARD_SUMS + _BACKWARD_SUMS) * wide + 4 * _G_METRICS
     return train_step.accumulation_steps * (train_step.num_d_steps * d_update + g_update)
 
 
-def _gradients(module: nn.Module, *inputs: jax.ShapeDtypeStruct) -> tuple[int, int]:
+def _gradients(found: walk.Walk) -> tuple[int, int]:
     """(bytes of the partial gradients, channels of all batch norms) of one player."""
     channels = 0
     extra = 0  # bytes beyond those of the parameters
     widths = {}  # path of a layer -> bytes of one of its gradients, those of what it multiplies in
-
-    def record(call, args, kwargs, context):
-        nonlocal channels, extra
-        m = context.module
-        if context.method_name == "__call__":
-            if isinstance(m, layers.BatchNorm):
-                channels += args[0].shape[-1]
-            elif isinstance(m, layers.SpectralModule) and not isinstance(m, layers.Embed):
-                widths[m.path] = jnp.dtype(getattr(m, "dtype", None) or m.settings.dtype).itemsize
-            # The sums run over what is convolved: one 4x4 kernel for a 3x3.
-            if isinstance(m, layers.Conv) and m.kernel_size == 3 and m.resample != "none":
-                taps = (16 - 9) * m.settings.fused
-                extra += taps * args[0].shape[-1] * m.features * widths[m.path]
-        return call(*args, **kwargs)
-
-    def forward(key, *inputs) -> Any:
-        with nn.intercept_methods(record):
-            return module.init(key, *inputs)
-
-    variables = jax.eval_shape(forward, jax.random.key(0), *inputs)
-    leaves = traverse_util.flatten_dict(variables["params"]).items()
+    for call in found.calls:
+        m, inputs = call.module, call.inputs[0].shape[-1]
+        if isinstance(m, layers.BatchNorm):
+            channels += inputs
+        elif isinstance(m, layers.SpectralModule) and not isinstance(m, layers.Embed):
+            widths[call.path] = jnp.dtype(getattr(m, "dtype", None) or m.settings.dtype).itemsize
+        # The sums run over what is convolved: one 4x4 kernel for a 3x3.
+        if isinstance(m, layers.Conv) and m.kernel_size == 3 and m.resample != "none":
+            extra += (16 - 9) * m.settings.fused * inputs * m.features * widths[call.path]
+    leaves = traverse_util.flatten_dict(found.variables["params"]).items()
     gradients = sum(math.prod(x.shape) * widths.get(path[:-1], 4) for path, x in leaves)
     return gradients + extra, channels

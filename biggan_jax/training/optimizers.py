@@ -1,4 +1,4 @@
-"""Adam with a constant or linearly decaying learning rate."""
+"""Adam with a constant or linearly decaying learning rate, for all of a player or part of it."""
 
 from typing import Any
 
@@ -43,6 +43,25 @@ def adam(
         return lr * (left / (end - start))
 
     return optax.adam(rate, b1=beta1, b2=beta2, eps=eps)
+
+
+def freeze(
+    optimizer: optax.GradientTransformation, names: frozenset[str]
+) -> optax.GradientTransformation:
+    """An optimizer that keeps no state for the top-level modules of these names.
+
+    It passes their gradients on as updates, so these have to be zero (`stages.stop_gradient`).
+    """
+    if not names:
+        return optimizer
+
+    def trained(params: dict) -> dict[str, Any]:
+        return {
+            name: jax.tree.map(lambda _, on=name not in names: on, tree)
+            for name, tree in params.items()
+        }
+
+    return optax.masked(optimizer, trained)
 
 
 def update(

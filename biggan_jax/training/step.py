@@ -257,7 +257,7 @@ def build(
     latents.check_distribution(settings.get("z_distribution", "normal"))
     frozen = stages.frozen_modules(discriminator, generator.channels, freeze_d)
     return TrainStep(
-        generator, discriminator, adam(g_lr, 1), stages.freeze(adam(d_lr, num_d_steps), frozen),
+        generator, discriminator, adam(g_lr, 1), optimizers.freeze(adam(d_lr, num_d_steps), frozen),
         losses.get(loss), mesh, num_d_steps, d_frozen=frozen, **settings,
     )  # fmt: skip
 

@@ -260,7 +260,7 @@ def test_kept_moments_of_other_optimizers():
     params = {"block_0": {"kernel": jnp.ones(2)}, "linear": {"kernel": jnp.ones(3)}}
     adam = functools.partial(optimizers.adam, 1e-3, beta1=0.0, beta2=0.9, eps=1e-8)
     plain, decaying = adam(), adam(decay=(1, 9))
-    frozen = stages.freeze(plain, frozenset({"block_0"}))
+    frozen = optimizers.freeze(plain, frozenset({"block_0"}))
     of = {}
     for name, optimizer in (("plain", plain), ("decaying", decaying), ("frozen", frozen)):
         _, of[name] = optimizers.update(optimizer, params, optimizer.init(params), params)
