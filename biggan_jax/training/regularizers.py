@@ -1,11 +1,14 @@
-"""Regularisers of the weights: the orthogonal regulariser in both of its forms.
+"""Regularizers of the weights: the orthogonal regularizer in both of its forms.
 
 A weight enters as the matrix W of shape (out, rest): a kernel `(..., in, out)` (HWIO or dense) is
 flattened and transposed, an embedding `(num, features)` is taken as it is. The weight is the raw
 one, before spectral normalisation.
+
+Products go through the smaller of the two Gram matrices, so that none is larger than the weight:
+W W^T of BigGAN-128's first layer, of shape (24576, 20), would have 604 million entries.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -20,16 +23,16 @@ def orthogonal_gradient(
     form: Form = "off_diagonal",
     exempt: tuple[str, ...] = ("shared",),
 ) -> Any:
-    """Gradient of the orthogonal regulariser, to be added to the gradients of the loss.
+    """Gradient of the orthogonal regularizer, to be added to the gradients of the loss.
 
     BigGAN-PyTorch adds it directly instead of a penalty, which saves a backward pass through W W^T.
 
     Args:
-      params: a tree of weights; leaves with fewer than 2 axes (biases, gains) are not regularised.
+      params: a tree of weights; leaves with fewer than 2 axes (biases, gains) are not regularized.
       strength: beta of the paper, >= 0 (BigGAN: 1e-4).
       form: `off_diagonal` is 2 beta (W W^T * (1 - I)) W, which leaves the norms of the rows free;
         `full` is 2 beta (W W^T - I) W.
-      exempt: names of modules whose weights are not regularised, at any depth.
+      exempt: names of modules whose weights are not regularized, at any depth.
 
     Returns:
       A tree like `params`, each leaf of its weight's shape and dtype; zeros where nothing applies.
@@ -43,12 +46,13 @@ def orthogonal_gradient(
       `orthogonal_penalty`.
     """
 
+    _check(form)
+
     def gradient(path: tuple, weight: jax.Array) -> jax.Array:
         if not _applies(path, weight, exempt):
             return jnp.zeros_like(weight)
         matrix = _as_matrix(path, weight)
-        residual = _residual(matrix, form)
-        return _from_matrix(path, 2.0 * strength * _matmul(residual, matrix), weight)
+        return _from_matrix(path, 2.0 * strength * _product(matrix, form), weight)
 
     return jax.tree_util.tree_map_with_path(gradient, params)
 
@@ -62,10 +66,10 @@ def orthogonal_penalty(
     """The scalar whose gradient is `orthogonal_gradient`.
 
     Args:
-      params: a tree of weights; leaves with fewer than 2 axes (biases, gains) are not regularised.
+      params: a tree of weights; leaves with fewer than 2 axes (biases, gains) are not regularized.
       strength: beta of the paper, >= 0 (BigGAN: 1e-4).
       form: `off_diagonal` for W W^T * (1 - I), `full` for W W^T - I.
-      exempt: names of modules whose weights are not regularised, at any depth.
+      exempt: names of modules whose weights are not regularized, at any depth.
 
     Returns:
       beta / 2 times the sum over weights of the squared Frobenius norm, at least float32.
@@ -77,13 +81,19 @@ def orthogonal_penalty(
       Brock et al. 2019, Large Scale GAN Training, section 3.1 and equation 3. The paper's R has
       beta in place of beta / 2; the factor here is that of BigGAN-PyTorch's added gradient.
     """
+    _check(form)
     terms = [
-        jnp.sum(jnp.square(_residual(_as_matrix(path, weight), form)))
+        _squared_norm(_as_matrix(path, weight), form)
         for path, weight in jax.tree_util.tree_leaves_with_path(params)
         if _applies(path, weight, exempt)
     ]
     dtype = np.result_type(np.float32, *(term.dtype for term in terms))
     return 0.5 * strength * sum((term.astype(dtype) for term in terms), jnp.zeros((), dtype))
+
+
+def _check(form: str) -> None:
+    if form not in get_args(Form):
+        raise ValueError(f"form is {form!r}: choose 'off_diagonal' or 'full'")
 
 
 def _names(path: tuple) -> list[str]:
@@ -107,14 +117,45 @@ def _from_matrix(path: tuple, matrix: jax.Array, like: jax.Array) -> jax.Array:
     return matrix.reshape(like.shape).astype(like.dtype)
 
 
-def _residual(matrix: jax.Array, form: Form) -> jax.Array:
-    gram = _matmul(matrix, matrix.T)
-    identity = jnp.eye(matrix.shape[0], dtype=matrix.dtype)
+def _product(matrix: jax.Array, form: Form) -> jax.Array:
+    """(W W^T * (1 - I)) W or (W W^T - I) W."""
+    if not _is_tall(matrix):
+        return _matmul(_residual(_gram(matrix), form), matrix)
+    gram = _gram(matrix.T)
+    if form == "off_diagonal":
+        # The diagonal of W W^T holds the squared norms of the rows.
+        norms = jnp.sum(jnp.square(matrix), axis=1, keepdims=True)
+        return _matmul(matrix, gram) - norms * matrix
+    return _matmul(matrix, _residual(gram, form))
+
+
+def _squared_norm(matrix: jax.Array, form: Form) -> jax.Array:
+    """||W W^T * (1 - I)||^2 or ||W W^T - I||^2, of Frobenius."""
+    if not _is_tall(matrix):
+        return jnp.sum(jnp.square(_residual(_gram(matrix), form)))
+    gram = _gram(matrix.T)
+    if form == "off_diagonal":
+        # ||W W^T|| = ||W^T W||, less the diagonal of W W^T.
+        norms = jnp.sum(jnp.square(matrix), axis=1)
+        return jnp.sum(jnp.square(gram)) - jnp.sum(jnp.square(norms))
+    # W W^T and W^T W share their eigenvalues but for out - rest zeros, each of which adds 1.
+    rows, columns = matrix.shape
+    return jnp.sum(jnp.square(_residual(gram, form))) + (rows - columns)
+
+
+def _is_tall(matrix: jax.Array) -> bool:
+    return matrix.shape[0] > matrix.shape[1]
+
+
+def _gram(matrix: jax.Array) -> jax.Array:
+    return _matmul(matrix, matrix.T)
+
+
+def _residual(gram: jax.Array, form: Form) -> jax.Array:
+    identity = jnp.eye(gram.shape[0], dtype=gram.dtype)
     if form == "off_diagonal":
         return gram * (1.0 - identity)
-    if form == "full":
-        return gram - identity
-    raise ValueError(f"form is {form!r}: choose 'off_diagonal' or 'full'")
+    return gram - identity
 
 
 def _matmul(a: jax.Array, b: jax.Array) -> jax.Array:

@@ -1,5 +1,6 @@
-"""The orthogonal regulariser against the peer's added gradients (f08), numpy and autodiff."""
+"""The orthogonal regularizer against the peer's added gradients (f08), numpy and autodiff."""
 
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -58,29 +59,85 @@ def test_matches_peer(peer, form, exempt):
         assert np.any(grads["shared"]["embedding"]) == ("shared" not in exempt)
 
 
+def slow_residual(rows, form):
+    """W W^T less its diagonal or the identity, entry by entry."""
+    out = np.zeros((len(rows), len(rows)))
+    for i, row in enumerate(rows):
+        for j, other in enumerate(rows):
+            if form == "off_diagonal":
+                out[i, j] = 0.0 if i == j else row @ other
+            else:
+                out[i, j] = row @ other - (i == j)
+    return out
+
+
+# More inputs than outputs, as many, and fewer: W wide, square and tall.
+KERNELS = [(3, 3, 2, 5), (2, 2, 3, 12), (1, 1, 2, 7), (3, 40), (30, 4)]
+EMBEDDINGS = [(6, 3), (3, 3), (2, 9)]
+
+
 @pytest.mark.parametrize("form", FORMS)
-def test_gradient_is_exact_in_float64(form):
-    """W of an HWIO kernel by explicit loops over output channels, at 1e-12."""
+@pytest.mark.parametrize("name", ["kernel", "embedding"])
+def test_gradient_and_penalty_are_exact_in_float64(name, form):
+    """The definition by explicit loops over the rows of W, at 1e-13 of the largest number."""
     rng = np.random.default_rng(0)
-    kernel, embedding = rng.normal(size=(3, 2, 4, 5)), rng.normal(size=(6, 3))
+    for shape in KERNELS if name == "kernel" else EMBEDDINGS:
+        weight = rng.normal(size=shape)
+        rows = weight if name == "embedding" else weight.reshape(-1, shape[-1]).T
+        residual = slow_residual(rows, form)
+        want = 2 * STRENGTH * residual @ rows
+        want = want if name == "embedding" else want.T.reshape(shape)
+        with jax.enable_x64(True):
+            params = {"layer": {name: jnp.asarray(weight)}}
+            got = regularizers.orthogonal_gradient(params, STRENGTH, form)["layer"][name]
+            penalty = regularizers.orthogonal_penalty(params, STRENGTH, form)
+            auto = jax.grad(regularizers.orthogonal_penalty)(params, STRENGTH, form)
+        atol = 1e-13 * np.abs(want).max()
+        np.testing.assert_allclose(got, want, rtol=0, atol=atol, err_msg=shape)
+        np.testing.assert_allclose(auto["layer"][name], want, rtol=0, atol=atol, err_msg=shape)
+        assert penalty == pytest.approx(STRENGTH / 2 * np.sum(residual**2), rel=1e-13)
 
-    def slow(rows):
-        out = np.zeros_like(rows)
-        for i, row in enumerate(rows):
-            for j, other in enumerate(rows):
-                if form == "off_diagonal":
-                    out[i] += 0.0 if i == j else (row @ other) * other
-                else:
-                    out[i] += (row @ other - (i == j)) * other
-        return 2 * STRENGTH * out
 
-    rows = np.stack([kernel[..., o].ravel() for o in range(5)])
-    want = np.stack([row.reshape(3, 2, 4) for row in slow(rows)], axis=-1)
-    with jax.enable_x64(True):
-        params = {"a": {"kernel": jnp.asarray(kernel)}, "b": {"embedding": jnp.asarray(embedding)}}
-        got = regularizers.orthogonal_gradient(params, STRENGTH, form)
-    np.testing.assert_allclose(got["a"]["kernel"], want, rtol=0, atol=1e-12)
-    np.testing.assert_allclose(got["b"]["embedding"], slow(embedding), rtol=0, atol=1e-12)
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("shape", [(8, 4096), (4096, 8)])
+def test_no_array_is_larger_than_the_weight(shape, form):
+    """W W^T of the first one would be 2,048 times as large."""
+    params = {"linear": {"kernel": jax.ShapeDtypeStruct(shape, jnp.float32)}}
+    functions = (
+        regularizers.orthogonal_gradient,
+        regularizers.orthogonal_penalty,
+        jax.grad(regularizers.orthogonal_penalty),
+    )
+    for function in functions:
+        sizes = [
+            v.aval.size
+            for equation in equations(jax.make_jaxpr(partial(function, form=form))(params, 1.0))
+            for v in equation.outvars
+        ]
+        assert 8 * 8 in sizes and max(sizes) == 8 * 4096
+
+
+def equations(jaxpr):
+    """All equations of a program, those of inner functions included."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in jax.core.jaxprs_in_params(equation.params):
+            yield from equations(inner)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("shape", [(8, 4096), (148, 384), (3, 3, 16, 12)])
+def test_float32_differs_from_float64_by_rounding(shape, form):
+    """The norm of the difference is under 1e-6 of the gradient's."""
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(size=shape, scale=0.1).astype(np.float32)
+    rows = kernel.astype(np.float64).reshape(-1, shape[-1]).T
+    gram = rows @ rows.T
+    diagonal = np.diag(np.diag(gram)) if form == "off_diagonal" else np.eye(len(gram))
+    want = (gram - diagonal) @ rows
+    got = regularizers.orthogonal_gradient({"d": {"kernel": kernel}}, 0.5, form)["d"]["kernel"]
+    error = np.linalg.norm(np.reshape(got, (-1, shape[-1])).T - want)
+    assert got.dtype == np.float32 and error < 1e-6 * np.linalg.norm(want)
 
 
 @pytest.mark.parametrize("form", FORMS)
