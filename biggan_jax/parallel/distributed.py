@@ -21,7 +21,7 @@ import jax
 
 from biggan_jax import errors
 from biggan_jax.errors import UserError
-from biggan_jax.parallel import processes, rendezvous
+from biggan_jax.parallel import peers, processes, rendezvous
 
 FAILED = f"{processes.PREFIX}/failed"
 LINGER_SECONDS = 1.0  # for the others to hear why a process ends, process 0 twice as long
@@ -217,7 +217,7 @@ def _watch() -> None:
 
 def _leave(error: BaseException) -> None:
     """Ends this process and, through the coordination service, all others."""
-    if _is_of_a_peer(error):
+    if peers.is_lost(error):
         # The reason may be on its way; where none comes, the process was killed.
         time.sleep(LINGER_SECONDS)
         reason = " ".join(str(error).split())[:160]
@@ -235,17 +235,6 @@ def _leave(error: BaseException) -> None:
     with contextlib.suppress(Exception):  # another one was first, or process 0 has gone
         processes.client().key_value_set(FAILED, json.dumps(news))
     _exit(code)
-
-
-def _is_of_a_peer(error: BaseException) -> bool:
-    """Whether an exception is what a computation or a barrier says when a process is lost."""
-    while error is not None:
-        if isinstance(error, jax.errors.JaxRuntimeError):
-            text = str(error)
-            words = ("loo", "peer", "ollective", "coordination", "arrier", "heartbeat", "task")
-            return any(word in text for word in words)
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def _exit(code: int) -> None:

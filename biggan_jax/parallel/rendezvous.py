@@ -7,6 +7,7 @@ was told, and answers all at once; then the port is JAX's.
 
 import contextlib
 import json
+import selectors
 import socket
 import time
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from biggan_jax.errors import UserError
 HELLO_SECONDS = 5.0  # for one line of a process that has connected
 LATE_SECONDS = 3.0  # to hear of what is wrong already
 RETRY_SECONDS = 0.2
+MOST_BYTES = 2**16  # of a line
+MOST_PROCESSES = 2**20
 ANSWER_SECONDS = 5.0  # process 0 answers this much after its own time-out at the latest
 
 
@@ -52,19 +55,18 @@ def meet(address: str, num_processes: int, process_id: int, timeout: float) -> N
 def _answer(address: str, port: int, num_processes: int, timeout: float) -> None:
     """Process 0: gathers the others, and tells each of them the same."""
     deadline = time.monotonic() + timeout
-    with _listener(address, port, deadline) as server, contextlib.ExitStack() as stack:
+    with (
+        _listener(address, port, deadline) as server,
+        contextlib.closing(_Connections(server)) as connected,
+    ):
         here: dict[int, socket.socket] = {}
         connections: list[socket.socket] = []
         problem = None
         while len(here) < num_processes - 1:
-            server.settimeout(max(deadline - time.monotonic(), 0.01))
-            try:
-                connection = stack.enter_context(server.accept()[0])
-            except TimeoutError:
+            arrived = connected.next_hello(deadline)
+            if arrived is None:
                 break
-            hello = _line(connection, HELLO_SECONDS)
-            if not hello or hello.keys() != {"process_id", "num_processes"}:
-                continue  # a stranger, or a process that has ended
+            connection, hello = arrived
             if problem is None:
                 problem = _problem(hello, num_processes, here)
                 if problem is not None:
@@ -85,11 +87,98 @@ def _answer(address: str, port: int, num_processes: int, timeout: float) -> None
     _raise(problem, lost)
 
 
+class _Connections:
+    """Connections to process 0, read side by side: whoever says nothing keeps nobody waiting."""
+
+    def __init__(self, server: socket.socket):
+        server.setblocking(False)
+        self._server = server
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(server, selectors.EVENT_READ)
+        self._heard: dict[socket.socket, tuple[float, bytearray]] = {}  # until when, what so far
+        self._stack = contextlib.ExitStack()  # connections of those that belong here
+
+    def close(self) -> None:
+        for connection in list(self._heard):
+            self._forget(connection)
+            connection.close()
+        self._stack.close()
+        self._selector.close()
+
+    def next_hello(self, deadline: float) -> tuple[socket.socket, dict] | None:
+        """The next process that says what it was told; None at the deadline.
+
+        Whatever else comes, from a stranger or a process that has ended, is hung up on.
+        """
+        while True:
+            until = min([deadline, *(end for end, _ in self._heard.values())])
+            for key, _ in self._selector.select(max(until - time.monotonic(), 0.01)):
+                if key.fileobj is self._server:
+                    self._accept()
+                    continue
+                text = self._read(key.fileobj)
+                if text is not None:
+                    self._forget(key.fileobj)
+                    hello = _object(text)
+                    if _is_hello(hello):
+                        key.fileobj.settimeout(HELLO_SECONDS)
+                        return self._stack.enter_context(key.fileobj), hello
+                    key.fileobj.close()
+            now = time.monotonic()
+            for connection in [c for c, (end, _) in self._heard.items() if end < now]:
+                self._forget(connection)
+                connection.close()
+            if now >= deadline:
+                return None
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._server.accept()
+        except OSError:  # it has hung up already, or too many files are open for a moment
+            return
+        connection.setblocking(False)
+        self._selector.register(connection, selectors.EVENT_READ)
+        self._heard[connection] = time.monotonic() + HELLO_SECONDS, bytearray()
+
+    def _read(self, connection: socket.socket) -> bytes | None:
+        """What was said, once that is a line or can become none."""
+        text = self._heard[connection][1]
+        try:
+            got = connection.recv(4096)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return b""
+        text += got
+        return bytes(text) if not got or _is_over(text) else None
+
+    def _forget(self, connection: socket.socket) -> None:
+        self._selector.unregister(connection)
+        del self._heard[connection]
+
+
 def _raise(problem: str | None, lost: str | None) -> None:
     if problem is not None:
         raise UserError(problem)
     if lost is not None:
         raise ConnectionError(lost)
+
+
+def _is_hello(line: dict | None) -> bool:
+    """Whether a line comes from a process of such a run, be it of this one or another."""
+    if not line or line.keys() != {"process_id", "num_processes"}:
+        return False
+    number, count = line["process_id"], line["num_processes"]
+    return type(number) is int and type(count) is int and 0 < number < count < MOST_PROCESSES
+
+
+def _is_answer(line: dict | None) -> bool:
+    """Whether a line is what process 0 says: two texts of one line each, or None."""
+    return (
+        bool(line)
+        and line.keys() == {"problem", "lost"}
+        and all(x is None or (isinstance(x, str) and x.isprintable()) for x in line.values())
+    )
 
 
 def _problem(hello: dict, num_processes: int, here: dict[int, socket.socket]) -> str | None:
@@ -119,7 +208,7 @@ def _ask(address: str, host: str, port: int, hello: dict, timeout: float) -> Non
                 answer = _line(connection, timeout + ANSWER_SECONDS)
         except OSError as error:
             answer, reason = None, error.strerror or str(error)
-        if answer:
+        if _is_answer(answer):
             return _raise(**answer)
         time.sleep(RETRY_SECONDS)  # it is not there yet, or an earlier run still is
     raise UserError(
@@ -152,22 +241,32 @@ def _listener(address: str, port: int, deadline: float) -> Iterator[socket.socke
 
 
 def _line(connection: socket.socket, timeout: float) -> dict | None:
-    """The JSON object that comes as one line; {} at the end of the stream, None for anything else.
+    """The JSON object that comes as one line within `timeout`; None for anything else.
 
     A gRPC service, which may still be there from an earlier run, says something else.
     """
-    connection.settimeout(timeout)
-    text = b""
+    deadline, text = time.monotonic() + timeout, b""
     try:
-        while not text.endswith(b"\n") and len(text) < 2**16:
+        while not _is_over(text):
+            connection.settimeout(max(deadline - time.monotonic(), 0.01))
             got = connection.recv(4096)
             if not got:
-                return {} if not text else None
-            text += got
-            if not text.startswith(b"{"):
                 return None
+            text += got
+    except OSError:
+        return None
+    return _object(text)
+
+
+def _is_over(text: bytes) -> bool:
+    """Whether these bytes are a line, or the beginning of nothing that we wait for."""
+    return text.endswith(b"\n") or len(text) >= MOST_BYTES or (text != b"" and text[:1] != b"{")
+
+
+def _object(text: bytes) -> dict | None:
+    try:
         line = json.loads(text)
-    except (OSError, ValueError):
+    except (ValueError, RecursionError):  # not UTF-8, not JSON, or brackets without end
         return None
     return line if isinstance(line, dict) else None
 

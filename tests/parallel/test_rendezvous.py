@@ -1,5 +1,7 @@
 """Processes that look for each other: what does not fit is one line, and never JAX's abort."""
 
+import contextlib
+import random
 import socket
 import threading
 import time
@@ -90,16 +92,85 @@ def test_strangers_and_an_earlier_run_are_not_the_coordinator(monkeypatch):
     waiting = threading.Thread(target=rendezvous.meet, args=(f"localhost:{port}", 2, 0, 10))
     waiting.start()
     for text in (b"GET / HTTP/1.1\r\n\r\n", b'{"process_id": 1}\n', b""):
-        while True:
-            try:
-                stranger = socket.create_connection(("localhost", port), 1)
-                break
-            except ConnectionRefusedError:
-                time.sleep(0.01)
-        with stranger:
+        with connect(port) as stranger:
             stranger.sendall(text)
     rendezvous.meet(f"localhost:{port}", 2, 1, 10)
     waiting.join()
+
+
+HELLO = b'{"process_id": %s, "num_processes": %s}\n'
+NOISE = [
+    *(HELLO % pair for pair in [
+        (b"[1]", b"2"), (b'"1"', b"2"), (b"1", b"2.0"), (b"true", b"2"), (b"null", b"null"),
+        (b"{}", b"{}"), (b"-1", b"2"), (b"0", b"2"), (b"2", b"2"), (b"1", b"1e999"), (b"1", b"NaN"),
+        (b"1", b"9" * 5000), (b"1" * 4000, b"2" * 4000), (b"[" * 30000, b"2"),
+    ]),
+    *(HELLO[:-1] + b', "more": 1}\n', HELLO * 2, b'{"process_id": 1}\n', b"{}\n", b"[]\n", b"{\n"),
+    *(b"\n", b"\x00" * 100, b'{"\xff\xfe": 1}\n', b"{" * 30000 + b"\n", b"{" + b"x" * 2**20),
+    *(b"GET / HTTP/1.1\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"", b'{"process_id":'),
+]  # fmt: skip
+
+
+def connect(port: int) -> socket.socket:
+    """A connection to whoever is about to listen there."""
+    deadline = time.monotonic() + 5
+    while True:
+        try:
+            return socket.create_connection(("localhost", port), 1)
+        except ConnectionRefusedError:
+            assert time.monotonic() < deadline, "process 0 has ended"
+            time.sleep(0.01)
+
+
+def test_noise_on_the_port_is_nothing():
+    """Wrong types, long or unfinished lines, binary, and those who say nothing and stay."""
+    rng = random.Random(0)
+    noise = [*NOISE, *(b"{" * rng.randint(0, 1) + rng.randbytes(200) + b"\n" for _ in range(50))]
+    # As many as keep an answer waiting for minutes where one is heard after the other.
+    port, raised, started = free_port(), [], time.monotonic()
+
+    def zero():
+        try:
+            rendezvous.meet(f"localhost:{port}", 2, 0, 30)
+        except BaseException as error:
+            raised.append(error)
+
+    waiting = threading.Thread(target=zero)
+    waiting.start()
+    with contextlib.ExitStack() as stack:
+        for text in (*noise, *[b""] * 20, *[b'{"process_id": 1'] * 20):
+            stranger = stack.enter_context(connect(port))
+            with contextlib.suppress(OSError):  # hung up on before the end
+                stranger.sendall(text)
+            if text and rng.random() < 0.3:
+                stranger.close()
+        rendezvous.meet(f"localhost:{port}", 2, 1, 30)
+        waiting.join()
+    assert not raised and time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize("answer", [
+    b'{"problem": 5, "lost": null}\n', b'{"problem": "two\\nlines", "lost": null}\n', b'{"x": 1}\n',
+    b'{"problem": "alone"}\n', b'[]\n', b"{" * 30000 + b"\n",
+])  # fmt: skip
+def test_an_answer_that_is_none(monkeypatch, answer):
+    monkeypatch.setattr(rendezvous, "RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(rendezvous, "ANSWER_SECONDS", 0.1)
+    port = free_port()
+
+    def serve(other):
+        with contextlib.suppress(OSError):  # closed at the end
+            while True:
+                connection, _ = other.accept()
+                with connection:
+                    connection.recv(100)
+                    connection.sendall(answer)
+
+    with socket.create_server(("", port)) as other:
+        threading.Thread(target=serve, args=(other,), daemon=True).start()
+        with pytest.raises(UserError, match="no coordinator at"):
+            rendezvous.meet(f"localhost:{port}", 2, 1, 0.3)
+        other.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.mark.parametrize(
