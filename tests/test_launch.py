@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from biggan_jax import cli
+from biggan_jax.cli import train
 from biggan_jax.config import config_file
 from tests import runs
 
@@ -316,7 +317,7 @@ def test_gke_jobset_holds_together():
     (program,) = container["command"]
     assert f"{program} = biggan_jax.cli:main" in (runs.ROOT / "setup.py").read_text()
     args, overrides = cli.parser().parse_known_args(container["args"])
-    assert args.run is cli.run_train and re.match(r"gs://\w+/\w+", args.workdir)
+    assert args.run is train.run and re.match(r"gs://\w+/\w+", args.workdir)
     config = config_file.load(str(runs.ROOT / args.config), overrides)
     assert config.compute_dtype == "bfloat16"
     variables = {variable["name"] for variable in container["env"]}

@@ -29,12 +29,13 @@ SAME_COMMAND = "start all processes with the same command and version"
 SHARED = "give all processes the same shared folder as --workdir"
 
 
-def train(config: ConfigDict, workdir: str | Path) -> dict:
+def train(config: ConfigDict, workdir: str | Path, *, allow_change: bool = False) -> dict:
     """Trains a GAN; continues the run that `workdir` holds, if any.
 
     Args:
       config: a full config; `model.num_classes` is filled from the data when unset.
       workdir: directory of config.json, checkpoints/, samples/, metrics.jsonl and event files.
+      allow_change: continue a run under other rules; `config.resume.CHANGEABLE` names them.
 
     Returns:
       {step, images_seen, exit_code, metrics}: exit_code is 0 when all steps are done, 130 after
@@ -60,7 +61,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict:
         keep_latest=config.keep_checkpoints,
         best_metric=None if config.eval_every_steps is None else "fid",
     )
-    check_workdir(config, workdir, checkpoints)
+    check_workdir(config, workdir, checkpoints, allow_change)
     for line in report.lines() if main_process else ():
         print(line, file=sys.stderr)
     state, start = resume_or_init(config, workdir, checkpoints, train_step, report.digest)
@@ -190,7 +191,9 @@ def open_data(config: ConfigDict, workdir: Path) -> tuple[data.Source, data.Data
     return source, report
 
 
-def check_workdir(config: ConfigDict, workdir: Path, checkpoints) -> None:
+def check_workdir(
+    config: ConfigDict, workdir: Path, checkpoints, allow_change: bool = False
+) -> None:
     """Raises UserError unless `workdir` is fresh or holds a run that `config` continues."""
     newest = {"the newest checkpoint": checkpoints.latest_step()}
     processes.check_same(f"--workdir {workdir}", newest, SHARED)
@@ -198,7 +201,7 @@ def check_workdir(config: ConfigDict, workdir: Path, checkpoints) -> None:
         saved = open_directory(workdir)[1]
         if config.init_from is None:
             config.init_from = saved.init_from  # where it came from need not be said again
-        config_lib.check_resume(saved, config)
+        config_lib.check_resume(saved, config, allow_change=allow_change)
     elif config.init_from is not None and paths.same(config.init_from, workdir):
         raise UserError(f"--config.init_from is the workdir {workdir}: choose another --workdir")
     finetune.check(config)

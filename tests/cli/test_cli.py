@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from biggan_jax import cli, data
+from biggan_jax.cli import options
 from biggan_jax.pictures import grids
 from tests import runs
 
@@ -132,6 +133,15 @@ def test_labels_outside_the_range(tmp_path, capsys):
 )
 def test_workdir_of_another_run(trained, capsys, override, words):
     fails(capsys, train(trained, override), words)
+
+
+def test_other_rules_need_a_flag_that_the_refusal_names(run_copy, capsys):
+    rate = "--config.optimizer.g_lr=0.001"
+    fails(capsys, train(run_copy, rate), "optimizer.g_lr 0.0004 -> 0.001.*--allow-change")
+    assert cli.main(train(run_copy, rate, "--allow-change")) == 0
+    capsys.readouterr()
+    assert json.loads((run_copy / "config.json").read_text())["optimizer"]["g_lr"] == 0.001
+    fails(capsys, train(run_copy, rate, "--config.model.ch=8", "--allow-change"), "model.ch 4 -> 8")
 
 
 def test_workdir_of_other_data(run_copy, capsys):
@@ -284,7 +294,7 @@ def test_interrupted(monkeypatch, capsys):
     def interrupt(*_, **__):
         raise KeyboardInterrupt  # not a signal: a job in the background may have to ignore SIGINT
 
-    monkeypatch.setattr(cli, "load_config", interrupt)
+    monkeypatch.setattr(options, "load_config", interrupt)
     assert cli.main(["inspect", "--config", runs.DIGITS]) == 130
     runs.assert_one_error(capsys.readouterr(), "interrupted")
 

@@ -1,15 +1,18 @@
-"""Command-line options of `biggan evaluate`."""
+"""`biggan evaluate`."""
 
 import argparse
 import dataclasses
 from pathlib import Path
 from typing import Any
 
+from biggan_jax.cli import options
+from biggan_jax.cli.output import say
 from biggan_jax.errors import UserError
 
 
-def add(sub: argparse.ArgumentParser) -> None:
-    """The options of `biggan evaluate`."""
+def add(command) -> None:
+    """Adds the command."""
+    sub = command("evaluate", run, "score a generator: FID, IS, KID")
     one = sub.add_mutually_exclusive_group(required=True)
     one.add_argument("--from", dest="source", metavar="DIR")
     one.add_argument(
@@ -64,6 +67,14 @@ def thresholds(text: str) -> tuple[float, ...]:
             f"{text!r} is no list of thresholds: write positive numbers such as 0.1,0.5,1.0"
         )
     return tuple(values)
+
+
+def run(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:
+    """`biggan evaluate`."""
+    options.no_overrides(overrides)
+    result, text = evaluate(args)
+    say(args, text)
+    return result, 0
 
 
 def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], str]:

@@ -1,0 +1,97 @@
+"""`biggan inspect`, `plan` and `bench`: a config on paper and on the clock."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from biggan_jax.cli import options
+from biggan_jax.cli.output import say
+from biggan_jax.errors import UserError
+
+
+def add(command) -> None:
+    """Adds the three commands."""
+    sub = command(
+        "inspect", run_inspect, "layers, shapes, parameters and FLOPs; no data, no compile"
+    )
+    options.add_config(sub, required=False)
+    sub.add_argument("--from", dest="source", metavar="DIR", help="instead of --config")
+
+    sub = command("plan", run_plan, "compile the training step for a TPU topology; no TPU needed")
+    options.add_config(sub)
+    add_plan(sub)
+
+    sub = command("bench", run_bench, "time the training step on synthetic batches")
+    options.add_config(sub)
+    sub.add_argument("--data", action="store_true", help="time the input pipeline as well")
+    sub.add_argument("--profile", type=Path, metavar="DIR", help="write a profiler trace")
+
+
+def add_plan(sub: argparse.ArgumentParser) -> None:
+    """The options of `biggan plan`."""
+    add = sub.add_argument
+    add("--topology", required=True, metavar="GEN:SHAPE", help="of one slice, such as v4:4x4x4")
+    add("--slices", type=int, default=1, metavar="N", help="joined by the data-center network")
+    add("--usd-per-chip-hour", type=float, metavar="X", help="price, for the cost of the run")
+    options.add_sweep(
+        sub, "one table over all values, such as batch_size=512,1024; repeat it for a grid"
+    )
+    add(
+        "--fast",
+        action="store_true",
+        help="compile with little effort, 5 times quicker: HBM traffic is that of a slower program",
+    )
+
+
+def run_inspect(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:
+    """`biggan inspect`."""
+    from biggan_jax import config as config_lib
+    from biggan_jax.parallel import sharding
+    from biggan_jax.planning import summary
+    from biggan_jax.training import build
+
+    if (args.config is None) == (args.source is None):
+        raise UserError("inspect takes one of --config FILE and --from DIR")
+    if args.source is not None:
+        options.no_overrides(overrides)
+        from biggan_jax.storage import directory
+
+        config = directory.open_directory(args.source)[1]
+    else:
+        config = options.load_config(args, overrides)
+    mesh = sharding.make_mesh((1,))
+    config_lib.validate(config, mesh.size)
+    fused, textbook = (build.train_step(config, mesh, fused=fused) for fused in (True, False))
+    result, lines = summary.summarize(fused, textbook, config.batch_size)
+    say(args, "\n".join(lines))
+    return result, 0
+
+
+def run_plan(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:
+    """`biggan plan`."""
+    from biggan_jax.planning import plan
+
+    def load(more: list[str]):
+        return options.load_config(args, [*overrides, *more])
+
+    def progress(line: str) -> None:
+        print(line, file=sys.stderr)
+
+    names = ("topology", "slices", "usd_per_chip_hour", "sweep", "fast")
+    result, text = plan.run(load, progress=progress, **options.given(args, *names))
+    say(args, text)
+    return result, 0
+
+
+def run_bench(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:
+    """`biggan bench`."""
+    config = options.load_config(args, overrides)
+    from biggan_jax.planning import bench
+
+    if args.data and config.data.source is None:
+        raise UserError("data.source is not set: set --config.data.source, or leave out --data")
+    result = bench.bench(config, profile=args.profile)
+    if args.data:
+        result["input_images_per_second"] = bench.input_images_per_second(config)
+    say(args, "\n".join(f"{key:<26}{value:,.3f}" for key, value in result.items()))
+    return result, 0

@@ -1,0 +1,135 @@
+"""`biggan sample` and `biggan look`: pictures of a trained model."""
+
+import argparse
+from pathlib import Path
+
+from biggan_jax.cli import options
+from biggan_jax.cli.output import say, writing
+
+
+def add(command) -> None:
+    """Adds both commands."""
+    sub = command("sample", run_sample, "make images with a trained generator")
+    options.add_source(sub)
+    sub.add_argument("--out", required=True, metavar="F.png|F.npz")
+    sub.add_argument("--classes", metavar="0,3", help="default: all (a picture: 10 at most)")
+    sub.add_argument("--per-class", type=int, default=10, metavar="N")
+    options.add_latents(sub)
+    options.add_weights(sub)
+    options.add_standing(sub)
+    add_truncation_statistics(sub)
+    sub.add_argument(
+        "--interpolate", action="store_true", help="each row goes from one z to another"
+    )
+
+    sub = command("look", run_look, "pictures of a trained model at work: attention, bn")
+    kinds = sub.add_subparsers(dest="kind", required=True, metavar="KIND")
+    add_attention(
+        add_kind(kinds, "attention", "where chosen points of an image attend to (SAGAN's figure 5)")
+    )
+    add_bn(
+        add_kind(kinds, "bn", "the same samples in every batch-norm mode, averaged and raw weights")
+    )
+
+
+def add_truncation_statistics(sub: argparse.ArgumentParser) -> None:
+    """--truncation-statistics and --hf-interpolation."""
+    sub.add_argument(
+        "--truncation-statistics",
+        type=float,
+        metavar="T",
+        help="of an import of pretrained-biggan: statistics for this truncation; default: "
+        "--truncation",
+    )
+    sub.add_argument(
+        "--hf-interpolation",
+        action="store_true",
+        help="interpolate them reversed, as pytorch-pretrained-BigGAN",
+    )
+
+
+def add_kind(kinds, name: str, help: str) -> argparse.ArgumentParser:
+    """One kind of `biggan look`, with the options that all of them take."""
+    one = kinds.add_parser(name, help=help, description=help)
+    # Suppressed: a default here would undo a --json before KIND.
+    one.add_argument("--json", action="store_true", default=argparse.SUPPRESS)
+    options.add_source(one)
+    one.add_argument("--out", required=True, type=Path, metavar="F.png")
+    options.add_latents(one)
+    return one
+
+
+def add_attention(one: argparse.ArgumentParser) -> None:
+    """The options of `look attention`."""
+    one.set_defaults(draw=attention)
+    one.add_argument("--layer", metavar="NAME", help="default: that of the highest resolution")
+    one.add_argument("--classes", metavar="0,3", help="of the rows in turn; default: spread")
+    one.add_argument("--count", type=int, metavar="N", help="rows; default: one a class, or 6")
+    one.add_argument("--points", metavar="'R,C;R,C'", help="image pixels, from the top left")
+    one.add_argument("--num-points", type=int, metavar="K", help="points to pick; 5")
+    options.add_weights(one)
+    one.add_argument("--discriminator", action="store_true", help="look into D instead of G")
+    one.add_argument(
+        "--images", nargs="+", type=Path, default=[], metavar="PATH", help="for D: files, folders"
+    )
+
+
+def add_bn(one: argparse.ArgumentParser) -> None:
+    """The options of `look bn`."""
+    one.set_defaults(draw=bn)
+    one.add_argument("--classes", metavar="0,3", help="default: 5, spread over all")
+    one.add_argument("--per-class", type=int, default=5, metavar="N")
+    options.add_standing(one)
+
+
+def run_sample(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:
+    """`biggan sample`."""
+    options.no_overrides(overrides)
+    from biggan_jax.sampling import files
+
+    with writing(args.out):
+        result = files.write(
+            args.source,
+            args.out,
+            **options.given(args, "classes", "per_class", "seed", "bn_mode", "interpolate"),
+            **options.given(args, "truncation", "truncation_kind", "truncation_statistics"),
+            hf_interpolation=args.hf_interpolation,
+            standing=options.standing(args),
+            ema=not args.raw,
+        )
+    say(args, f"{result['count']} samples in {result['out']} ({result['seconds']:.1f} s)")
+    return result, 0
+
+
+def run_look(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:
+    """`biggan look`."""
+    options.no_overrides(overrides)
+    with writing(args.out):
+        result, text = args.draw(args)
+    say(args, text)
+    return result, 0
+
+
+def attention(args: argparse.Namespace) -> tuple[dict, str]:
+    """`biggan look attention`: (its JSON object, what it says to a person)."""
+    from biggan_jax.sampling import look
+
+    names = ("classes", "seed", "truncation", "truncation_kind", "count", "bn_mode")
+    result = look.attention(
+        args.source,
+        args.out,
+        samples=look.Samples(**options.given(args, *names), ema=not args.raw),
+        **options.given(args, "layer", "points", "num_points", "discriminator", "images"),
+    )
+    return result, look.text(result)
+
+
+def bn(args: argparse.Namespace) -> tuple[dict, str]:
+    """`biggan look bn`: (its JSON object, what it says to a person)."""
+    from biggan_jax.sampling import files
+
+    names = ("classes", "per_class", "seed", "truncation", "truncation_kind")
+    result = files.bn_matrix(
+        args.source, args.out, **options.given(args, *names), standing=options.standing(args)
+    )
+    return result, f"{' and '.join(result['weights'])} weights in {result['out']}"

@@ -1,0 +1,59 @@
+"""`biggan train`."""
+
+import argparse
+import sys
+
+from biggan_jax.cli import options
+from biggan_jax.cli.output import say, writing
+from biggan_jax.parallel import signals
+
+MULTIHOST = ("coordinator", "num_processes", "process_id", "heartbeat_timeout", "connect_timeout")
+
+
+def add(command) -> None:
+    """Adds the command."""
+    sub = command("train", run, "train a GAN; resumes by itself from the workdir")
+    options.add_config(sub)
+    sub.add_argument("--workdir", required=True, metavar="DIR")
+    sub.add_argument(
+        "--allow-change",
+        action="store_true",
+        help="continue under other values of optimizer.*, regularizer.*, loss, ema.decay or seed",
+    )
+    add_multihost(sub)
+
+
+def add_multihost(sub: argparse.ArgumentParser) -> None:
+    """How the processes of one run find each other, where no cluster tells them."""
+    group = sub.add_argument_group(
+        "several hosts (the same command on each; automatic on TPU slices and in Slurm steps)"
+    )
+    add = group.add_argument
+    add("--coordinator", metavar="HOST:PORT", help="where process 0 listens")
+    add("--num-processes", type=int, metavar="N", help="of the run")
+    add("--process-id", type=int, metavar="I", help="of this process, from 0")
+    silent = "seconds after which a silent process counts as dead, which ends the others; 20"
+    add("--heartbeat-timeout", type=int, default=20, metavar="S", help=silent)
+    add("--connect-timeout", type=int, default=60, metavar="S", help="to find each other; 60")
+
+
+def run(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:
+    """`biggan train`."""
+    with signals.exit_on_sigterm():
+        config = options.load_config(args, overrides, need_classes=False)
+        from biggan_jax.parallel import distributed, processes
+
+        multihost = distributed.Options(**options.given(args, *MULTIHOST))
+        with distributed.session(multihost):
+            from biggan_jax.training.loop import train
+
+            with writing(args.workdir):
+                result = train(config, args.workdir, allow_change=args.allow_change)
+    code = result.pop("exit_code")
+    if not processes.is_main():
+        pass  # one process speaks for all
+    elif code:
+        print(f"stopped after step {result['step']}; the same command continues", file=sys.stderr)
+    else:
+        say(args, f"finished {result['step']:,} steps; samples in {args.workdir}/samples")
+    return result | {"workdir": args.workdir, "finished": code == 0}, code
