@@ -14,6 +14,7 @@ import jax
 from biggan_jax.errors import UserError
 
 PREFIX = "biggan_jax"  # of our keys in the service
+GATHERED = f"{PREFIX}/gather"
 WAIT_MS = 24 * 3600 * 1000  # a process may have long work to do; that it lives is watched elsewhere
 SHARED_SECONDS = 10.0  # a network file system may be late with a new name
 
@@ -43,12 +44,16 @@ def gather(value: Any) -> list[Any]:
     """
     if jax.process_count() == 1:
         return [value]
-    key = f"{PREFIX}/gather/{next(_numbers)}"
-    service = client()
+    number, service = next(_numbers), client()
+    key = f"{GATHERED}/{number}"
     # Not a computation on the devices: those time out while a process has other work to do.
     service.key_value_set(f"{key}/{jax.process_index()}", json.dumps(value))
-    service.wait_at_barrier(key, WAIT_MS)
+    service.wait_at_barrier(GATHERED, WAIT_MS)
     rows = {int(name.rpartition("/")[2]): text for name, text in service.key_value_dir_get(key)}
+    if number > 0 and is_main():
+        # Whoever has come to this barrier has read what was gathered before, and nobody reads it
+        # again; the keys of this call go in the next one.
+        service.key_value_delete(f"{GATHERED}/{number - 1}")
     return [json.loads(rows[i]) for i in range(jax.process_count())]
 
 

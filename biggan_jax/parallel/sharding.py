@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax import lax
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -43,17 +44,62 @@ def make_mesh(shape: tuple[int, ...] = (-1, 1), devices: list | None = None) -> 
             f"mesh {asked} needs {known} devices, but there are {len(devices)}: set "
             "--config.mesh=(-1,1) to take them all"
         )
-    count = int(np.prod(sizes))
     # Auto, always named: make_mesh now defaults to Explicit axes, which break embeddings and
     # reshapes.
     axis_types = (AxisType.Auto,) * len(AXES)
-    slice_of = lambda device: getattr(device, "slice_index", None) or 0
-    if len({slice_of(d) for d in devices[:count]}) > 1:
-        # jax.make_mesh refuses several slices: one after another along the first axis, so that
-        # whatever else is sharded stays inside one.
-        ordered = np.array(sorted(devices[:count], key=slice_of)).reshape(sizes)
-        return Mesh(ordered, AXES, axis_types=axis_types)
-    return jax.make_mesh(sizes, AXES, axis_types=axis_types, devices=devices[:count])
+    used = _devices_of_equal_slices(asked, sizes, devices)
+    try:
+        ordered = _in_order(sizes, used, split_axes=False)
+    except NotImplementedError:
+        # No set of the network's axes is as long as an axis of the mesh, such as (32, 2) on 4x4x4.
+        ordered = _in_order(sizes, used, split_axes=True)
+    return Mesh(ordered, AXES, axis_types=axis_types)
+
+
+def _devices_of_equal_slices(
+    asked: tuple[int, ...], sizes: tuple[int, int], devices: list
+) -> list[list]:
+    """The devices of a mesh by the slice on which they lie, as many of each.
+
+    Args:
+      asked: the shape as the user gave it, for the message.
+      sizes: devices along 'data' and 'fsdp'.
+      devices: at least as many.
+
+    Raises:
+      UserError: when the weights would be split over several slices.
+    """
+    slices: dict[int, list] = {}
+    for device in devices:
+        slices.setdefault(getattr(device, "slice_index", None) or 0, []).append(device)
+    rows, (data, fsdp) = [slices[i] for i in sorted(slices)], sizes
+    if data * fsdp <= len(rows[0]):
+        return [rows[0][: data * fsdp]]
+    share = data * fsdp // len(rows)
+    if data % len(rows) == 0 and all(len(row) >= share for row in rows):
+        return [row[:share] for row in rows]
+    least = min(map(len, rows))
+    inside = max(n for n in range(1, min(fsdp, least) + 1) if least % n == 0)
+    raise UserError(
+        f"mesh {asked} cannot lie on {len(rows)} slices of {least} devices with every copy of the "
+        "weights inside one slice (the network between slices is slow): set "
+        f"--config.mesh=({len(rows) * (least // inside)},{inside})"
+    )
+
+
+def _in_order(sizes: tuple[int, int], slices: list[list], split_axes: bool) -> np.ndarray:
+    """The devices in the order of the mesh, where 'data' alone runs over several slices."""
+    kinds = {device.device_kind for row in slices for device in row}
+    # As jax.make_mesh does, which knows one slice only.
+    split_axes = split_axes or bool(kinds & {"TPU v5 lite", "TPU v5e"})
+    if len(slices) == 1:
+        return mesh_utils.create_device_mesh(sizes, slices[0], allow_split_physical_axes=split_axes)
+    return mesh_utils.create_hybrid_device_mesh(
+        (sizes[0] // len(slices), sizes[1]),
+        (len(slices), 1),
+        [device for row in slices for device in row],
+        allow_split_physical_axes=split_axes,
+    )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

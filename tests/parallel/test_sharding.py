@@ -1,5 +1,7 @@
 """The mesh and the batch on it."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -49,6 +51,87 @@ def test_bad_mesh(shape, words):
     with pytest.raises(UserError, match=words) as error:
         sharding.make_mesh(shape)
     assert "--config.mesh" in str(error.value) and "\n" not in str(error.value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+    """What a mesh asks of a device."""
+
+    id: int
+    slice_index: int = 0
+    coords: tuple[int, int, int] = (0, 0, 0)
+    platform: str = "cpu"
+    device_kind: str = "cpu"
+    process_index: int = 0
+    core_on_chip: int = 0
+
+
+def on_slices(*counts: int) -> list[Device]:
+    """Devices of several slices, one of each in turn, as no mesh wants them."""
+    found = [(k, i) for i, count in enumerate(counts) for k in range(count)]
+    return [Device(10 * i + k, slice_index=i) for k, i in sorted(found)]
+
+
+@pytest.mark.parametrize(
+    ("counts", "shape", "sizes"),
+    [
+        ((4, 4), (-1, 1), (8, 1)),
+        ((4, 4), (-1, 2), (4, 2)),
+        ((4, 4), (2, -1), (2, 4)),
+        ((4, 4), (4, 1), (4, 1)),  # one slice has them
+        ((4, 4), (6, 1), (6, 1)),  # three of each
+        ((2, 2, 2), (3, 2), (3, 2)),
+    ],
+)
+def test_weights_stay_within_a_slice(counts, shape, sizes):
+    mesh = sharding.make_mesh(shape, devices=on_slices(*counts))
+    assert mesh.devices.shape == sizes and mesh.axis_types == (AxisType.Auto,) * 2
+    assert mesh.axis_names == ("data", "fsdp")
+    slices = [[device.slice_index for device in row] for row in mesh.devices]
+    assert all(len(set(row)) == 1 for row in slices)  # a row holds one copy of the weights
+    firsts = [row[0] for row in slices]
+    assert firsts == sorted(firsts)
+    assert len({firsts.count(i) for i in firsts}) == 1  # as many of each slice
+    assert len({device.id for device in mesh.devices.flat}) == mesh.size
+
+
+@pytest.mark.parametrize(
+    ("counts", "shape", "words", "remedy"),
+    [
+        ((4, 4), (1, -1), r"mesh \(1, -1\) cannot lie on 2 slices of 4 devices", (2, 4)),
+        ((4, 4), (-1, 8), r"mesh \(-1, 8\)", (2, 4)),
+        ((4, 4), (3, 2), r"mesh \(3, 2\)", (4, 2)),
+        ((6, 6), (-1, 4), r"2 slices of 6", (4, 3)),
+        ((5, 3), (-1, 1), r"2 slices of 3", (6, 1)),
+    ],
+)
+def test_weights_that_would_not_are_refused(counts, shape, words, remedy):
+    devices = on_slices(*counts)
+    with pytest.raises(UserError, match=words) as error:
+        sharding.make_mesh(shape, devices=devices)
+    said = str(error.value)
+    assert said.endswith(f"set --config.mesh=({remedy[0]},{remedy[1]})") and "\n" not in said
+    assert sharding.make_mesh(remedy, devices=devices).devices.shape == remedy
+
+
+@pytest.mark.parametrize("slices", [1, 2])
+def test_an_axis_of_the_torus_may_be_split(slices):
+    """4 x 4 x 4 chips have no axis, or set of axes, of two or of eight."""
+    torus = [(x, y, z) for z in range(4) for y in range(4) for x in range(4)]
+    devices = [
+        Device(64 * i + k, i, coords, "tpu", "TPU v4")
+        for i in range(slices)
+        for k, coords in enumerate(torus)
+    ]
+    for n in (2, 8):
+        mesh = sharding.make_mesh((-1, n), devices=devices)
+        assert mesh.devices.shape == (64 * slices // n, n)
+        assert {device.id for device in mesh.devices.flat} == {device.id for device in devices}
+        for row in mesh.devices:
+            assert len({device.slice_index for device in row}) == 1
+            # Neighbours: a row of two lies along one axis, one of eight in a box.
+            extent = np.ptp([device.coords for device in row], axis=0)
+            assert np.prod(extent + 1) == n
 
 
 @pytest.mark.parametrize("axis", [0, 1])
