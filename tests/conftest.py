@@ -1,18 +1,22 @@
-"""Test session: 8 fake CPU devices, rank promotion refused, strict dtypes."""
+"""Test session: 8 fake CPU devices, rank promotion refused, strict dtypes.
+
+With BIGGAN_FULL_TESTS=1 (`make test-full`) programs are compiled at XLA's default optimization
+level, as users' are, and the tests marked `full` run too. A variable and no option: XLA reads its
+flags before pytest reads its options.
+"""
 
 import gc
 import importlib.metadata
 import os
 
-FLAGS = [
-    "--xla_force_host_platform_device_count=8",
+FULL = os.environ.get("BIGGAN_FULL_TESTS", "") not in ("", "0")
+FLAGS = ["--xla_force_host_platform_device_count=8"]
+if not FULL:
     # Tests compile far more than they compute: these halve the time of the suite.
-    "--xla_backend_optimization_level=0",
-    "--xla_llvm_disable_expensive_passes=true",
-]
-if importlib.metadata.version("jaxlib").startswith("0.10."):
-    # Later versions end the process at a flag they no longer know.
-    FLAGS.append("--xla_cpu_use_fusion_emitters=false")
+    FLAGS += ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
+    if importlib.metadata.version("jaxlib").startswith("0.10."):
+        # Later versions end the process at a flag they no longer know.
+        FLAGS.append("--xla_cpu_use_fusion_emitters=false")
 
 # Both are read once, when the backend starts: set them before anything imports jax.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -33,6 +37,18 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_enable_compilation_cache", False)
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "full: takes longer; runs in `make test-full` alone")
+
+
+def pytest_collection_modifyitems(items):
+    if not FULL:
+        skip = pytest.mark.skip(reason="takes longer: BIGGAN_FULL_TESTS=1, as `make test-full`")
+        for item in items:
+            if item.get_closest_marker("full"):
+                item.add_marker(skip)
 
 
 @pytest.fixture(scope="session")

@@ -143,13 +143,22 @@ def test_one_compilation_and_a_counted_step():
     }  # fmt: skip
 
 
-def collectives(train_step) -> Counter:
-    """{kind: instructions} of the compiled step."""
+def compiled_text(train_step) -> str:
+    """HLO of the compiled step."""
     state = state_lib.abstract(train_step.init, train_step.mesh)
     batch = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, batch_for(train_step)))
-    text = step.jit_train_step(train_step).lower(state, batch).compile().as_text()
-    kinds = "all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
-    return Counter(m.group(1) for m in re.finditer(rf" ({kinds})(?:-start)?\(", text))
+    return step.jit_train_step(train_step).lower(state, batch).compile().as_text()
+
+
+def kinds(text: str) -> Counter:
+    """{kind: instructions} of the collectives in a program."""
+    names = "all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
+    return Counter(m.group(1) for m in re.finditer(rf" ({names})(?:-start)?\(", text))
+
+
+def collectives(train_step) -> Counter:
+    """{kind: instructions} of the compiled step."""
+    return kinds(compiled_text(train_step))
 
 
 def test_data_parallel_hlo_holds_only_all_reduces():
@@ -170,11 +179,16 @@ def test_loops_of_updates_and_microbatches_move_no_activations(loops):
 
 
 def test_fsdp_hlo_gathers_weights_and_moves_no_activations():
-    assert set(collectives(with_sgd(tiny((4, 2))))) <= {
-        "all-reduce",
-        "all-gather",
-        "reduce-scatter",
-    }
+    """Every weight that is split is gathered, and what is gathered is a weight."""
+    train_step = with_sgd(tiny((4, 2)))
+    text = compiled_text(train_step)
+    assert set(kinds(text)) - {"reduce-scatter"} == {"all-reduce", "all-gather"}
+    found = re.findall(r"= \w+\[([\d,]+)\]\S* all-gather\(", text)
+    assert len(found) == kinds(text)["all-gather"]
+    gathered = {tuple(map(int, shape.split(","))) for shape in found}
+    state = state_lib.abstract(train_step.init, train_step.mesh)
+    weights = jax.tree.leaves((state.generator.params, state.discriminator.params))
+    assert gathered == {x.shape for x in weights if not x.sharding.is_fully_replicated}
 
 
 def updates():
