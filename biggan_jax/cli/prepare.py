@@ -6,13 +6,14 @@ from pathlib import Path
 
 from biggan_jax.cli import options
 from biggan_jax.cli.output import say, writing
+from biggan_jax.data import kinds
 from biggan_jax.errors import UserError
 
 
 def add(command) -> None:
     """Adds the command."""
     sub = command("prepare", run, "turn any image source into sharded records")
-    sub.add_argument("--source", required=True, metavar="SPEC", help="folder:PATH, tfds:NAME, ...")
+    sub.add_argument("--source", required=True, metavar="SPEC", help=kinds.described())
     sub.add_argument("--resolution", required=True, type=int, metavar="R", help="pixels")
     sub.add_argument("--channels", type=int, choices=(1, 3), default=3)
     sub.add_argument("--on-bad-record", choices=("error", "skip"), default="error")
@@ -29,7 +30,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:
     if args.resolution < 1:
         raise UserError(f"--resolution is {args.resolution}; set it to 1 or more pixels")
     names = ("resolution", "channels", "on_bad_record")
-    source = data.open_source(args.source, **options.given(args, *names))
+    source = data.open_source(args.source, option="--source", **options.given(args, *names))
     with tqdm(total=len(source), unit="image", disable=None) as bar, writing(args.out):
 
         def progress(done: int, total: int) -> None:

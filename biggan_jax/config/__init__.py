@@ -105,8 +105,7 @@ def default_config() -> ConfigDict:
     e.start_step = 20_000  # until then the average is a copy of G
 
     c.data = d = ConfigDict()
-    # digits | tfds:NAME[:SPLIT] | folder:PATH | fashion_mnist:FOLDER[:SPLIT] | records:DIR
-    d.source = placeholder(str)
+    d.source = placeholder(str)  # KIND[:...], such as folder:PATH; `data.kinds` lists them
     d.flip = False  # random horizontal flips
     d.on_bad_record = "error"  # error | skip: the next good record takes its place
     return c

@@ -1,9 +1,19 @@
 """Image sources, one deterministic batch stream, prepared records and the data report."""
 
-from biggan_jax.data.record_writer import prepare
-from biggan_jax.data.report import DataReport, data_report
-from biggan_jax.data.source import Source
-from biggan_jax.data.spec import open_source
-from biggan_jax.data.stream import Batches
+import importlib
 
-__all__ = ["Batches", "DataReport", "Source", "data_report", "open_source", "prepare"]
+# Lazy: a help text reads `kinds` alone, and must not wait for numpy.
+_HOMES = {
+    "Batches": "stream",
+    "DataReport": "report",
+    "Source": "source",
+    "data_report": "report",
+    "open_source": "spec",
+    "prepare": "record_writer",
+}
+
+
+def __getattr__(name: str):
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"biggan_jax.data.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'biggan_jax.data' has no attribute {name!r}")

@@ -115,7 +115,8 @@ class DecodingSource(Source):
         if not self._skip:
             raise UserError(
                 f"{name} is no readable image ({problem}); repair or remove it, or pass "
-                "--config.data.on_bad_record=skip to replace it by the next one"
+                "--config.data.on_bad_record=skip (biggan prepare: --on-bad-record skip) to "
+                "replace it by the next one"
             )
         with self._lock:
             if index in self._bad:
@@ -142,6 +143,5 @@ class DecodingSource(Source):
                 self._replacements[index] = candidate
             return image, record.label
         raise UserError(
-            f"{self.spec}: none of the {len(self)} records is a readable image; "
-            "check --config.data.source"
+            f"{self.spec}: none of the {len(self)} records is a readable image; choose other data"
         )

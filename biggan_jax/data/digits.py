@@ -9,14 +9,17 @@ from biggan_jax.errors import UserError
 TEST_EVERY = 5
 
 
-def open_digits(spec: str, split: str, *, resolution: int, channels: int) -> ArraySource:
+def open_spec(
+    spec: str, argument: str, *, resolution: int, channels: int, on_bad_record: str
+) -> ArraySource:
     """Opens the digits, or their fixed stratified split.
 
     Args:
       spec: the text that asked for it.
-      split: `all` (1,797 images), `train` (about 80%) or `test` (the rest).
+      argument: empty (all 1,797 images), `train` (about 80%) or `test` (the rest).
       resolution: side of the images in pixels; the originals have 8.
       channels: 1 or 3.
+      on_bad_record: means nothing here, since there is nothing to decode.
 
     Returns:
       A source in memory with classes '0' to '9'.
@@ -24,18 +27,17 @@ def open_digits(spec: str, split: str, *, resolution: int, channels: int) -> Arr
     Raises:
       UserError: there is no such split.
     """
-    if split not in ("all", "train", "test"):
+    if argument not in ("", "train", "test"):
         raise UserError(
-            f"--config.data.source={spec!r}: digits has no split {split!r}; write digits, "
-            "digits:train or digits:test"
+            f"digits has no split {argument!r}; write digits, digits:train or digits:test"
         )
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
     images = (bunch.images * 255 / 16).astype(np.uint8)  # stored as 0..16
     labels = bunch.target.astype(np.int32)
-    if split != "all":
-        keep = _in_test(labels) == (split == "test")
+    if argument:
+        keep = _in_test(labels) == (argument == "test")
         images, labels = images[keep], labels[keep]
     names = [str(digit) for digit in range(10)]
     return ArraySource(spec, images, labels, names, resolution=resolution, channels=channels)

@@ -16,6 +16,19 @@ EXTENSIONS = frozenset(
 )
 
 
+def open_spec(
+    spec: str, argument: str, *, resolution: int, channels: int, on_bad_record: str
+) -> "FolderSource":
+    """Opens the folder that `folder:PATH` names; see `FolderSource`."""
+    return FolderSource(
+        spec,
+        Path(argument).expanduser(),
+        resolution=resolution,
+        channels=channels,
+        on_bad_record=on_bad_record,
+    )
+
+
 class FolderSource(DecodingSource):
     """Images under `folder/CLASS/`, at any depth below it; classes are sorted by name.
 
@@ -77,9 +90,9 @@ class FolderSource(DecodingSource):
 def _list_images(folder: Path) -> tuple[dict[str, list[str]], int, tuple[str, ...]]:
     """Sorted relative paths by class, the number of ignored files, the classes without images."""
     if not folder.exists():
-        raise UserError(f"no folder {folder}; correct the path in --config.data.source")
+        raise UserError(f"no folder {folder}; correct the path")
     if not folder.is_dir():
-        raise UserError(f"{folder} is a file; --config.data.source=folder:PATH takes a folder")
+        raise UserError(f"{folder} is a file; write folder:PATH with the folder that holds it")
     images: dict[str, list[str]] = {}
     empty = []
     ignored = loose = 0

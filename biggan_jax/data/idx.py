@@ -26,17 +26,18 @@ _PREFIX = {"train": "train", "test": "t10k"}
 _UINT8 = 0x08
 
 
-def open_fashion_mnist(
-    spec: str, folder: Path, split: str, *, resolution: int, channels: int
+def open_spec(
+    spec: str, argument: str, *, resolution: int, channels: int, on_bad_record: str
 ) -> ArraySource:
     """Opens one split of Fashion-MNIST; images are resized bilinearly from 28 pixels.
 
     Args:
       spec: the text that asked for it.
-      folder: holds `train-images-idx3-ubyte[.gz]` and its three companions.
-      split: `train` or `test`.
+      argument: FOLDER, FOLDER:train or FOLDER:test; the folder holds
+        `train-images-idx3-ubyte[.gz]` and its three companions.
       resolution: side of the images in pixels.
       channels: 1 or 3.
+      on_bad_record: means nothing here: a damaged file is refused as a whole.
 
     Returns:
       A source in memory.
@@ -44,10 +45,13 @@ def open_fashion_mnist(
     Raises:
       UserError: a file is missing, damaged, or disagrees with its companion.
     """
+    name, _, split = argument.rpartition(":")
+    if not name or split not in _PREFIX:
+        name, split = argument, "train"
+    folder = Path(name).expanduser()
     if not folder.is_dir():
         raise UserError(
-            f"--config.data.source={spec!r}: no folder {folder} "
-            "(write fashion_mnist:FOLDER, FOLDER:train or FOLDER:test)"
+            f"no folder {folder} (write fashion_mnist:FOLDER, FOLDER:train or FOLDER:test)"
         )
     images_path = _find(folder, f"{_PREFIX[split]}-images-idx3-ubyte")
     labels_path = _find(folder, f"{_PREFIX[split]}-labels-idx1-ubyte")

@@ -37,6 +37,16 @@ def record_dtype(resolution: int, channels: int) -> np.dtype:
     return np.dtype([("image", "u1", (resolution, resolution, channels)), ("label", "<i4")])
 
 
+def open_spec(
+    spec: str, argument: str, *, resolution: int, channels: int, on_bad_record: str
+) -> "RecordSource":
+    """Opens the records that `records:DIR` names; see `RecordSource`.
+
+    `on_bad_record` means nothing here: what `prepare` wrote is raw pixels.
+    """
+    return RecordSource(spec, Path(argument).expanduser(), resolution=resolution, channels=channels)
+
+
 class RecordSource(Source):
     """Records written by `prepare`, read at random.
 
@@ -107,7 +117,7 @@ def read_info(folder: Path) -> dict:
     except ValueError as error:
         raise UserError(f"{path} is damaged ({one_line(error)}); {_AGAIN}") from error
     if not isinstance(info, dict) or info.get("format") != FORMAT:
-        raise UserError(f"{path} does not describe {FORMAT}; correct --config.data.source")
+        raise UserError(f"{path} does not describe {FORMAT}; choose another folder")
     if info.get("format_version") != FORMAT_VERSION:
         raise UserError(
             f"{path} has format version {info.get('format_version')}, this program reads version "

@@ -4,6 +4,7 @@ import threading
 
 import numpy as np
 
+from biggan_jax.config import domains
 from biggan_jax.data.source import Source
 from biggan_jax.errors import UserError
 
@@ -155,12 +156,7 @@ def _mirror(images: np.ndarray, chosen: np.ndarray) -> None:
 
 
 def _check_numbers(seed: int, batch_size: int, num_d_steps: int, process_count: int) -> None:
-    if not 0 <= seed < 2**32:
-        raise UserError(f"--config.seed={seed} must be in [0, 2**32)")
-    if batch_size < 1:
-        raise UserError(f"--config.batch_size={batch_size} must be at least 1")
-    if num_d_steps < 1:
-        raise UserError(f"--config.num_d_steps={num_d_steps} must be at least 1")
+    domains.check({"seed": seed, "batch_size": batch_size, "num_d_steps": num_d_steps})
     if batch_size % process_count:
         raise UserError(
             f"--config.batch_size={batch_size} does not divide among {process_count} processes; "

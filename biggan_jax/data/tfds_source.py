@@ -4,10 +4,10 @@
 """
 
 import contextlib
-import difflib
 import hashlib
 import json
 import logging
+import re
 import socket
 import sys
 import urllib.parse
@@ -19,11 +19,37 @@ import tensorflow_datasets as tfds
 
 from biggan_jax.data.decoding import DecodingSource, Encoded
 from biggan_jax.data.source import count_labels, one_line
-from biggan_jax.errors import UserError
+from biggan_jax.errors import UserError, did_you_mean
 
 logger = logging.getLogger(__name__)
 
 _SCAN_SIZE = 1024  # examples per read when only labels are wanted
+
+
+# A version looks like 1.2.3 or 1.*.*; a split may hold a colon itself, as in train[:10%].
+_ARGUMENT = re.compile(
+    r"(?P<name>[^:\s]+(?::[\d*]+\.[\d*]+\.[\d*]+)?)(?::(?P<split>[^\s:].*))?", re.ASCII
+)
+
+
+def open_spec(
+    spec: str, argument: str, *, resolution: int, channels: int, on_bad_record: str
+) -> "TfdsSource":
+    """Opens the data set that `tfds:NAME[:SPLIT]` names; see `TfdsSource`.
+
+    NAME may go on with /config and :version; the split is `train` unless given.
+    """
+    match = _ARGUMENT.fullmatch(argument)
+    if match is None:
+        raise UserError("malformed; write tfds:NAME or tfds:NAME:SPLIT")
+    return TfdsSource(
+        spec,
+        match["name"],
+        match["split"] or "train",
+        resolution=resolution,
+        channels=channels,
+        on_bad_record=on_bad_record,
+    )
 
 
 class TfdsSource(DecodingSource):
@@ -108,15 +134,14 @@ def _find_builder(name: str) -> tfds.core.DatasetBuilder:
         return tfds.builder(name)
     except tfds.core.DatasetNotFoundError as error:
         known = tfds.list_builders(with_community_datasets=False)
-        near = difflib.get_close_matches(name.split("/")[0].split(":")[0].lower(), known, n=3)
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        hint = did_you_mean(name.split("/")[0].split(":")[0], known)
         raise UserError(
-            f"TFDS knows no data set {name!r}; {hint}correct --config.data.source, or set "
-            "TFDS_DATA_DIR to the folder where it was prepared"
+            f"TFDS knows no data set {name!r}{hint}; correct the name, or set TFDS_DATA_DIR to the "
+            "folder where it was prepared"
         ) from error
     except Exception as error:  # builders raise what they like
         raise UserError(
-            f"TFDS cannot open {name!r} ({one_line(error)}); correct --config.data.source"
+            f"TFDS cannot open {name!r} ({one_line(error)}); choose another data set"
         ) from error
 
 

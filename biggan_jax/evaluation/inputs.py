@@ -18,13 +18,14 @@ CLASSIFIER_BYTES = 2**31  # images that the classifier is fitted on, in memory
 
 
 def open_real(spec: str, *, resolution: int, channels: int, on_bad_record: str) -> Source:
-    """Opens real images; see `data.open_source`, whose messages are made to name `--data`."""
-    try:
-        return data.open_source(
-            spec, resolution=resolution, channels=channels, on_bad_record=on_bad_record
-        )
-    except UserError as e:
-        raise UserError(str(e).replace("--config.data.source=", "--data ")) from e
+    """Opens the real images of `--data`; see `data.open_source`."""
+    return data.open_source(
+        spec,
+        resolution=resolution,
+        channels=channels,
+        on_bad_record=on_bad_record,
+        option="--data",
+    )
 
 
 def inception_directory(given: Path | None) -> Path:

@@ -164,11 +164,6 @@ def stop_request() -> StopRequest:
 
 def open_data(config: ConfigDict, workdir: Path) -> tuple[data.Source, data.DataReport]:
     """Opens the data, fills `model.num_classes`, and checks it against the data."""
-    if config.data.source is None:
-        raise UserError(
-            "data.source is not set: set --config.data.source to digits, tfds:NAME, folder:PATH, "
-            "fashion_mnist:FOLDER or records:DIR"
-        )
     models.check_resolution(config.model)
     source = data.open_source(
         config.data.source,

@@ -210,10 +210,10 @@ def test_an_error_in_a_reading_thread_surfaces_and_stays(tmp_path):
     ("settings", "words"),
     [
         ({"batch_size": 10, "process_count": 4}, ("batch_size=10", "4 processes")),
-        ({"batch_size": 0}, ("batch_size=0",)),
-        ({"num_d_steps": 0}, ("num_d_steps=0",)),
-        ({"seed": -1}, ("seed=-1",)),
-        ({"seed": 2**32}, ("seed=4294967296",)),
+        ({"batch_size": 0}, ("batch_size is 0", "--config.batch_size")),
+        ({"num_d_steps": 0}, ("num_d_steps is 0", "--config.num_d_steps")),
+        ({"seed": -1}, ("seed is -1", "--config.seed")),
+        ({"seed": 2**32}, ("seed is 4294967296", "--config.seed")),
     ],
 )
 def test_numbers_out_of_their_domain(settings, words):

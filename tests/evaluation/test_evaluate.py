@@ -262,7 +262,7 @@ def test_follow_waits_for_an_unfinished_run_until_interrupted(workdir, tmp_path,
     [
         (["--samples=1"], "1 samples.*--samples to 2"),
         (["--samples=64"], "64 samples for the 64 dimensions.*--samples to 65"),
-        (["--data=digits:dev"], "--data 'digits:dev'.*no split 'dev'"),
+        (["--data=digits:dev"], "--data='digits:dev'.*no split 'dev'"),
         (["--data=folder:none"], "none"),
         (["--features=inception", "--inception=none"], "no Inception weights in none: download"),
         (["--reference=none.npz"], "none.npz: no such statistics"),

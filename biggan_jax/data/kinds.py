@@ -1,0 +1,55 @@
+"""The kinds of image sources: one entry each, read by every message, hint and help text.
+
+A new kind is a module beside this one with
+
+    def open_spec(spec, argument, *, resolution, channels, on_bad_record) -> Source
+
+and a line in `KINDS`. `argument` is what follows the colon, '' where nothing does. The module is
+imported when a source of its kind is opened, not before.
+"""
+
+from typing import NamedTuple
+
+
+class Kind(NamedTuple):
+    """One kind of image source.
+
+    Attributes:
+      name: what stands before the colon.
+      form: how the whole is written; without a colon outside brackets the name alone will do.
+      holds: what it is, in a few words.
+      module: where its `open_spec` is, in `biggan_jax.data`.
+    """
+
+    name: str
+    form: str
+    holds: str
+    module: str
+
+    @property
+    def needs_argument(self) -> bool:
+        """Whether the name alone does not say enough."""
+        return self.form.startswith(f"{self.name}:")
+
+
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind("digits", "digits[:SPLIT]", "scikit-learn's handwritten digits", "digits"),
+        Kind("tfds", "tfds:NAME[:SPLIT]", "a data set of TensorFlow Datasets", "tfds_source"),
+        Kind("folder", "folder:PATH", "image files, a sub-folder for each class", "folder"),
+        Kind("fashion_mnist", "fashion_mnist:FOLDER[:SPLIT]", "its four idx files", "idx"),
+        Kind("records", "records:DIR", "what `biggan prepare` wrote", "records"),
+    )
+}
+
+
+def forms() -> str:
+    """How each kind is written, for a message: 'digits[:SPLIT], folder:PATH or records:DIR'."""
+    *most, last = (kind.form for kind in KINDS.values())
+    return f"{', '.join(most)} or {last}"
+
+
+def described() -> str:
+    """How each kind is written and what it is, for a help text."""
+    return "; ".join(f"{kind.form}: {kind.holds}" for kind in KINDS.values())
