@@ -41,6 +41,17 @@ def make_state(seed: int = 0) -> State:
     return State(jnp.asarray(seed, jnp.int32), key, params, opt_state, ema, 10_000_000_000 + seed)
 
 
+def target_of(state: Any) -> Any:
+    """What restores a state: a `jax.ShapeDtypeStruct`, sharding included, for every jax.Array."""
+
+    def struct(x):
+        if not isinstance(x, jax.Array):
+            return x
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
+
+    return jax.tree.map(struct, state)
+
+
 def cheap_state(train_step: TrainStep) -> state_lib.GANState:
     """A training state of random numbers: compiling the init takes longer than the step."""
     rng = np.random.default_rng(0)

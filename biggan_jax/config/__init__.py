@@ -29,8 +29,8 @@ def default_config() -> ConfigDict:
     c.log_every_steps = 100
     c.checkpoint_every_steps = 1000
     c.sample_every_steps = 1000
-    # Scores of the averaged weights every so many steps; such a step is saved too, and the one with
-    # the best FID is kept. Unset: never.
+    # Scores of the averaged weights every so many steps; such a step is saved too, and the state
+    # with the best FID copied aside to best/. Unset: never.
     c.eval_every_steps = placeholder(int)
     c.eval_samples = 2500  # of one such evaluation; more than the feature dimensions (64 or 2048)
     c.eval_features = placeholder(str)  # inception | classifier; unset: as `biggan evaluate`

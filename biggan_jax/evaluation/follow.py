@@ -6,14 +6,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
 from biggan_jax.errors import UserError
 from biggan_jax.evaluation.evaluator import Evaluator
 from biggan_jax.evaluation.protocol import differences
 from biggan_jax.sampling.generator import LoadedGenerator
-from biggan_jax.storage import checkpoint, networks, paths, writers
+from biggan_jax.storage import best, checkpoint, networks, paths, writers
 from biggan_jax.storage.directory import open_directory
 
 POLL_SECONDS = 5.0
@@ -163,8 +162,8 @@ def _read(directory: Path, config: ConfigDict, step: int, ema: bool) -> dict | N
 
 
 def _save_best(directory: Path, weights: dict, result: dict[str, Any], name: str) -> None:
-    best = directory / "best"
-    if jax.process_index() == 0:
-        paths.write_bytes(best / "config.json", (directory / "config.json").read_bytes())
-    checkpoint.save_weights(best, name, weights)
-    paths.write_bytes(best / "evaluation.json", (json.dumps(result, indent=2) + "\n").encode())
+    config = json.loads((directory / "config.json").read_text())
+    # A run that scores itself has a best state of its own.
+    folder = directory if config.get("eval_every_steps") is None else directory / "evaluations"
+    scores, protocol = result["scores"], result["protocol"]
+    best.keep_networks(folder, protocol["step"], {name: weights}, config, scores, BEST, protocol)

@@ -14,6 +14,7 @@ from biggan_jax.interop.files import open_tensors
 from biggan_jax.storage import checkpoint, truncation_statistics
 from biggan_jax.storage.digest import named_leaves
 from biggan_jax.storage.directory import open_directory
+from biggan_jax.storage.weights import saved_names
 
 STATES = {"g": "generator", "g_ema": "ema", "d": "discriminator"}  # names in a checkpoint
 FORMAT = "biggan_jax"
@@ -39,7 +40,7 @@ def load(directory: str | Path) -> tuple[ConfigDict, dict[str, dict[str, Any]]]:
         trees = {name: part[state] for name, state in STATES.items()}
     else:
         names = [*STATES, truncation_statistics.NAME]
-        found = [name for name in names if (directory / "weights" / name).is_dir()]
+        found = [name for name in names if name in saved_names(directory)]
         if not found:
             raise UserError(f"{directory} holds no weights: none of {', '.join(STATES)}")
         trees = {name: checkpoint.load_weights(directory, name) for name in found}

@@ -9,6 +9,7 @@ from biggan_jax.sampling.generator import LoadedGenerator
 from biggan_jax.storage import checkpoint, networks
 from biggan_jax.storage import truncation_statistics as statistics
 from biggan_jax.storage.directory import open_directory
+from biggan_jax.storage.weights import saved_names
 
 
 def load_generator(
@@ -48,9 +49,8 @@ def load_generator(
     if (directory / "checkpoints").is_dir():
         variables, step = networks.from_checkpoint(directory, config, name)
     else:
-        weights = "g_ema" if ema else "g"
-        found = lambda name: (directory / "weights" / name).exists()
-        if ema and not found("g_ema") and found("g"):
+        weights, saved = "g_ema" if ema else "g", saved_names(directory)
+        if ema and "g_ema" not in saved and "g" in saved:
             weights = "g"
             print(f"{directory} holds no averaged weights: using g", file=sys.stderr)
         variables, step = checkpoint.load_weights(directory, weights), None

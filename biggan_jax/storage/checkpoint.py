@@ -1,10 +1,10 @@
-"""Checkpoints of a run and weights of a model: Orbax on disk, every array checked when read.
+"""Checkpoints of a run: Orbax on disk, every array checked when read.
 
 `integrity` holds the format: what is written beside the arrays, and how reading notices damage.
 """
 
 import contextlib
-import math
+import json
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -16,11 +16,9 @@ from etils import epath
 from biggan_jax.errors import UserError
 from biggan_jax.parallel import processes
 from biggan_jax.storage import integrity, orbax_noise
-from biggan_jax.storage.digest import digests
-from biggan_jax.storage.integrity import abstract
 from biggan_jax.storage.weights import load_weights, save_weights
 
-__all__ = ["Checkpoints", "abstract", "digests", "load_weights", "save_weights"]
+__all__ = ["Checkpoints", "load_weights", "save_weights"]
 
 
 def _warn(line: str) -> None:
@@ -41,8 +39,6 @@ class Checkpoints:
     Args:
       directory: created by the first save.
       keep_latest: how many of the newest steps are kept.
-      best_metric: name of the metric whose best step is kept as well; None keeps the latest only.
-      best_mode: 'min' when a lower metric is better, 'max' when a higher one is.
       async_save: whether arrays are written while training goes on.
     """
 
@@ -51,14 +47,10 @@ class Checkpoints:
         directory: epath.PathLike,
         *,
         keep_latest: int = 2,
-        best_metric: str | None = None,
-        best_mode: str = "min",
         async_save: bool = True,
     ):
         self.directory = integrity.absolute(directory)
         self._keep_latest = keep_latest
-        self._best_metric = best_metric
-        self._best_mode = best_mode
         self._async_save = async_save
         self._manager: _Manager | None = None  # made by the first save
         self._saving: int | None = None
@@ -81,14 +73,13 @@ class Checkpoints:
         """
         return max(self.all_steps(), default=None)
 
-    def save(self, step: int, state: Any, meta: dict, metrics: dict | None = None) -> bool:
+    def save(self, step: int, state: Any, meta: dict) -> bool:
         """Saves a state; its buffers may be donated as soon as this returns.
 
         Args:
           step: the number of finished training steps.
           state: a tree of arrays, numpy arrays and Python numbers.
           meta: anything JSON can hold.
-          metrics: name -> number; a missing or non-finite `best_metric` is never the best.
 
         Returns:
           True, or False when this step is saved already.
@@ -109,14 +100,11 @@ class Checkpoints:
                 f"checkpoint {max(steps)} in {self.directory} is newer than step {step}: "
                 "move it away, or train in another workdir"
             )
-        score = (metrics or {}).get(self._best_metric)
-        usable = score is not None and math.isfinite(score)
-        scores = {self._best_metric: float(score)} if usable else None
         args = integrity.save_args(state, meta)
         self._saving = step
         with self._disk_errors(step):
             # Orbax returns False, silently, where its policy declines; force leaves it no choice.
-            return self._manager.save(step, args=args, metrics=scores, force=True)
+            return self._manager.save(step, args=args, force=True)
 
     def restore(
         self,
@@ -124,16 +112,13 @@ class Checkpoints:
         *,
         step: int | None = None,
         on_warning: Callable[[str], None] = _warn,
-        repair: bool = False,
     ) -> tuple[Any, dict, int]:
         """Restores the newest intact checkpoint.
 
         Args:
-          target: the state as `abstract` describes it, on any sharding.
+          target: the state as a tree of `jax.ShapeDtypeStruct`, on any sharding.
           step: this checkpoint and no other; None walks from the newest downwards.
           on_warning: gets one line for every corrupt checkpoint passed over.
-          repair: set the corrupt newer ones aside (see `discard_after`), so that their steps can be
-            saved again; for the training loop only.
 
         Returns:
           The state, the meta it was saved with, and its step.
@@ -141,10 +126,7 @@ class Checkpoints:
         Raises:
           UserError: there is no intact checkpoint, or an intact one does not fit the target.
         """
-        state, meta, found = self._newest_intact(target, step, on_warning, whole=True)
-        if repair:
-            self.discard_after(found)
-        return state, meta, found
+        return self._newest_intact(target, step, on_warning, whole=True)
 
     def restore_partial(
         self,
@@ -167,24 +149,6 @@ class Checkpoints:
           UserError: there is no intact checkpoint, or an intact one lacks a name of the target.
         """
         return self._newest_intact(target, step, on_warning, whole=False)
-
-    def read_meta(self, step: int) -> dict:
-        """Reads what the caller stored beside the arrays.
-
-        Args:
-          step: one of `all_steps()`.
-
-        Returns:
-          The meta of `save`, as JSON gives it back (tuples are lists).
-
-        Raises:
-          UserError: there is no such checkpoint or its record is damaged.
-        """
-        path = self.directory / str(step)
-        try:
-            return integrity.read_record(path)["meta"]
-        except integrity.CorruptError as error:
-            raise UserError(f"no readable checkpoint at {path}: {error}") from error
 
     def discard_after(self, step: int) -> list[int]:
         """Sets newer checkpoints aside: `<n>` becomes `<n>.discarded`, which nothing reads.
@@ -234,34 +198,30 @@ class Checkpoints:
             # A killed save leaves its unfinished directory, which Orbax never removes.
             for path in self.directory.glob("*.orbax-checkpoint-tmp*"):
                 path.rmtree()
-        try:
-            return self._make_manager(metrics_readable=True)
-        except ValueError:
-            # One torn metrics file must not stop a run: nothing is deleted by its score, then.
-            return self._make_manager(metrics_readable=False)
-
-    def _make_manager(self, metrics_readable: bool) -> _Manager:
         policies = ocp.checkpoint_managers
-        keep, best_fn = [policies.LatestN(self._keep_latest)], None
-        if self._best_metric is not None:
-            best_fn = lambda metrics: metrics[self._best_metric]
-            keep.append(
-                policies.BestN(
-                    get_metric_fn=best_fn,
-                    reverse=self._best_mode == "min",  # BestN keeps the end of the sorted list
-                    n=1,
-                    keep_checkpoints_without_metrics=not metrics_readable,
-                )
-            )
+        keep = [policies.LatestN(self._keep_latest), policies.CustomSteps(self._best_of_old())]
         options = ocp.CheckpointManagerOptions(
-            # Not max_to_keep with best_fn: that deletes the newest step when its score is worse.
             preservation_policy=policies.AnyPreservationPolicy(keep),
-            best_fn=best_fn,
-            best_mode=self._best_mode,
             enable_async_checkpointing=self._async_save,
-            lightweight_initialize=best_fn is None or not metrics_readable,
+            lightweight_initialize=True,  # it would read every step's files
         )
         return _Manager(self.directory, options=options)
+
+    def _best_of_old(self) -> list[int]:
+        """The best scored step of a run that an earlier version began, all where none can be told.
+
+        It was kept among the checkpoints then, with its score in `metrics/metrics`.
+        """
+        scores = {}
+        for step in self.all_steps():
+            path = self.directory / str(step) / "metrics" / "metrics"
+            try:
+                scores[step] = float(json.loads(path.read_text())["fid"])
+            except FileNotFoundError:
+                continue
+            except (ValueError, TypeError, KeyError):
+                return self.all_steps()  # one torn file must delete nothing
+        return [min(scores, key=scores.get)] if scores else []
 
     @contextlib.contextmanager
     def _disk_errors(self, step: int | None) -> Iterator[None]:

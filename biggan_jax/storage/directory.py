@@ -7,12 +7,16 @@ from ml_collections import ConfigDict
 
 from biggan_jax import config as config_lib
 from biggan_jax.errors import UserError
-from biggan_jax.storage import paths
+from biggan_jax.storage import paths, replacement
+
+BEST = "best"  # folder of a workdir, replaced as a whole: see `storage.best`
 
 
 def open_directory(directory: str | Path) -> tuple[Path, ConfigDict]:
     """(path, config) of a workdir or model directory; UserError when it is neither."""
     directory = paths.workdir_path(directory)
+    if directory.name == BEST:
+        directory = replacement.whole(directory)
     paths.reach(directory, write=False)
     path = directory / "config.json"
     try:

@@ -39,19 +39,6 @@ class CorruptError(Exception):
     """What is stored cannot be trusted; the message is the reason, in one line."""
 
 
-def abstract(state: Any) -> Any:
-    """Describes a state as a target for restoring.
-
-    Args:
-      state: a tree of arrays (typed PRNG keys too), numpy arrays and Python numbers.
-
-    Returns:
-      The tree with a `jax.ShapeDtypeStruct`, sharding included, for every jax.Array.
-    """
-    struct = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
-    return jax.tree.map(lambda x: struct(x) if isinstance(x, jax.Array) else x, state)
-
-
 def save_args(state: Any, meta: dict) -> ocp.args.Composite:
     """Builds what Orbax is to save: the arrays and their record.
 
@@ -101,8 +88,8 @@ def read(path: epath.Path, target: Any, *, whole: bool) -> tuple[Any, dict]:
 
     Args:
       path: directory of the stored tree.
-      target: what to read, as `abstract` describes it; a struct without a sharding goes to the
-        default device.
+      target: what to read, as a tree of `jax.ShapeDtypeStruct`; one without a sharding goes to
+        the default device.
       whole: whether the target must cover all that is stored.
 
     Returns:

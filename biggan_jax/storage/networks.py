@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from biggan_jax import models
 from biggan_jax.storage import checkpoint
 from biggan_jax.storage.directory import open_directory
+from biggan_jax.storage.weights import saved_names
 
 
 def generator_weights(directory: str | Path) -> dict[str, bool]:
@@ -18,8 +19,8 @@ def generator_weights(directory: str | Path) -> dict[str, bool]:
     both = {"EMA": True, "raw": False}
     if (directory / "checkpoints").is_dir():
         return both
-    files = {"EMA": "g_ema", "raw": "g"}
-    found = {k: v for k, v in both.items() if (directory / "weights" / files[k]).exists()}
+    files, saved = {"EMA": "g_ema", "raw": "g"}, saved_names(directory)
+    found = {k: v for k, v in both.items() if files[k] in saved}
     return found or both  # with neither, loading says what is missing
 
 

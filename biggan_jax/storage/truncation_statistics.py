@@ -11,15 +11,14 @@ import jax
 import jax.numpy as jnp
 
 from biggan_jax.errors import UserError
-from biggan_jax.storage import paths
-from biggan_jax.storage.weights import load_weights
+from biggan_jax.storage.weights import load_weights, saved_names
 
 NAME = "truncation_statistics"
 
 
 def has_rows(directory: str | Path) -> bool:
     """Whether a model directory holds statistics for several truncations."""
-    return (paths.workdir_path(directory) / "weights" / NAME).is_dir()
+    return NAME in saved_names(directory)
 
 
 def default(directory: str | Path, truncation: float | None) -> float | None:

@@ -2,17 +2,19 @@
 
 from typing import Any
 
-import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
 from biggan_jax.errors import UserError
 from biggan_jax.parallel import processes
-from biggan_jax.storage import integrity
+from biggan_jax.storage import integrity, replacement
 
 
 def save_weights(directory: epath.PathLike, name: str, tree: Any) -> None:
     """Saves the weights of one network into a model directory, as `weights/<name>`.
+
+    A kill at any instant leaves the old weights of that name or the new ones whole. All processes
+    of a run call it; the arrays may lie on several of them.
 
     Args:
       directory: the model directory; created when missing.
@@ -23,19 +25,35 @@ def save_weights(directory: epath.PathLike, name: str, tree: Any) -> None:
       OSError: they could not be written; weights of that name that were there before still are.
     """
     folder = integrity.absolute(directory) / "weights"
-    path, fresh = folder / name, folder / f"{name}.new"
+    path = folder / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if processes.is_main():
+            replacement.prepare(path)
+        processes.barrier()
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-            # Orbax's force deletes the old directory before it writes: hence the other name.
-            checkpointer.save(fresh, args=integrity.save_args(tree, {}), force=True)
-        if jax.process_index() == 0:
-            if path.exists():
-                path.rmtree()
-            fresh.rename(path)
+            checkpointer.save(path.with_name(f"{name}.new"), args=integrity.save_args(tree, {}))
+        if processes.is_main():
+            replacement.commit(path)
     except Exception as error:
         integrity.raise_as_os_error(error, f"weights {name!r} were not saved", folder)
     processes.barrier()
+
+
+def saved_names(directory: epath.PathLike) -> list[str]:
+    """Lists the weights that a model directory holds.
+
+    Args:
+      directory: the model directory.
+
+    Returns:
+      The names in alphabetical order: any of `g`, `g_ema`, `d` and of what lies beside them.
+    """
+    folder = integrity.absolute(directory) / "weights"
+    if not folder.is_dir():
+        return []
+    names = {replacement.name_of(path) for path in folder.iterdir()}
+    return sorted(name for name in names if replacement.whole(folder / name).is_dir())
 
 
 def load_weights(directory: epath.PathLike, name: str, target: Any = None) -> Any:
@@ -44,7 +62,8 @@ def load_weights(directory: epath.PathLike, name: str, target: Any = None) -> An
     Args:
       directory: the model directory.
       name: `g`, `g_ema` or `d`.
-      target: the weights as `abstract` describes them; None gives a nested dict on one device.
+      target: the weights as a tree of `jax.ShapeDtypeStruct` with their shardings; None gives a
+        nested dict on one device.
 
     Returns:
       The weights.
@@ -52,11 +71,9 @@ def load_weights(directory: epath.PathLike, name: str, target: Any = None) -> An
     Raises:
       UserError: they are missing or corrupt, or do not fit the target.
     """
-    folder = integrity.absolute(directory) / "weights"
-    path = folder / name
+    path = replacement.whole(integrity.absolute(directory) / "weights" / name)
     if not path.is_dir():
-        found = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
-        has = integrity.some(found) or "none at all"
+        has = integrity.some(saved_names(directory)) or "none at all"
         raise UserError(f"no weights {name!r} in {directory}: it has {has}")
     try:
         if target is None:

@@ -18,7 +18,7 @@ from biggan_jax.errors import UserError
 from biggan_jax.evaluation import evaluate
 from biggan_jax.parallel import processes, sharding
 from biggan_jax.parallel.signals import StopRequest
-from biggan_jax.storage import checkpoint, paths, writers
+from biggan_jax.storage import best, checkpoint, paths, writers
 from biggan_jax.storage.directory import open_directory
 from biggan_jax.training import build as build_lib
 from biggan_jax.training import finetune, sample_grid, step
@@ -57,9 +57,7 @@ def train(config: ConfigDict, workdir: str | Path, *, allow_change: bool = False
     train_step = build_lib.train_step(config, mesh)
 
     checkpoints = checkpoint.Checkpoints(
-        workdir / "checkpoints",
-        keep_latest=config.keep_checkpoints,
-        best_metric=None if config.eval_every_steps is None else "fid",
+        workdir / "checkpoints", keep_latest=config.keep_checkpoints
     )
     check_workdir(config, workdir, checkpoints, allow_change)
     for line in report.lines() if main_process else ():
@@ -118,9 +116,10 @@ def train(config: ConfigDict, workdir: str | Path, *, allow_change: bool = False
                     scores = score(state.ema.variables, done) if eval_now else {}
                     if eval_now:
                         log.scores(done, scores)
-                    if save_now or eval_now:  # the checkpoint with the best score is kept
+                        best.keep(workdir, done, state, config.to_dict(), scores)
+                    if save_now or eval_now:
                         writer.flush()  # a resumed run writes no line before its checkpoint
-                        checkpoints.save(done, state, meta, scores)
+                        checkpoints.save(done, state, meta)
                     if grid_now:
                         sample_grid.save(sample(state.ema.variables), done, workdir, writer)
         log.read(pending)

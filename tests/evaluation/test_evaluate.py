@@ -16,7 +16,7 @@ from biggan_jax.evaluation import evaluator as evaluator_lib
 from biggan_jax.metrics import classifier, moments
 from biggan_jax.metrics.classifier import Classifier, Recipe
 from biggan_jax.sampling import load
-from biggan_jax.storage import checkpoint
+from biggan_jax.storage import best, checkpoint
 from tests import runs
 
 pytestmark = pytest.mark.usefixtures("few_steps")
@@ -169,11 +169,21 @@ def test_training_scores_and_keeps_the_best(trained, tmp_path):
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     fids = {line["step"]: line["eval/fid"] for line in lines if "eval/fid" in line}
     assert sorted(fids) == [1, 2, 3, 4] and len(set(fids.values())) == 4
-    best = min(fids, key=fids.get)
-    assert checkpoint.Checkpoints(workdir / "checkpoints").all_steps() == sorted({best, 4})
+    step = min(fids, key=fids.get)
+    assert checkpoint.Checkpoints(workdir / "checkpoints").all_steps() == [4]
+    kept = best.read(workdir)
+    assert (kept["step"], kept["score"]) == (step, fids[step])
+    shutil.copytree(workdir / "cache", workdir / "best" / "cache")
+    settings = dataclasses.replace(SETTINGS, data=None, samples=70)
+    alone = evaluate.evaluate(workdir / "best", settings)
+    assert alone["scores"]["fid"] == fids[step]
     runs.assert_same_state(workdir, trained, 4)  # looking at a run does not change it
     rest = [line for line in runs.metric_lines(workdir) if "eval/fid" not in line]
     assert rest == runs.metric_lines(trained)
+    # A later command without the scores does not lose it.
+    assert runs.train(workdir, "--config.num_steps=6", "--config.keep_checkpoints=1") == 0
+    assert best.read(workdir) == kept
+    assert load.load_generator(workdir / "best")(np.zeros((1, 12)), [3]).shape == (1, 16, 16, 1)
 
 
 def test_bad_settings_of_a_training_run(workdir):

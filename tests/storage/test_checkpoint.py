@@ -4,12 +4,21 @@ import errno
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from biggan_jax.errors import UserError
-from biggan_jax.storage.checkpoint import Checkpoints, abstract, digests
-from tests.small_state import assert_same, make_state, on_mesh, save_two_steps, zero_64_bytes
+from biggan_jax.storage import integrity
+from biggan_jax.storage.checkpoint import Checkpoints
+from biggan_jax.storage.digest import digests
+from tests.small_state import (
+    assert_same,
+    make_state,
+    on_mesh,
+    save_two_steps,
+    target_of,
+    zero_64_bytes,
+)
 
 
 @pytest.fixture
@@ -23,11 +32,10 @@ def test_round_trip_over_shardings(tmp_path, saved_axis, read_axis):
     state, like = place(make_state(5), saved_axis), place(make_state(0), read_axis)
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(5, state, {"images": 640, "shape": (1, 2), "score": 0.1})
-    restored, meta, step = checkpoints.restore(abstract(like))
+    restored, meta, step = checkpoints.restore(target_of(like))
     checkpoints.close()
     assert_same(restored, state)
     assert (meta, step) == ({"images": 640, "shape": [1, 2], "score": 0.1}, 5)
-    assert checkpoints.read_meta(5) == meta
     kernel = restored.params["conv"]["kernel"]
     assert kernel.sharding == like.params["conv"]["kernel"].sharding
     assert restored.images_seen == 10_000_000_005
@@ -53,7 +61,7 @@ def test_donated_state_is_saved_as_it_was(tmp_path, async_save):
         kept, state = state, jax.block_until_ready(overwrite(state))
         # On the CPU an asynchronous save reads the buffer itself: XLA copies, and donates nothing.
         assert kept["w"].is_deleted() or async_save
-        assert digests(checkpoints.restore(abstract(state))[0]) == want
+        assert digests(checkpoints.restore(target_of(state))[0]) == want
         want = digests(state)
     checkpoints.close()
 
@@ -62,17 +70,16 @@ def test_empty_directory(tmp_path):
     checkpoints = Checkpoints(tmp_path / "none")
     assert checkpoints.latest_step() is None
     with pytest.raises(UserError, match="no checkpoint in .*none: train first"):
-        checkpoints.restore(abstract(make_state()))
+        checkpoints.restore(target_of(make_state()))
     assert not (tmp_path / "none").exists()
-    with pytest.raises(UserError, match="no readable checkpoint at .*/none/7"):
-        checkpoints.read_meta(7)
 
 
 def test_save_again_after_falling_back(two_steps):
     zero_64_bytes(two_steps.directory / "2")
-    target = abstract(make_state())
-    _, _, step = two_steps.restore(target, on_warning=lambda _: None, repair=True)
-    assert step == 1 and two_steps.all_steps() == [1]
+    target = target_of(make_state())
+    _, _, step = two_steps.restore(target, on_warning=lambda _: None)
+    assert step == 1 and two_steps.discard_after(1) == [2]
+    assert two_steps.all_steps() == [1]
     assert (two_steps.directory / "2.discarded" / "state").is_dir()
     assert two_steps.save(2, make_state(9), {"images": 9})
     state, meta, step = two_steps.restore(target)
@@ -84,7 +91,7 @@ def test_save_again_after_falling_back(two_steps):
 
 def test_saving_a_step_twice_and_an_older_one(two_steps):
     assert two_steps.save(2, make_state(7), {}) is False
-    assert two_steps.read_meta(2) == {"images": 2}
+    assert two_steps.restore(target_of(make_state()), step=2)[1] == {"images": 2}
     with pytest.raises(UserError, match="checkpoint 2 in .* is newer than step 0: move it away"):
         two_steps.save(0, make_state(), {})
     assert two_steps.save(3, make_state(), {}) is True
@@ -93,30 +100,43 @@ def test_saving_a_step_twice_and_an_older_one(two_steps):
     assert two_steps.all_steps() == [2, 3]
 
 
-@pytest.mark.parametrize(("mode", "sign"), [("min", 1), ("max", -1)])
-def test_retention_keeps_the_latest_and_the_best(tmp_path, mode, sign):
-    state = {"w": jnp.ones(4)}
-    scores = [50, 10, 30, float("nan"), 40, None, 60]
-    for step, score in enumerate(scores, start=1):
-        # A fresh object each time, as after a restart: the scores are read back from the disk.
-        checkpoints = Checkpoints(tmp_path, keep_latest=2, best_metric="fid", best_mode=mode)
-        metrics = None if score is None else {"fid": np.float32(sign * score), "other": 1.0}
-        assert checkpoints.save(step, state, {}, metrics)
-        checkpoints.close()
-        assert step in checkpoints.all_steps()  # the newest stays, however bad
-    assert checkpoints.all_steps() == [2, 6, 7]
+def save_as_before(directory, keep_latest=1, scores=(10, 50, 30)):
+    """Writes checkpoints with scores as versions did that kept the best one among them."""
+    policies = ocp.checkpoint_managers
+    best_fn = lambda metrics: metrics["fid"]
+    keep = [policies.LatestN(keep_latest), policies.BestN(get_metric_fn=best_fn, reverse=True, n=1)]
+    options = ocp.CheckpointManagerOptions(
+        preservation_policy=policies.AnyPreservationPolicy(keep), best_fn=best_fn, best_mode="min"
+    )
+    with ocp.CheckpointManager(directory, options=options) as manager:
+        for step, score in enumerate(scores, start=1):
+            args = integrity.save_args({"w": jnp.full(4, float(step))}, {"images": step})
+            manager.save(step, args=args, metrics={"fid": score}, force=True)
 
 
-def test_torn_metrics_file_deletes_nothing(tmp_path):
-    state = {"w": jnp.ones(4)}
-    for step, score in enumerate([10, 50, 30], start=1):
-        checkpoints = Checkpoints(tmp_path, keep_latest=1, best_metric="fid")
-        checkpoints.save(step, state, {}, {"fid": score})
+def test_a_run_of_an_earlier_version_goes_on_and_keeps_its_best(tmp_path):
+    save_as_before(tmp_path)
+    target = {"w": jax.ShapeDtypeStruct((4,), jnp.float32)}
+    for step in (4, 5):
+        # A fresh object each time, as after a restart.
+        checkpoints = Checkpoints(tmp_path, keep_latest=1)
+        before = checkpoints.latest_step()
+        state, meta, found = checkpoints.restore(target)
+        assert found == before and state["w"][0] == found
+        assert checkpoints.save(step, state | {"w": jnp.full(4, float(step))}, {})
         checkpoints.close()
+    assert checkpoints.all_steps() == [1, 5]
+    assert checkpoints.restore(target, step=1)[1] == {"images": 1}
+
+
+def test_torn_metrics_file_of_an_earlier_version_deletes_nothing(tmp_path):
+    save_as_before(tmp_path)
+    checkpoints = Checkpoints(tmp_path, keep_latest=1)
     assert checkpoints.all_steps() == [1, 3]
     (tmp_path / "1" / "metrics" / "metrics").write_text('{"fid"')
-    assert checkpoints.restore(abstract(state), step=1)[2] == 1
-    assert checkpoints.save(4, state, {}, {"fid": 20.0})
+    target = {"w": jax.ShapeDtypeStruct((4,), jnp.float32)}
+    assert checkpoints.restore(target, step=1)[2] == 1
+    assert checkpoints.save(4, {"w": jnp.ones(4)}, {})
     checkpoints.close()
     assert checkpoints.all_steps() == [1, 3, 4]
 
@@ -124,7 +144,7 @@ def test_torn_metrics_file_deletes_nothing(tmp_path):
 def test_latest_only(tmp_path):
     checkpoints = Checkpoints(tmp_path, keep_latest=2, async_save=False)
     for step in (10, 20, 30):
-        checkpoints.save(step, {"w": jnp.ones(4)}, {}, {"fid": step})
+        checkpoints.save(step, {"w": jnp.ones(4)}, {})
     assert checkpoints.all_steps() == [20, 30]
 
 
@@ -132,14 +152,14 @@ def test_leftover_of_a_killed_save(two_steps):
     leftover = two_steps.directory / "3.orbax-checkpoint-tmp"
     leftover.mkdir()
     assert two_steps.all_steps() == [1, 2]
-    assert two_steps.restore(abstract(make_state()))[2] == 2 and leftover.exists()
+    assert two_steps.restore(target_of(make_state()))[2] == 2 and leftover.exists()
     assert two_steps.save(4, make_state(4), {})
     two_steps.close()
     assert two_steps.all_steps() == [2, 4] and not leftover.exists()
 
 
 def test_partial_restore(two_steps):
-    target = {"ema": abstract(on_mesh(make_state().ema, 1))}
+    target = {"ema": target_of(on_mesh(make_state().ema, 1))}
     part, meta, step = two_steps.restore_partial(target)
     assert_same(part, {"ema": make_state(2).ema})
     assert (meta, step) == ({"images": 2}, 2)
@@ -177,7 +197,7 @@ def test_full_disk_is_an_os_error_and_loses_nothing(tmp_path, monkeypatch, async
     assert error.value.errno == errno.ENOSPC and error.value.filename == str(tmp_path)
     assert "\n" not in str(error.value) and error.value.__cause__ is not None
     checkpoints.wait()  # told once
-    assert checkpoints.restore(abstract(make_state()))[2] == 1
+    assert checkpoints.restore(target_of(make_state()))[2] == 1
     assert checkpoints.save(2, make_state(2), {})
     checkpoints.close()
     assert checkpoints.all_steps() == [2]

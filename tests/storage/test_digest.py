@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from biggan_jax.storage.checkpoint import digests
+from biggan_jax.storage.digest import digests
 from tests.small_state import make_state, on_mesh
 
 

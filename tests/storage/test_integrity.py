@@ -9,7 +9,7 @@ import pytest
 
 from biggan_jax.errors import UserError
 from biggan_jax.storage import integrity
-from biggan_jax.storage.checkpoint import abstract, digests
+from biggan_jax.storage.digest import digests
 from tests.small_state import (
     assert_same,
     make_state,
@@ -17,6 +17,7 @@ from tests.small_state import (
     save_two_steps,
     spoil_index,
     spoil_record,
+    target_of,
     truncate,
     zero_64_bytes,
 )
@@ -41,21 +42,21 @@ def test_damage_falls_back_to_the_step_before(two_steps, damage, reason):
     damage(two_steps.directory / "2")
     before = sorted(os.walk(two_steps.directory))
     warnings = []
-    state, meta, step = two_steps.restore(abstract(make_state()), on_warning=warnings.append)
+    state, meta, step = two_steps.restore(target_of(make_state()), on_warning=warnings.append)
     assert step == 1 and meta == {"images": 1}
     assert_same(state, make_state(1))
     assert len(warnings) == 1 and "\n" not in warnings[0]
     assert f"checkpoint 2 in {two_steps.directory} is corrupt: {reason}" in warnings[0]
     assert sorted(os.walk(two_steps.directory)) == before  # reading changes nothing
     with pytest.raises(UserError, match=r"no intact checkpoint in .* \(corrupt: 2\)"):
-        two_steps.restore(abstract(make_state()), step=2, on_warning=warnings.append)
+        two_steps.restore(target_of(make_state()), step=2, on_warning=warnings.append)
 
 
 def test_all_corrupt_is_a_user_error(two_steps, capsys):
     for step in ("1", "2"):
         truncate(two_steps.directory / step)
     with pytest.raises(UserError, match=r"no intact checkpoint in .* \(corrupt: 2, 1\)") as error:
-        two_steps.restore(abstract(make_state()), repair=True)
+        two_steps.restore(target_of(make_state()))
     assert "\n" not in str(error.value)
     assert capsys.readouterr().err.count("warning: checkpoint") == 2
     assert two_steps.all_steps() == [1, 2]  # nothing is set aside without something to go back to
@@ -63,7 +64,7 @@ def test_all_corrupt_is_a_user_error(two_steps, capsys):
 
 def test_partial_restore_checks_what_it_reads(two_steps, monkeypatch):
     """A flipped bit of the EMA makes it fall back; one of another part does not concern it."""
-    target = {"ema": abstract(make_state().ema)}
+    target = {"ema": target_of(make_state().ema)}
 
     def damage(name):
         real = integrity._restore
@@ -105,7 +106,7 @@ def test_partial_restore_checks_what_it_reads(two_steps, monkeypatch):
 )
 def test_mismatch_is_not_corruption(two_steps, change, message):
     state = make_state()
-    target = abstract(dataclasses.replace(state, params=change(state.params)))
+    target = target_of(dataclasses.replace(state, params=change(state.params)))
     with pytest.raises(UserError, match=message) as error:
         two_steps.restore(target, on_warning=pytest.fail)
     assert "\n" not in str(error.value) and "checkpoints/2 does not fit" in str(error.value)
@@ -118,7 +119,7 @@ def test_unreadable_is_not_corrupt(two_steps, monkeypatch):
 
     monkeypatch.setattr(integrity, "_restore", refuse)
     with pytest.raises(PermissionError, match="cannot be read.*/2"):
-        two_steps.restore(abstract(make_state()), on_warning=pytest.fail, repair=True)
+        two_steps.restore(target_of(make_state()), on_warning=pytest.fail)
     assert two_steps.all_steps() == [1, 2]
 
 
