@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 # tensorflow-cpu is what clu's TensorBoard writer imports; where no CPU wheel exists the full one
 # serves.
@@ -12,7 +13,21 @@ NO_CPU_WHEEL = "platform_machine != 'x86_64' or platform_system != 'Linux'"
 # Orbax asks it about a bucket.
 GCS = "google-cloud-storage>=2.18"
 
+
+class BuildWithConfigs(build_py):
+    """Puts configs/ into the package, where `--config NAME` finds them without a checkout."""
+
+    def run(self):
+        super().run()
+        if not self.editable_mode:
+            carried = Path(self.build_lib, "biggan_jax", "config", "carried")
+            for config in sorted(Path("configs").glob("*.py")):
+                self.mkpath(str(carried))
+                self.copy_file(str(config), str(carried / config.name))
+
+
 setup(
+    cmdclass={"build_py": BuildWithConfigs},
     name="biggan_jax",
     version="0.1.0",
     description="SAGAN and BigGAN on JAX: train class-conditional GANs from a laptop to a TPU pod.",

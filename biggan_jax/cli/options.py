@@ -8,7 +8,12 @@ from biggan_jax.errors import UserError
 
 def add_config(sub: argparse.ArgumentParser, required: bool = True) -> None:
     """--config and its overrides; `load_config` reads them."""
-    sub.add_argument("--config", metavar="FILE", required=required, help="a file of configs/")
+    sub.add_argument(
+        "--config",
+        metavar="FILE|NAME",
+        required=required,
+        help="a config file, or the name of one that comes with the package, such as digits",
+    )
     sub.epilog = "Any setting is overridden by --config.KEY=VALUE."
 
 

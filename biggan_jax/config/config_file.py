@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from pathlib import Path
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -11,12 +12,46 @@ from biggan_jax.config import default_config
 from biggan_jax.config.flat import first_line, flatten
 from biggan_jax.errors import UserError, did_you_mean
 
+# Where the configs with a name are: in an installed package, else in a checkout.
+_CARRIED = (Path(__file__).parent / "carried", Path(__file__).parents[2] / "configs")
+
+
+def carried() -> dict[str, str]:
+    """{name: file} of the configs that the package carries, for `--config NAME`."""
+    folder = next((folder for folder in _CARRIED if folder.is_dir()), _CARRIED[0])
+    return {file.stem: str(file) for file in sorted(folder.glob("*.py"))}
+
+
+def find(path: str) -> str:
+    """What `--config` names, as the path of a file that is there.
+
+    Args:
+      path: FILE or FILE:ARG, or the NAME or NAME:ARG of a config that the package carries.
+
+    Returns:
+      FILE or FILE:ARG.
+
+    Raises:
+      UserError: there is no such file and no config of this name.
+    """
+    file, *argument = [path] if os.path.exists(path) else path.rsplit(":", 1)
+    if os.path.isfile(file):
+        return path
+    known = carried()
+    if file in known:
+        return ":".join([known[file], *argument])
+    names = (
+        "" if os.path.dirname(file) else f" and no config of this name{did_you_mean(file, known)}"
+    )
+    raise UserError(f"--config {file}: no such file{names}")
+
 
 def load(path: str, overrides: list[str]) -> ConfigDict:
     """Loads a config file and applies command-line overrides.
 
     Args:
-      path: a Python file with `get_config()`; `FILE:ARG` calls `get_config(ARG)`.
+      path: a Python file with `get_config()`, or the name of one that the package carries;
+        `FILE:ARG` calls `get_config(ARG)`.
       overrides: arguments such as `--config.model.ch=96`.
 
     Returns:
@@ -26,9 +61,7 @@ def load(path: str, overrides: list[str]) -> ConfigDict:
       UserError: one line for a missing or broken file, an unknown key (with the nearest known one)
         or a value of the wrong type.
     """
-    file = path.rsplit(":", 1)[0] if not os.path.exists(path) else path
-    if not os.path.isfile(file):
-        raise UserError(f"--config {file}: no such file")
+    path = find(path)
     _check_options(overrides)
     argv = ["biggan", f"--config={path}", *_last_of_each(overrides)]
     values = flags.FlagValues()

@@ -2,6 +2,10 @@
 
 import json
 import math
+import os
+import shutil
+import subprocess
+import sys
 
 import pytest
 from ml_collections.config_dict import placeholder
@@ -111,6 +115,41 @@ def test_file_without_get_config(tmp_path):
     (tmp_path / "settings.py").write_text("x = 1\n")
     with pytest.raises(UserError, match="settings.py: AttributeError.*get_config"):
         config_file.load(str(tmp_path / "settings.py"), [])
+
+
+def test_a_config_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    named = config_file.load("digits", ["--config.seed=3"])
+    assert named == load("--config.seed=3") and config_file.carried()["digits"] == runs.DIGITS
+    assert config_file.carried().keys() == {f.stem for f in (runs.ROOT / "configs").glob("*.py")}
+    with pytest.raises(UserError, match=r"no such file .* \(did you mean 'digits'\?\)$"):
+        config_file.load("digit", [])
+    (tmp_path / "digits").mkdir()  # a folder is no config file
+    assert config_file.load("digits", []) == load()
+    mine = write(tmp_path, "c = default_config()", "c.seed = 9", "return c")
+    (tmp_path / "digits").rmdir()
+    os.rename(mine, tmp_path / "digits")  # a file of the user goes first
+    assert config_file.load("digits", []).seed == 9
+
+
+def test_an_installed_package_carries_the_configs(tmp_path):
+    pytest.importorskip("setuptools")
+    for name in ("setup.py", "pyproject.toml", "README.md", "configs", "biggan_jax"):
+        source, target = runs.ROOT / name, tmp_path / "source" / name
+        target.parent.mkdir(exist_ok=True)
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, target)
+    built = tmp_path / "built"
+    command = [sys.executable, "setup.py", "-q", "build_py", "-d", str(built)]
+    subprocess.run(command, cwd=tmp_path / "source", check=True, capture_output=True)
+    code = (
+        "from biggan_jax.config import config_file\n"
+        "print(config_file.__file__, config_file.load('digits', []).batch_size)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(built)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, text=True, capture_output=True
+    )
+    assert done.stdout.split() == [f"{built}/biggan_jax/config/config_file.py", "32"], done.stderr
 
 
 def test_missing_file(tmp_path):
