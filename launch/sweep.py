@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Trains a config with different overrides, one workdir each, and puts the results into one table.
 
-  .venv/bin/python launch/sweeps.py --config configs/digits.py --out runs/sweep \\
+  .venv/bin/python launch/sweep.py --config configs/digits.py --out runs/sweep \\
       --sweep batch_size=16,32 --sweep model.ch=8,16 [--config.KEY=VALUE ...]
 
 Runs are trained one after another; the same command continues what is unfinished. With --print it
@@ -17,9 +17,9 @@ import sys
 try:
     from biggan_jax import cli, errors
     from biggan_jax.cli import options
-    from biggan_jax.errors import UserError
-    from biggan_jax.sweep import launch, sweeps
+    from biggan_jax.sweep import launch
     from biggan_jax.sweep import results as results_lib
+    from biggan_jax.sweep import runs as runs_lib
 except ModuleNotFoundError as error:
     sys.exit(
         f"biggan: {error}; run it by the Python of the environment: .venv/bin/python {__file__}"
@@ -55,9 +55,9 @@ def parser() -> cli.Parser:
 def run(argv: list[str] | None) -> int:
     """Runs a sweep and returns the exit code."""
     args, shared = parser().parse_known_args(argv)
-    runs = sweeps.make_runs(args.config, shared, args.out, sweep=args.sweep, points=args.points)
+    runs = runs_lib.make_runs(args.config, shared, args.out, sweep=args.sweep, points=args.points)
     if args.print:
-        left = [one for one in runs if not sweeps.is_finished(one)]
+        left = [one for one in runs if not runs_lib.is_finished(one)]
         lines = [launch.command_line(args.command, args.config, one) for one in left]
         print(f"{len(runs) - len(left)} of {len(runs)} runs are finished", file=sys.stderr)
         if args.json:
@@ -66,7 +66,7 @@ def run(argv: list[str] | None) -> int:
             print("\n".join(lines))
         return 0
     if args.collect:
-        sweeps.collect(runs)
+        runs_lib.collect(runs)
         code = 0
     else:
         code = launch.run_all(runs, args.command, args.config)
@@ -83,15 +83,8 @@ def main(argv: list[str] | None = None) -> int:
     """Runs a sweep; what a user can correct is one line."""
     try:
         return run(argv)
-    except UserError as e:
-        print(f"biggan: {e}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("biggan: interrupted", file=sys.stderr)
-        return errors.EXIT_INTERRUPTED
-    except OSError as e:
-        print(f"biggan: {e}", file=sys.stderr)
-        return 1
+    except errors.EXPECTED as e:
+        return errors.tell(e)
 
 
 if __name__ == "__main__":

@@ -79,8 +79,8 @@ def choose(sources: list[Path], suffix: str | None = None) -> list[Path]:
         raise UserError(f"{folder} holds no G*.pth, G_ema*.pth or D*.pth; name the files")
     if suffix is None:
         # The peer writes its last state without a suffix, and its best ones as best0, best1, ...
-        age = lambda name: max(path.stat().st_mtime for path in sets[name].values())
-        suffix = "" if "" in sets else max(sets, key=age)
+        newest = {name: max(p.stat().st_mtime for p in sets[name].values()) for name in sets}
+        suffix = "" if "" in sets else max(newest, key=newest.get)
     if suffix not in sets:
         raise UserError(f"{folder} holds no set {suffix!r}; set --suffix to {some(sets, 9)}")
     chosen = list(sets[suffix].values())
@@ -163,5 +163,8 @@ def network(name: str, source: Tensors, model: Any, wanted: dict[str, Any]) -> c
         return value
 
     shapes = {path: layout.peer_shape(path, leaf.shape) for path, leaf in wanted.items()}
-    expected = lambda key: BUFFER.search(key) is not None
-    return convert.Network(name, source, keys, shapes, read, expected)
+
+    def is_buffer(key: str) -> bool:
+        return BUFFER.search(key) is not None
+
+    return convert.Network(name, source, keys, shapes, read, is_buffer)

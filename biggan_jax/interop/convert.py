@@ -73,8 +73,12 @@ class Network:
     def tree(self) -> dict:
         """The weights as a nested dict of float32 arrays, read and converted one by one."""
         # On the device at once: saving numpy arrays would put all of them there a second time.
-        place = lambda value: jnp.asarray(np.array(value, np.float32, order="C"))
-        return unflatten({path: place(self.read(path)) for path in self.keys})
+        return unflatten(
+            {
+                path: jnp.asarray(np.array(self.read(path), np.float32, order="C"))
+                for path in self.keys
+            }
+        )
 
     def parameters(self) -> int:
         """Number of trainable parameters."""
@@ -104,13 +108,12 @@ def target(model: Any, player: str) -> dict[str, jax.ShapeDtypeStruct]:
       UserError: for a section that no model can be built from.
     """
     generator, discriminator = models.build(model)
-    labels = jnp.zeros((1,), jnp.int32)
     if player == "g":
-        init = lambda key: generator.init(key, jnp.zeros((1, model.dim_z)), labels)
+        network, shape = generator, (1, model.dim_z)
     else:
-        images = jnp.zeros((1, model.resolution, model.resolution, model.channels))
-        init = lambda key: discriminator.init(key, images, labels)
-    variables = jax.eval_shape(init, jax.random.key(0))
+        network, shape = discriminator, (1, model.resolution, model.resolution, model.channels)
+    inputs = (jnp.zeros(shape), jnp.zeros((1,), jnp.int32))
+    variables = jax.eval_shape(network.init, jax.random.key(0), *inputs)
     # Not what `sow` leaves behind, such as attention maps.
     return named_leaves({c: variables[c] for c in COLLECTIONS if c in variables})
 

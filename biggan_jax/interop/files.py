@@ -84,7 +84,10 @@ def _safetensors(path: Path) -> Tensors:
             f"{path} is no safetensors file, or is truncated ({_line(error)}): copy or convert it "
             "again"
         ) from error
-    load = lambda name: file.get_tensor(name).astype(np.float32, copy=False)
+
+    def load(name: str) -> np.ndarray:
+        return file.get_tensor(name).astype(np.float32, copy=False)
+
     return Tensors(path, shapes, load, file.metadata())
 
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from biggan_jax import errors
 from biggan_jax.errors import UserError
 from biggan_jax.parallel import signals
-from biggan_jax.sweep.sweeps import Run, is_finished
+from biggan_jax.sweep.runs import Run, is_finished
 
 FIELDS = ("config", "workdir", "overrides", "name")  # of a command's template
 COMMAND = (
@@ -48,9 +48,11 @@ def command_line(template: str, config: str, run: Run) -> str:
     for field in ("workdir", "overrides"):
         if f"{{{field}}}" not in template:
             raise UserError(f"--command has no {{{field}}}: each run needs its own")
-    fill = lambda match: (
-        values[match[1]] if match[1] == "overrides" else shlex.quote(values[match[1]])
-    )
+
+    def fill(match: re.Match) -> str:
+        value = values[match[1]]
+        return value if match[1] == "overrides" else shlex.quote(value)
+
     return re.sub(rf"\{{({'|'.join(FIELDS)})\}}", fill, template)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from etils import epath
 
 from biggan_jax import config as config_lib
-from biggan_jax.sweep.sweeps import Run
+from biggan_jax.sweep.runs import Run
 
 SHOWN = ("d_loss", "g_loss", "images_per_second")  # of the table; the files hold every metric
 # Scores of runs that differ in one of these follow different protocols: no table joins them.

@@ -97,7 +97,7 @@ def make_runs(
       config: a config file.
       shared: overrides of all runs, such as `--config.num_steps=1000`.
       out: folder of their workdirs.
-      sweep: `key=a,b,c` each; see `grid.parse`.
+      sweep: `key=a,b,c` each; see `combinations.parse`.
       points: see `read_points`.
 
     Raises:
@@ -151,9 +151,8 @@ def is_finished(run: Run) -> bool:
         config_lib.check_resume(old, new | {k: old[k] for k in filled if new[k] is None})
     except (OSError, ValueError):
         return False  # nothing there yet, or another run, which `train` will refuse
-    from biggan_jax.storage import (
-        checkpoint,  # three seconds that a sweep without workdirs need not wait
-    )
+    # Three seconds that a sweep without workdirs need not wait.
+    from biggan_jax.storage import checkpoint
 
     latest = checkpoint.Checkpoints(run.workdir / "checkpoints").latest_step()
     return latest is not None and latest >= run.config.num_steps

@@ -1,6 +1,7 @@
 """`biggan import --format pretrained-biggan`: outputs, and statistics for every truncation."""
 
 import json
+from functools import partial
 
 import jax
 import numpy as np
@@ -35,14 +36,17 @@ def test_outputs_equal_the_peers(tmp_path, capsys, fixtures_dir):
     assert result["networks"]["g_ema"]["unused"] == []
 
     # tests/models holds the outputs of these variables against the peer's.
-    rows = lambda row: peer.pretrained_variables(weights, 8, "attention_64", row)
-    same = lambda got, expected: jax.tree.map(np.testing.assert_array_equal, got, expected)
-    same(load_generator(out)._variables, rows(50))
-    same(load_generator(out, truncation_statistics=0.5)._variables, rows(25))
+    def rows(row):
+        return peer.pretrained_variables(weights, 8, "attention_64", row)
+
+    for truncation, row in ((None, 50), (0.5, 25)):
+        got = load_generator(out, truncation_statistics=truncation)._variables
+        jax.tree.map(np.testing.assert_array_equal, got, rows(row))
     got = load_generator(out, truncation_statistics=0.435)._variables["batch_stats"]
-    mix = lambda a, b: 0.25 * a + 0.75 * b
-    close = lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6)
-    jax.tree.map(close, got, jax.tree.map(mix, rows(21)["batch_stats"], rows(22)["batch_stats"]))
+    between = jax.tree.map(
+        lambda a, b: 0.25 * a + 0.75 * b, rows(21)["batch_stats"], rows(22)["batch_stats"]
+    )
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6), got, between)
     # Which of its 51 rows the peer uses.
     for t, row in zip(f["bn_interp/trunc"], f["bn_interp/effective_mean_row"], strict=True):
         index, weight = truncation_statistics.position(

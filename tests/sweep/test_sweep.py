@@ -1,4 +1,4 @@
-"""launch/sweeps.py: which runs a sweep has, what it does when they fail or stop, its results."""
+"""launch/sweep.py: which runs a sweep has, what it does when they fail or stop, its results."""
 
 import csv
 import importlib.util
@@ -15,7 +15,7 @@ import time
 import pytest
 
 from biggan_jax.sweep import results as results_lib
-from biggan_jax.sweep import sweeps
+from biggan_jax.sweep import runs as sweep_runs
 from tests import runs
 
 SCRIPT = runs.ROOT / "launch" / "sweep.py"
@@ -25,7 +25,7 @@ FAKE = runs.ROOT / "tests" / "fake_train.py"  # stands for `biggan train`
 
 
 def script():
-    """launch/sweeps.py as a module."""
+    """launch/sweep.py as a module."""
     spec = importlib.util.spec_from_file_location("launch_sweep", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -66,7 +66,10 @@ def test_points_and_grid(tmp_path):
     points.write_text(
         "# width\nmodel.ch=4\n\n--config.model.ch=8 'model.g_attention=(8,)' # wide\n"
     )
-    make = lambda **kw: sweeps.make_runs(runs.DIGITS, ["--config.seed=3"], tmp_path, **kw)
+
+    def make(**settings):
+        return sweep_runs.make_runs(runs.DIGITS, ["--config.seed=3"], tmp_path, **settings)
+
     got = make(points=points, sweep=["batch_size=16,32"])
     assert [run.overrides for run in got] == [
         {"model.ch": "4", "batch_size": "16"},
@@ -92,7 +95,7 @@ def test_points_and_grid(tmp_path):
 def test_table_1():
     """The example: eight rows, batch and width as printed there."""
     config = str(runs.ROOT / "configs" / "biggan128.py")
-    got = [run.config for run in sweeps.make_runs(config, [], "unused", points=TABLE_1)]
+    got = [run.config for run in sweep_runs.make_runs(config, [], "unused", points=TABLE_1)]
     assert [c.batch_size for c in got] == [512, 1024, *[2048] * 6]
     assert [c.model.ch for c in got] == [64, 64, 64, 96, 96, 96, 96, 64]
     assert [c.num_steps // 1000 for c in got] == [1000, 1000, 732, 295, 185, 152, 165, 371]
@@ -236,7 +239,7 @@ def test_continues_a_run_and_takes_no_accelerator_itself(trained, tmp_path, cach
 
 
 def test_scores_of_different_protocols_share_no_table(tmp_path):
-    made = sweeps.make_runs(runs.DIGITS, [], tmp_path, sweep=["eval_samples=100,200"])
+    made = sweep_runs.make_runs(runs.DIGITS, [], tmp_path, sweep=["eval_samples=100,200"])
     for run in made:
         run.workdir.mkdir()
         line = {"step": 2, "images_seen": 4, "d_loss": 1.0, "eval/fid": 3.0}
