@@ -171,7 +171,7 @@ def evaluate(
 
 def during_training(
     config: ConfigDict, source: data.Source, digest: str, workdir: Path
-) -> Callable[[Any, int], dict[str, float]] | None:
+) -> Callable[[Any, int], dict[str, Any]] | None:
     """Scores for the training loop, of the averaged weights without truncation.
 
     Args:
@@ -181,8 +181,8 @@ def during_training(
       workdir: whose `cache` keeps the classifier and the real side.
 
     Returns:
-      A function of (generator variables, step) -> {name: value}; None where `eval_every_steps` is
-      unset. Every process computes the same scores, on its own devices.
+      A function of (generator variables, step) -> {scores {name: value}, protocol}; None where
+      `eval_every_steps` is unset. Every process computes the same scores, on its own devices.
 
     Raises:
       UserError: too few `eval_samples`, or Inception weights that are missing.
@@ -202,12 +202,13 @@ def during_training(
     evaluator = dataclasses.replace(evaluator, intra_fid=False)
     generators: list[generator_lib.LoadedGenerator] = []
 
-    def scores(variables: Any, step: int) -> dict[str, float]:
+    def scores(variables: Any, step: int) -> dict[str, Any]:
         held = jax.device_get(variables)
         if not generators:
             generators.append(generator_lib.LoadedGenerator(config, held))
         # Other weights in the same compiled programs.
-        return evaluator(generators[0].replace(held, step))["scores"]
+        result = evaluator(generators[0].replace(held, step), model=str(workdir))
+        return {name: result[name] for name in ("scores", "protocol")}
 
     return scores
 

@@ -113,7 +113,7 @@ def train(config: ConfigDict, workdir: str | Path, *, allow_change: bool = False
                 log.read(pending)  # no state is saved before its own metrics were seen to be finite
                 pending = None
                 with log.paused():
-                    scores = score(state.ema.variables, done) if eval_now else {}
+                    scores = score(state.ema.variables, done)["scores"] if eval_now else {}
                     if eval_now:
                         log.scores(done, scores)
                         best.keep(workdir, done, state, config.to_dict(), scores)
@@ -237,7 +237,7 @@ def prepare_workdir(config: ConfigDict, workdir: Path) -> None:
 
 
 def scorer(config: ConfigDict, mesh: Mesh, source: data.Source, digest: str, workdir: Path):
-    """`evaluate.during_training`, the same scores on all processes of a run."""
+    """`evaluate.during_training`, the same result on all processes of a run."""
     with processes.main_first():  # it fills the cache
         score = evaluate.during_training(config, source, digest, workdir)
     if score is None:

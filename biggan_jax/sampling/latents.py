@@ -1,0 +1,98 @@
+"""Latents by seed and number."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from biggan_jax.errors import UserError
+from biggan_jax.models import latents
+
+KINDS = ("resample", "scale")
+BLOCK = 256  # latents of one call: a program of one size serves every number of samples
+
+
+def check(seed: int, truncation: float | None, kind: str, distribution: str) -> None:
+    """Raises UserError unless `draw` takes these arguments."""
+    latents.check_truncation(truncation, distribution)
+    if kind not in KINDS:
+        raise UserError(f"truncation kind is {kind!r}; it must be resample or scale")
+    check_seed(seed)
+
+
+def check_seed(seed: int) -> None:
+    """Raises UserError unless a seed is an integer of 32 bits, with or without a sign."""
+    if not isinstance(seed, int | np.integer) or not -(2**31) <= seed < 2**32:
+        raise UserError(f"seed is {seed}; it must be an integer of 32 bits (-2**31 to 2**32 - 1)")
+
+
+def draw(
+    seed: int,
+    numbers: range,
+    dim_z: int,
+    *,
+    truncation: float | None = None,
+    kind: str = "resample",
+    distribution: str = "normal",
+) -> np.ndarray:
+    """Draws the latents of some samples of a seed.
+
+    The latent of a sample is a function of the seed and its number alone, bit for bit: it is always
+    computed by the same program, at the same place of a block.
+
+    Args:
+      seed: see `check_seed`; -1 is the same as 2**32 - 1.
+      numbers: consecutive numbers of samples, at least 0.
+      dim_z: length of a latent.
+      truncation, kind: see `LoadedGenerator.sample_z`.
+      distribution: a name of `models.latents.DISTRIBUTIONS`.
+
+    Returns:
+      z [len(numbers), dim_z], float32.
+
+    Raises:
+      UserError: see `check`.
+    """
+    check(seed, truncation, kind, distribution)
+    if not numbers:
+        return np.zeros((0, dim_z), np.float32)
+    key = jax.random.key(int(seed))
+    # A constant of the program: XLA may round a truncation that it is given as an argument
+    # differently, and the latents of a seed stay what they were.
+    truncation = None if truncation is None else float(truncation)
+    first = numbers.start // BLOCK * BLOCK
+    blocks = [  # all under way before the first is waited for
+        _block(key, np.int32(start), dim_z, distribution, truncation, kind)
+        for start in range(first, numbers.stop, BLOCK)
+    ]
+    z = np.concatenate([np.asarray(block) for block in blocks])
+    return z[numbers.start - first : numbers.stop - first]
+
+
+def labels(seed: int, count: int, num_classes: int) -> np.ndarray:
+    """Draws class ids, int32 [count], evenly from [0, num_classes); see `check_seed`."""
+    check_seed(seed)
+    # numpy takes no negative seed.
+    return np.random.default_rng(seed % 2**32).integers(0, num_classes, count, np.int32)
+
+
+@functools.partial(jax.jit, static_argnames=("dim_z", "distribution", "truncation", "kind"))
+def _block(
+    key: jax.Array,
+    start: jax.Array,
+    dim_z: int,
+    distribution: str,
+    truncation: float | None,
+    kind: str,
+) -> jax.Array:
+    """The latents `start` to `start + BLOCK - 1`."""
+
+    def one(number: jax.Array) -> jax.Array:
+        first, redraw = jax.random.split(jax.random.fold_in(key, number))
+        z = latents.sample(first, (dim_z,), distribution=distribution)
+        if truncation is None:
+            return z
+        return latents.truncate(redraw, z, truncation, distribution, kind)
+
+    return jax.vmap(one)(start + jnp.arange(BLOCK))
