@@ -45,7 +45,7 @@ def default_config() -> ConfigDict:
     # Examples of one group of G's batch statistics (ghost batch norm); unset: the whole batch, or
     # microbatch, over all devices.
     c.bn_group_size = placeholder(int)
-    c.loss = "hinge"  # hinge | non_saturating | wasserstein | least_squares
+    c.loss = "hinge"  # hinge | non_saturating | wasserstein | least_squares | relativistic
     # A workdir or model directory whose weights a fresh run starts with; unset: random ones. A run
     # that goes on from its own checkpoints does not read it again.
     c.init_from = placeholder(str)
@@ -94,6 +94,11 @@ def default_config() -> ConfigDict:
     r.g_orthogonal = 1e-4  # beta of Brock et al., equation 3; 0 is off
     r.d_orthogonal = 0.0
     r.orthogonal_form = "off_diagonal"  # off_diagonal (1 - I) | full
+    # gamma: half of it times the squared norm of D's gradient at real (R1) or generated images (R2)
+    # is added to D's loss (Mescheder et al. 2018; R3GAN); 0 is off.
+    r.r1 = 0.0
+    r.r2 = 0.0
+    r.every_steps = 1  # of so many D updates one has the penalties, multiplied by this number
 
     c.finetune = f = ConfigDict()  # how a run with init_from starts
     f.new_classes = "fresh"  # fresh | mean (of the old rows): class tables of another class count

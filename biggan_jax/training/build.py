@@ -1,53 +1,54 @@
 """From a config to the bound training step, the same for all who train, time, plan or count it."""
 
-from typing import Any
-
+import flax.linen as nn
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from biggan_jax import models
-from biggan_jax.training import step
+from biggan_jax.models import latents, stages
+from biggan_jax.training import objectives, optimizers
+from biggan_jax.training.step import TrainStep
 
 
-def train_step(config: ConfigDict, mesh: Mesh, *, fused: bool = True) -> step.TrainStep:
-    """Builds models, losses and optimizers of a config.
+def train_step(
+    config: ConfigDict,
+    mesh: Mesh,
+    *,
+    fused: bool = True,
+    players: tuple[nn.Module, nn.Module] | None = None,
+) -> TrainStep:
+    """Builds models, objective and optimizers of a config.
 
     Args:
       config: a full config with `model.num_classes` set.
       mesh: from `sharding.make_mesh`.
       fused: as `models.build` takes it.
+      players: (generator, discriminator) in place of those of the config.
 
     Raises:
-      UserError: for a setting outside its domain.
+      UserError: for a setting outside its domain, or more frozen blocks than D has.
     """
-    players = models.build(
+    generator, discriminator = players or models.build(
         config.model,
         dtype=config.compute_dtype,
         fused=fused,
         remat=config.remat,
         bn_group_size=config.bn_group_size,
     )
-    return step.build(*players, mesh, **step_settings(config))
-
-
-def step_settings(config: ConfigDict) -> dict[str, Any]:
-    """The part of the config that `step.build` takes, as explicit arguments."""
+    latents.check_distribution(config.model.z_distribution)
+    frozen = stages.frozen_modules(discriminator, generator.channels, config.finetune.freeze_d)
     o = config.optimizer
-    return {
-        "loss": config.loss,
-        "num_d_steps": config.num_d_steps,
-        "accumulation_steps": config.accumulation_steps,
-        "g_lr": config.optimizer.g_lr,
-        "d_lr": config.optimizer.d_lr,
-        "beta1": config.optimizer.beta1,
-        "beta2": config.optimizer.beta2,
-        "adam_eps": config.optimizer.eps,
-        "lr_decay": None if o.decay_end_step is None else (o.decay_start_step, o.decay_end_step),
-        "g_orthogonal": config.regularizer.g_orthogonal,
-        "d_orthogonal": config.regularizer.d_orthogonal,
-        "orthogonal_form": config.regularizer.orthogonal_form,
-        "ema_decay": config.ema.decay,
-        "ema_start_step": config.ema.start_step,
-        "z_distribution": config.model.z_distribution,
-        "freeze_d": config.finetune.freeze_d,
-    }
+    return TrainStep(
+        generator,
+        discriminator,
+        g_optimizer=optimizers.adam(o, o.g_lr),
+        d_optimizer=optimizers.freeze(optimizers.adam(o, o.d_lr, config.num_d_steps), frozen),
+        objective=objectives.build(config.loss, config.regularizer),
+        mesh=mesh,
+        num_d_steps=config.num_d_steps,
+        accumulation_steps=config.accumulation_steps,
+        regularizer=FrozenConfigDict(config.regularizer),
+        ema=FrozenConfigDict(config.ema),
+        z_distribution=config.model.z_distribution,
+        d_frozen=frozen,
+    )

@@ -1,34 +1,14 @@
 """GAN losses: discriminator logits -> scalar.
 
-Every discriminator loss comes as two parts, one over the real and one over the generated batch,
-each a mean over its own batch; D minimises their sum. Logits of any shape and dtype are accepted
-and the arithmetic is at least float32.
+A discriminator loss that judges real and generated images apart comes as two parts, one over each
+batch, each a mean over its own batch; D minimises their sum. Logits of any shape and dtype are
+accepted and the arithmetic is at least float32. `objectives` makes of them what the players
+minimise.
 """
-
-import dataclasses
-import difflib
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-from biggan_jax.errors import UserError
-
-
-@dataclasses.dataclass(frozen=True)
-class GANLoss:
-    """A pair of losses, one for each player.
-
-    Attributes:
-      name: the key in `LOSSES`.
-      d_loss: `(real_logits, fake_logits) -> (loss_real, loss_fake)`; D minimises the sum.
-      g_loss: `(fake_logits) -> loss`; G minimises it.
-    """
-
-    name: str
-    d_loss: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
-    g_loss: Callable[[jax.Array], jax.Array]
 
 
 def _promote(x: jax.Array) -> jax.Array:
@@ -149,31 +129,19 @@ def least_squares_g(fake_logits: jax.Array) -> jax.Array:
     return 0.5 * jnp.mean(jnp.square(_promote(fake_logits) - 1.0))
 
 
-LOSSES: dict[str, GANLoss] = {
-    loss.name: loss
-    for loss in (
-        GANLoss("hinge", hinge_d, critic_g),
-        GANLoss("non_saturating", non_saturating_d, non_saturating_g),
-        GANLoss("wasserstein", wasserstein_d, critic_g),
-        GANLoss("least_squares", least_squares_d, least_squares_g),
-    )
-}
-
-
-def get(name: str) -> GANLoss:
-    """Looks a loss up by its name.
+def relativistic(better: jax.Array, worse: jax.Array) -> jax.Array:
+    """Relativistic pairing loss: every logit is compared with that of its partner.
 
     Args:
-      name: a key of `LOSSES`.
+      better: logits that the player wants higher, any shape, any real number: D(x) for D, D(G(z))
+        for G.
+      worse: the logits of their partners, of the same shape: D(G(z)) for D, D(x) for G.
 
     Returns:
-      The pair of losses.
+      mean softplus(-(better - worse)), a scalar >= 0.
 
-    Raises:
-      UserError: the name is unknown; the message gives the nearest one and all of them.
+    References:
+      Jolicoeur-Martineau 2019, "The relativistic discriminator"; Huang et al. 2024, "The GAN is
+      dead; long live the GAN!" (R3GAN), equation 2.
     """
-    if name in LOSSES:
-        return LOSSES[name]
-    near = difflib.get_close_matches(name, LOSSES, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise UserError(f"unknown loss {name!r}; {hint}choose from {', '.join(LOSSES)}")
+    return jnp.mean(jax.nn.softplus(_promote(worse) - _promote(better)))

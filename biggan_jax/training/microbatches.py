@@ -19,12 +19,6 @@ def unroll(mesh: Mesh) -> bool:
     return mesh.devices.flat[0].platform == "cpu"
 
 
-def interleave(fake: jax.Array, real: jax.Array, mesh: Mesh) -> jax.Array:
-    """[B, ...] twice -> [2B, ...], alternating; concatenating sharded batches moves data."""
-    joint = jnp.stack([fake, real], axis=1).reshape(2 * fake.shape[0], *fake.shape[1:])
-    return sharding.constrain_batch(joint, mesh)
-
-
 def accumulate(
     microbatch: Callable, params: Any, carry: Any, batch: Any, mesh: Mesh, parts: int
 ) -> tuple[Any, Any, Any]:

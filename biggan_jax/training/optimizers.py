@@ -5,24 +5,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from ml_collections import ConfigDict
 
 
-def adam(
-    lr: float,
-    *,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    decay: tuple[int, int] | None = None,
-    updates_per_step: int = 1,
-) -> optax.GradientTransformation:
+def adam(section: ConfigDict, lr: float, updates_per_step: int = 1) -> optax.GradientTransformation:
     """Adam for one player.
 
     Args:
+      section: the `optimizer` section of a config: `beta1`, `beta2`, `eps`, and `decay_start_step`
+        and `decay_end_step` in generator updates, 0 <= start < end: the rate of update k (from 0)
+        falls linearly from lr at k = start to 0 at k = end and stays there. Unset, it is constant.
       lr: learning rate before any decay.
-      beta1, beta2, eps: Adam's other settings.
-      decay: (start, end) in generator updates, 0 <= start < end: the rate of update k (from 0)
-        falls linearly from lr at k = start to 0 at k = end and stays there. None is constant.
       updates_per_step: updates of this player for one of the generator; all of them share the rate
         of the generator update that follows them.
 
@@ -32,9 +25,10 @@ def adam(
     References:
       Miyato and Koyama 2018, section 6: the linear decay of SNGAN-projection.
     """
-    if decay is None:
-        return optax.adam(lr, b1=beta1, b2=beta2, eps=eps)
-    start, end = decay
+    rest = {"b1": section.beta1, "b2": section.beta2, "eps": section.eps}
+    start, end = section.decay_start_step, section.decay_end_step
+    if end is None:
+        return optax.adam(lr, **rest)
 
     def rate(count: jax.Array) -> jax.Array:
         # The optimizer counts its own updates; the settings count the generator's. In integers:
@@ -42,7 +36,7 @@ def adam(
         left = jnp.clip(end - count // updates_per_step, 0, end - start)
         return lr * (left / (end - start))
 
-    return optax.adam(rate, b1=beta1, b2=beta2, eps=eps)
+    return optax.adam(rate, **rest)
 
 
 def freeze(

@@ -1,9 +1,10 @@
 """The training step: pure functions of a state and a batch.
 
-`d_step` and `g_step` are deterministic in their arguments; only `train_step` draws latents and
-labels. Every D step also advances G's spectral vectors and running statistics (its forward is a
-training forward), every G step advances D's spectral vectors. D sees real and fake images in one
-call. With accumulation each microbatch is one forward with its own batch statistics.
+`d_step` and `g_step` are deterministic in their arguments; only `train_step` draws latents, labels
+and keys. What the players minimise is their `objective`; these functions gather, accumulate and
+update. Every D step also advances G's spectral vectors and running statistics (its forward is a
+training forward), every G step advances D's spectral vectors. With accumulation each microbatch is
+one forward with its own batch statistics.
 
 Where the mesh splits the weights, each step gathers them before the forward passes and goes on with
 the device's own part of the gradients, so that optimizer and average work on parts alone.
@@ -19,11 +20,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
+from ml_collections import FrozenConfigDict
 
 from biggan_jax.models import latents, stages
 from biggan_jax.parallel import sharding
-from biggan_jax.training import losses, microbatches, optimizers, regularizers
+from biggan_jax.training import microbatches, optimizers, regularizers
 from biggan_jax.training import state as state_lib
+from biggan_jax.training.objectives import Objective
 from biggan_jax.training.state import GANState
 
 Metrics = dict[str, jax.Array]
@@ -33,24 +36,32 @@ Metrics = dict[str, jax.Array]
 class TrainStep:
     """The two players' updates with everything but the state and the batch bound.
 
-    Build it by `build`. Attributes are documented there.
+    Build it by `build.train_step`.
+
+    Attributes:
+      generator, discriminator: unbound modules.
+      g_optimizer, d_optimizer: of the players.
+      objective: what they minimise.
+      mesh: from `sharding.make_mesh`.
+      num_d_steps: D updates for one of G.
+      accumulation_steps: microbatches of one update.
+      regularizer, ema: these sections of the config.
+      z_distribution: a name of `latents.DISTRIBUTIONS`.
+      d_frozen: top-level modules of D that are never updated.
     """
 
     generator: nn.Module
     discriminator: nn.Module
     g_optimizer: optax.GradientTransformation
     d_optimizer: optax.GradientTransformation
-    loss: losses.GANLoss
+    objective: Objective
     mesh: Mesh
-    num_d_steps: int = 1
-    accumulation_steps: int = 1
-    g_orthogonal: float = 0.0
-    d_orthogonal: float = 0.0
-    orthogonal_form: str = "off_diagonal"
-    ema_decay: float = 0.9999
-    ema_start_step: int = 0
-    z_distribution: str = "normal"
-    d_frozen: frozenset[str] = frozenset()  # top-level modules of D that are never updated
+    num_d_steps: int
+    accumulation_steps: int
+    regularizer: FrozenConfigDict
+    ema: FrozenConfigDict
+    z_distribution: str
+    d_frozen: frozenset[str]
 
     def init(self, key: jax.Array) -> GANState:
         """A fresh state; a pure function of the key."""
@@ -58,7 +69,9 @@ class TrainStep:
             self.generator, self.discriminator, self.g_optimizer, self.d_optimizer
         )(key)
 
-    def d_step(self, state: GANState, real, labels, z, gen_labels) -> tuple[GANState, Metrics]:
+    def d_step(
+        self, state: GANState, real, labels, z, gen_labels, key=None, update=0
+    ) -> tuple[GANState, Metrics]:
         """One discriminator update.
 
         Args:
@@ -67,102 +80,95 @@ class TrainStep:
           labels: their classes, int32 [B].
           z: latents of the fakes [B, dim_z].
           gen_labels: classes of the fakes, int32 [B].
+          key: for objectives that draw; that of the run by default.
+          update: D updates since the last one of G, in [0, num_d_steps).
 
         Returns:
-          (state, metrics): d_loss, d_loss_real, d_loss_fake, mean logits d_real and d_fake,
-          d_grad_norm; scalars.
+          (state, metrics): those of the objective, such as d_loss, and d_grad_norm; scalars.
         """
         g, d = state.generator, state.discriminator
+        key = state.key if key is None else key
+        update = state.step * self.num_d_steps + update
         g_params, d_params = sharding.gather_weights((g.params, d.params), self.mesh)
 
         def microbatch(carry, batch):
-            g_spectral, g_stats, d_spectral = carry
+            g_spectral, g_stats, d_spectral, part = carry
             real, labels, z, gen_labels = batch
-            fake, g_new = self.generator.apply(
-                {"params": g_params, "spectral": g_spectral, "batch_stats": g_stats},
-                z, gen_labels, train=True, mutable=["spectral", "batch_stats"],
-            )  # fmt: skip
-            images = microbatches.interleave(fake, real.astype(fake.dtype), self.mesh)
-            classes = microbatches.interleave(gen_labels, labels, self.mesh)
+            fake, g_new = self._generate(g_params, g_spectral, g_stats, z, gen_labels)
 
             def loss_fn(params):
-                logits, d_new = self.discriminator.apply(
-                    {"params": stages.stop_gradient(params, self.d_frozen), "spectral": d_spectral},
-                    images, classes, train=True, mutable=["spectral"],
-                )  # fmt: skip
-                fake_logits, real_logits = logits.reshape(-1, 2).T
-                loss_real, loss_fake = self.loss.d_loss(real_logits, fake_logits)
-                metrics = {
-                    "d_loss": loss_real + loss_fake,
-                    "d_loss_real": loss_real,
-                    "d_loss_fake": loss_fake,
-                    "d_real": real_logits.mean(),
-                    "d_fake": fake_logits.mean(),
-                }
-                return loss_real + loss_fake, (d_new["spectral"], metrics)
+                params = stages.stop_gradient(params, self.d_frozen)
+                D = Judge(self.discriminator, params, d_spectral, self.mesh)
+                own_key = jax.random.fold_in(key, part)
+                batch = (real, labels, fake, gen_labels)
+                loss, metrics = self.objective.d_objective(D, *batch, own_key, update)
+                return loss, (D.spectral, metrics)
 
-            grads, (d_spectral, metrics) = jax.grad(loss_fn, has_aux=True)(d_params)
-            return (g_new["spectral"], g_new["batch_stats"], d_spectral), grads, metrics
+            grads, (d_new, metrics) = jax.grad(loss_fn, has_aux=True)(d_params)
+            return (g_new["spectral"], g_new["batch_stats"], d_new, part + 1), grads, metrics
 
-        carry = (g.spectral, g.batch_stats, d.spectral)
+        carry = (g.spectral, g.batch_stats, d.spectral, jnp.zeros((), jnp.int32))
         batch = (real, labels, z, gen_labels)
         carry, grads, metrics = microbatches.accumulate(
             microbatch, d.params, carry, batch, self.mesh, self.accumulation_steps
         )
-        g_spectral, g_stats, d_spectral = carry
-        grads = self._regularize(grads, d_params, self.d_orthogonal, self.d_frozen)
+        g_spectral, g_stats, d_spectral, _ = carry
+        grads = self._regularize(grads, d_params, self.regularizer.d_orthogonal, self.d_frozen)
         metrics["d_grad_norm"] = optax.global_norm(grads)
         params, opt_state = optimizers.update(self.d_optimizer, grads, d.opt_state, d.params)
         d = d.replace(params=params, spectral=d_spectral, opt_state=opt_state)
         g = g.replace(spectral=g_spectral, batch_stats=g_stats)
         return state.replace(generator=g, discriminator=d), metrics
 
-    def g_step(self, state: GANState, z, gen_labels) -> tuple[GANState, Metrics]:
+    def g_step(
+        self, state: GANState, z, gen_labels, real=None, labels=None, key=None
+    ) -> tuple[GANState, Metrics]:
         """One generator update, its average, and the step counter.
 
         Args:
           state: the state before.
           z: latents [B, dim_z].
           gen_labels: classes, int32 [B].
+          real, labels: as many images [B, H, W, C] and their classes, where the objective is
+            paired.
+          key: for objectives that draw; that of the run by default.
 
         Returns:
-          (state, metrics): g_loss, g_grad_norm; scalars.
+          (state, metrics): those of the objective, such as g_loss, and g_grad_norm; scalars.
         """
         g, d = state.generator, state.discriminator
+        key = state.key if key is None else key
         g_params, d_params = sharding.gather_weights((g.params, d.params), self.mesh)
 
         def microbatch(carry, batch):
-            g_spectral, g_stats, d_spectral = carry
-            z, gen_labels = batch
+            g_spectral, g_stats, d_spectral, part = carry
+            z, gen_labels, real, labels = batch
 
             def loss_fn(params):
-                fake, g_new = self.generator.apply(
-                    {"params": params, "spectral": g_spectral, "batch_stats": g_stats},
-                    z, gen_labels, train=True, mutable=["spectral", "batch_stats"],
-                )  # fmt: skip
-                logits, d_new = self.discriminator.apply(
-                    {"params": d_params, "spectral": d_spectral},
-                    fake, gen_labels, train=True, mutable=["spectral"],
-                )  # fmt: skip
-                loss = self.loss.g_loss(logits)
-                carry = (g_new["spectral"], g_new["batch_stats"], d_new["spectral"])
-                return loss, (carry, {"g_loss": loss})
+                fake, g_new = self._generate(params, g_spectral, g_stats, z, gen_labels)
+                D = Judge(self.discriminator, d_params, d_spectral, self.mesh)
+                own_key = jax.random.fold_in(key, part)
+                batch = (fake, gen_labels, real, labels)
+                loss, metrics = self.objective.g_objective(D, *batch, own_key)
+                carry = (g_new["spectral"], g_new["batch_stats"], D.spectral, part + 1)
+                return loss, (carry, metrics)
 
             grads, (carry, metrics) = jax.grad(loss_fn, has_aux=True)(g_params)
             return carry, grads, metrics
 
-        carry = (g.spectral, g.batch_stats, d.spectral)
+        carry = (g.spectral, g.batch_stats, d.spectral, jnp.zeros((), jnp.int32))
+        batch = (z, gen_labels, real, labels)
         carry, grads, metrics = microbatches.accumulate(
-            microbatch, g.params, carry, (z, gen_labels), self.mesh, self.accumulation_steps
+            microbatch, g.params, carry, batch, self.mesh, self.accumulation_steps
         )
-        g_spectral, g_stats, d_spectral = carry
-        grads = self._regularize(grads, g_params, self.g_orthogonal)
+        g_spectral, g_stats, d_spectral, _ = carry
+        grads = self._regularize(grads, g_params, self.regularizer.g_orthogonal)
         metrics["g_grad_norm"] = optax.global_norm(grads)
         params, opt_state = optimizers.update(self.g_optimizer, grads, g.opt_state, g.params)
         g = g.replace(params=params, spectral=g_spectral, batch_stats=g_stats, opt_state=opt_state)
         step = state.step + 1
         # A decay of 0 keeps the average a copy of G until start_step, counted from 1 as the peer.
-        decay = jnp.where(step < self.ema_start_step, 0.0, self.ema_decay)
+        decay = jnp.where(step < self.ema.start_step, 0.0, self.ema.decay)
         state = state.replace(
             step=step,
             generator=g,
@@ -174,6 +180,9 @@ class TrainStep:
     def train_step(self, state: GANState, batch: dict[str, jax.Array]) -> tuple[GANState, Metrics]:
         """`num_d_steps` D updates and one G update, with fresh latents for each.
 
+        Where the objective is paired, the fakes of an update have the classes of its real images,
+        and the G update takes the real images of the last D update.
+
         Args:
           state: the state before.
           batch: image uint8 [num_d_steps, B, H, W, C] and label int32 [num_d_steps, B], sharded
@@ -182,9 +191,10 @@ class TrainStep:
         Returns:
           (state, metrics): those of `d_step`, averaged over its updates, and of `g_step`.
         """
-        n, b = batch["label"].shape
+        labels = batch["label"]
+        n, b = labels.shape
         key = jax.random.fold_in(state.key, state.step)
-        z_key, label_key = (jax.random.fold_in(key, role) for role in range(2))
+        z_key, label_key, d_key, g_key = (jax.random.fold_in(key, role) for role in range(4))
         dtype = np.promote_types(self.generator.settings.param_dtype, np.float32)
         # Drawn for all updates at once and outside the scan, where a drawn array has no sharding.
         shape, classes = (n + 1, b), self.generator.num_classes
@@ -194,72 +204,67 @@ class TrainStep:
         real = batch["image"].astype(dtype) / 127.5 - 1.0
 
         def one(state, inputs):
+            i, inputs = inputs
             inputs = sharding.constrain_batch(inputs, self.mesh)
-            return self.d_step(state, *inputs)
+            return self.d_step(state, *inputs, jax.random.fold_in(d_key, i), i)
 
-        inputs = (real, batch["label"], z[:n], gen_labels[:n])
+        d_labels = labels if self.objective.paired else gen_labels[:n]
+        inputs = (jnp.arange(n), (real, labels, z[:n], d_labels))
         if n == 1:
             state, d_metrics = one(state, jax.tree.map(lambda x: x[0], inputs))
         else:
             unroll = microbatches.unroll(self.mesh)
             state, d_metrics = jax.lax.scan(one, state, inputs, unroll=unroll)
             d_metrics = jax.tree.map(jnp.mean, d_metrics)
-        state, g_metrics = self.g_step(state, z[n], gen_labels[n])
+        if self.objective.paired:
+            g_batch = (labels[n - 1], real[n - 1], labels[n - 1])
+        else:
+            g_batch = (gen_labels[n], None, None)
+        state, g_metrics = self.g_step(state, z[n], *g_batch, g_key)
         return state, d_metrics | g_metrics
+
+    def _generate(self, params, spectral, batch_stats, z, gen_labels):
+        """(images, new collections) of a training forward of G."""
+        variables = {"params": params, "spectral": spectral, "batch_stats": batch_stats}
+        return self.generator.apply(
+            variables, z, gen_labels, train=True, mutable=["spectral", "batch_stats"]
+        )
 
     def _regularize(self, grads: Any, params: Any, strength: float, frozen=frozenset()) -> Any:
         if strength == 0:
             return grads
         # On the raw weights, after accumulation, as the peer does; the shared embedding is exempt.
-        form, exempt = self.orthogonal_form, ("shared", *frozen)
+        form, exempt = self.regularizer.orthogonal_form, ("shared", *frozen)
         extra = regularizers.orthogonal_gradient(params, strength, form, exempt)
         extra = sharding.scatter_weights(extra, self.mesh)
         return jax.tree.map(lambda g, e: g + e.astype(g.dtype), grads, extra)
 
 
-def build(
-    generator: nn.Module,
-    discriminator: nn.Module,
-    mesh: Mesh,
-    *,
-    loss: str,
-    g_lr: float,
-    d_lr: float,
-    beta1: float,
-    beta2: float,
-    adam_eps: float,
-    lr_decay: tuple[int, int] | None = None,
-    num_d_steps: int = 1,
-    freeze_d: int = 0,
-    **settings,
-) -> TrainStep:
-    """Binds models, optimizers and settings into a `TrainStep`.
+class Judge:
+    """D at its parameters, as an objective calls it: `logits = D(images, labels)`.
 
-    Args:
-      generator, discriminator: from `models.build`.
-      mesh: from `sharding.make_mesh`.
-      loss: a name of `losses.LOSSES`.
-      g_lr, d_lr: Adam's learning rates; two of them are TTUR (Heusel et al. 2017).
-      beta1, beta2, adam_eps: Adam's other settings, the same for both.
-      lr_decay: generator updates (start, end) between which both rates fall to 0; None: constant.
-      num_d_steps: D updates for one of G.
-      freeze_d: how many of D's first blocks, those nearest the image, are never updated.
-      **settings: accumulation_steps (microbatches of one update), g_orthogonal and d_orthogonal
-        (beta, 0 is off), orthogonal_form, ema_decay, ema_start_step (generator updates),
-        z_distribution (a name of `latents.DISTRIBUTIONS`).
+    The first call is the training forward of an update, which advances the spectral vectors; later
+    ones start from what it left and store nothing.
 
-    Raises:
-      UserError: for an unknown loss or distribution, or more frozen blocks than D has.
+    Attributes:
+      spectral: the vectors after the calls so far.
     """
-    adam = lambda lr, n: optimizers.adam(
-        lr, beta1=beta1, beta2=beta2, eps=adam_eps, decay=lr_decay, updates_per_step=n
-    )
-    latents.check_distribution(settings.get("z_distribution", "normal"))
-    frozen = stages.frozen_modules(discriminator, generator.channels, freeze_d)
-    return TrainStep(
-        generator, discriminator, adam(g_lr, 1), optimizers.freeze(adam(d_lr, num_d_steps), frozen),
-        losses.get(loss), mesh, num_d_steps, d_frozen=frozen, **settings,
-    )  # fmt: skip
+
+    def __init__(self, discriminator: nn.Module, params: Any, spectral: Any, mesh: Mesh):
+        self._discriminator, self._params, self._mesh = discriminator, params, mesh
+        self.spectral, self._advanced = spectral, False
+
+    def __call__(self, images: jax.Array, labels: jax.Array) -> jax.Array:
+        """Logits [N] of images [N, H, W, C] and class ids [N]."""
+        images, labels = sharding.constrain_batch((images, labels), self._mesh)
+        variables = {"params": self._params, "spectral": self.spectral}
+        if self._advanced:
+            return self._discriminator.apply(variables, images, labels, train=False)
+        logits, new = self._discriminator.apply(
+            variables, images, labels, train=True, mutable=["spectral"]
+        )
+        self.spectral, self._advanced = new["spectral"], True
+        return logits
 
 
 def jit_train_step(train_step: TrainStep) -> Callable:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from biggan_jax import models
+from biggan_jax.config import default_config
 from biggan_jax.errors import UserError
 from biggan_jax.models import stages
 from biggan_jax.parallel import sharding
@@ -258,8 +259,10 @@ def test_kept_optimizer(trained, source):
 def test_kept_moments_of_other_optimizers():
     """A decay starts anew, whatever has been frozen is found again."""
     params = {"block_0": {"kernel": jnp.ones(2)}, "linear": {"kernel": jnp.ones(3)}}
-    adam = functools.partial(optimizers.adam, 1e-3, beta1=0.0, beta2=0.9, eps=1e-8)
-    plain, decaying = adam(), adam(decay=(1, 9))
+    section = default_config().optimizer
+    plain = optimizers.adam(section, 1e-3)
+    section.decay_start_step, section.decay_end_step = 1, 9
+    decaying = optimizers.adam(section, 1e-3)
     frozen = optimizers.freeze(plain, frozenset({"block_0"}))
     of = {}
     for name, optimizer in (("plain", plain), ("decaying", decaying), ("frozen", frozen)):

@@ -6,14 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from biggan_jax import models
 from biggan_jax.config import default_config, validate
 from biggan_jax.errors import UserError
 from biggan_jax.models.settings import LayerSettings
 from biggan_jax.parallel import sharding
+from biggan_jax.training import build as build_lib
 from biggan_jax.training import optimizers, step
 from biggan_jax.training import state as state_lib
-from biggan_jax.training.build import step_settings
 from tests.models.test_biggan import section
 
 
@@ -39,7 +38,7 @@ def settings(**optimizer):
 
 
 def build(c):
-    return step.build(*models.build(c.model), sharding.make_mesh((1,)), **step_settings(c))
+    return build_lib.train_step(c, sharding.make_mesh((1,)))
 
 
 def test_both_players_decay_by_generator_updates():
@@ -56,7 +55,8 @@ def test_both_players_decay_by_generator_updates():
 
 def test_decay_from_the_first_update():
     shares = [1, 0.8, 0.6, 0.4, 0.2, 0, 0]
-    adam = optimizers.adam(2e-4, beta1=0.0, beta2=0.9, eps=0.0, decay=(0, 5))
+    c = settings(beta2=0.9, decay_start_step=0, decay_end_step=5)
+    adam = optimizers.adam(c.optimizer, 2e-4)
     np.testing.assert_allclose(rates(adam, 7), 2e-4 * np.array(shares), rtol=2e-5, atol=1e-12)
 
 
@@ -86,7 +86,8 @@ class Linear(nn.Module):
 def test_both_players_stop_when_the_rate_is_0():
     """In whole training steps: D's rate follows the G update that comes after its own."""
     c = settings(g_lr=1e-2, d_lr=1e-2, eps=1e-8, decay_start_step=0, decay_end_step=1)
-    train_step = step.build(Linear(4), Linear(1), sharding.make_mesh((1,)), **step_settings(c))
+    players = (Linear(4), Linear(1))
+    train_step = build_lib.train_step(c, sharding.make_mesh((1,)), players=players)
     images = np.random.default_rng(0).integers(0, 256, (3, 4, 2, 2, 1), np.uint8)
     batch = {"image": images, "label": np.zeros((3, 4), np.int32)}
     batch = sharding.global_batch(batch, train_step.mesh, axis=1)

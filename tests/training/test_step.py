@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from ml_collections import FrozenConfigDict
 
 from biggan_jax import models
 from biggan_jax.config import default_config
@@ -17,7 +18,6 @@ from biggan_jax.parallel import sharding
 from biggan_jax.training import build as build_lib
 from biggan_jax.training import microbatches, step
 from biggan_jax.training import state as state_lib
-from biggan_jax.training.build import step_settings
 from tests import peer, small_state
 from tests.models.test_biggan import nhwc, section
 
@@ -193,7 +193,8 @@ def test_fsdp_hlo_gathers_weights_and_moves_no_activations():
 
 def updates():
     """What the tests of single updates share, so that each is compiled once."""
-    return dataclasses.replace(with_sgd(tiny()), ema_start_step=2, ema_decay=0.9)
+    ema = FrozenConfigDict({"decay": 0.9, "start_step": 2})
+    return dataclasses.replace(with_sgd(tiny()), ema=ema)
 
 
 def test_microbatches_are_interleaved_with_their_own_statistics():
@@ -272,7 +273,7 @@ def _trace_step(f):
     c.regularizer.g_orthogonal = 1e-4
     c.ema.decay, c.ema.start_step = float(np.round(f["meta/ema_decay"], 6)), 0
     players = models.build(c.model, dtype=jnp.float64, param_dtype=jnp.float64)
-    return step.build(*players, sharding.make_mesh((1,)), **step_settings(c))
+    return build_lib.train_step(c, sharding.make_mesh((1,)), players=players)
 
 
 def _trace_state(f, train_step):

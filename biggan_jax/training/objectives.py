@@ -1,0 +1,226 @@
+"""What D and G minimise: pure functions of a network and its images, composed by name.
+
+An objective of either player is a function
+
+    d(D, real, real_labels, fake, fake_labels, key) -> (loss, metrics)
+    g(D, fake, fake_labels, real, real_labels, key) -> (loss, metrics)
+
+of images [B, H, W, C], class ids int32 [B] and a key of its own; `D(images, labels)` gives logits
+[N] at D's parameters. A penalty is a function of what `d` takes that gives a scalar. The losses of
+logits are in `losses`; this file says which images D judges for them. Where an update has several
+forwards of D, the first one advances D's spectral vectors, and the others use what it left: so a
+loss calls D once on all its images (`joint_logits`), outside of any derivative, and penalties come
+after it.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from biggan_jax.errors import UserError, did_you_mean
+from biggan_jax.training import losses
+
+Network = Callable[[jax.Array, jax.Array], jax.Array]
+Metrics = dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """What the two players minimise.
+
+    Attributes:
+      d: `d(D, real, real_labels, fake, fake_labels, key) -> (loss, metrics)`.
+      g: `g(D, fake, fake_labels, real, real_labels, key) -> (loss, metrics)`.
+      paired: real and generated images are compared one with one: the fakes of an update take the
+        labels of its real images, and G's objective is given real images too. Otherwise the fakes'
+        labels are drawn, and g's `real` and `real_labels` are None.
+      penalties: {name: (strength, penalty)} added to what D minimises, where
+        `penalty(D, real, real_labels, fake, fake_labels, key)` is a scalar.
+      penalty_every_steps: of so many D updates one has the penalties, times this number.
+    """
+
+    d: Callable[..., tuple[jax.Array, Metrics]]
+    g: Callable[..., tuple[jax.Array, Metrics]]
+    paired: bool = False
+    penalties: dict[str, tuple[float, Callable[..., jax.Array]]] = dataclasses.field(
+        default_factory=dict
+    )
+    penalty_every_steps: int = 1
+
+    def d_objective(
+        self, D: Network, real, real_labels, fake, fake_labels, key: jax.Array, update: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
+        """What D minimises in one update: `d` and the penalties that are due.
+
+        Args:
+          D: the discriminator at its parameters.
+          real, real_labels: images [B, H, W, C] in [-1, 1] and their classes [B].
+          fake, fake_labels: the same of the generator.
+          key: of this update.
+          update: D updates done before this one, an integer.
+
+        Returns:
+          (loss, metrics): a scalar; scalars by name, `d_loss` being the loss, and each penalty as
+          it entered the loss: 0 in updates without.
+        """
+        images = (real, real_labels, fake, fake_labels)
+        loss, metrics = self.d(D, *images, key)
+        if self.penalties:
+            found = self._penalties(D, images, key, update)
+            loss, metrics = loss + sum(found.values()), metrics | found
+        return loss, metrics | {"d_loss": loss}
+
+    def g_objective(
+        self, D: Network, fake, fake_labels, real, real_labels, key: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
+        """What G minimises; arguments as `g`, and `g_loss` among the metrics."""
+        loss, metrics = self.g(D, fake, fake_labels, real, real_labels, key)
+        return loss, metrics | {"g_loss": loss}
+
+    def _penalties(self, D: Network, images: tuple, key: jax.Array, update: jax.Array) -> Metrics:
+        every = self.penalty_every_steps
+
+        def compute() -> Metrics:
+            return {
+                name: every * strength * penalty(D, *images, jax.random.fold_in(key, i))
+                for i, (name, (strength, penalty)) in enumerate(self.penalties.items(), 1)
+            }
+
+        if every == 1:
+            return compute()
+        shapes = jax.eval_shape(compute)
+        nothing = lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        return jax.lax.cond(update % every == 0, compute, nothing)
+
+
+def joint_logits(
+    D: Network, real: jax.Array, real_labels: jax.Array, fake: jax.Array, fake_labels: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """One forward of D over real and generated images.
+
+    Args:
+      D: the discriminator at its parameters.
+      real, real_labels: images [B, H, W, C] and their classes [B].
+      fake, fake_labels: as many of the generator.
+
+    Returns:
+      (real logits, fake logits), each [B].
+    """
+    # Alternating, since concatenating batches that are split over devices moves data.
+    images = jnp.stack([fake, real.astype(fake.dtype)], axis=1).reshape(-1, *fake.shape[1:])
+    labels = jnp.stack([fake_labels, real_labels], axis=1).reshape(-1)
+    fake_logits, real_logits = D(images, labels).reshape(-1, 2).T
+    return real_logits, fake_logits
+
+
+def separate(
+    d_loss: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]],
+    g_loss: Callable[[jax.Array], jax.Array],
+) -> Objective:
+    """The objective of a loss that judges real and generated images apart.
+
+    Args:
+      d_loss: `(real logits, fake logits) -> (loss of the real, loss of the fake)`.
+      g_loss: `(fake logits) -> loss`.
+    """
+
+    def d(D, real, real_labels, fake, fake_labels, key):
+        real_logits, fake_logits = joint_logits(D, real, real_labels, fake, fake_labels)
+        loss_real, loss_fake = d_loss(real_logits, fake_logits)
+        parts = {"d_loss_real": loss_real, "d_loss_fake": loss_fake}
+        return loss_real + loss_fake, parts | _means(real_logits, fake_logits)
+
+    def g(D, fake, fake_labels, real, real_labels, key):
+        return g_loss(D(fake, fake_labels)), {}
+
+    return Objective(d, g)
+
+
+def paired(loss: Callable[[jax.Array, jax.Array], jax.Array]) -> Objective:
+    """The objective of a loss that compares each real image with a generated one of its class.
+
+    Args:
+      loss: `(logits to be higher, logits to be lower) -> loss`: D wants the real ones higher, G the
+        generated ones.
+    """
+
+    def d(D, real, real_labels, fake, fake_labels, key):
+        real_logits, fake_logits = joint_logits(D, real, real_labels, fake, fake_labels)
+        return loss(real_logits, fake_logits), _means(real_logits, fake_logits)
+
+    def g(D, fake, fake_labels, real, real_labels, key):
+        real_logits, fake_logits = joint_logits(D, real, real_labels, fake, fake_labels)
+        return loss(fake_logits, real_logits), {}
+
+    return Objective(d, g, paired=True)
+
+
+def _means(real_logits: jax.Array, fake_logits: jax.Array) -> Metrics:
+    return {"d_real": real_logits.mean(), "d_fake": fake_logits.mean()}
+
+
+def gradient_penalty(D: Network, images: jax.Array, labels: jax.Array) -> jax.Array:
+    """Half the mean squared norm of the gradient of D's logits with respect to its images.
+
+    Args:
+      D: the discriminator at its parameters.
+      images: [B, H, W, C].
+      labels: their classes [B].
+
+    Returns:
+      A scalar >= 0, at least float32.
+
+    References:
+      Mescheder et al. 2018, "Which Training Methods for GANs do actually Converge?", equation 9.
+    """
+    gradients = jax.grad(lambda x: D(x, labels).sum())(images)
+    return 0.5 * jnp.square(gradients).sum((1, 2, 3)).mean()
+
+
+def r1(D, real, real_labels, fake, fake_labels, key) -> jax.Array:
+    """R1: `gradient_penalty` at the real images (Mescheder et al. 2018, equation 9)."""
+    return gradient_penalty(D, real, real_labels)
+
+
+def r2(D, real, real_labels, fake, fake_labels, key) -> jax.Array:
+    """R2: `gradient_penalty` at the generated images (Mescheder et al. 2018, equation 10)."""
+    return gradient_penalty(D, fake, fake_labels)
+
+
+# `loss` of a config -> what the players minimise.
+LOSSES = {
+    "hinge": separate(losses.hinge_d, losses.critic_g),
+    "non_saturating": separate(losses.non_saturating_d, losses.non_saturating_g),
+    "wasserstein": separate(losses.wasserstein_d, losses.critic_g),
+    "least_squares": separate(losses.least_squares_d, losses.least_squares_g),
+    "relativistic": paired(losses.relativistic),
+}
+# `regularizer.NAME` of a config, its strength -> what it adds to D's objective.
+PENALTIES = {"r1": r1, "r2": r2}
+
+
+def build(loss: str, regularizer: Any) -> Objective:
+    """Composes what the players minimise.
+
+    Args:
+      loss: a name of `LOSSES`.
+      regularizer: the `regularizer` section of a config, with a strength (0 is off) for every name
+        of `PENALTIES`, and `every_steps`.
+
+    Raises:
+      UserError: the loss is unknown; the message gives the nearest one and all of them.
+    """
+    if loss not in LOSSES:
+        raise UserError(
+            f"unknown loss {loss!r}{did_you_mean(loss, LOSSES)}: set --config.loss to one of "
+            f"{', '.join(LOSSES)}"
+        )
+    strengths = {name: regularizer[name] for name in PENALTIES}
+    return dataclasses.replace(
+        LOSSES[loss],
+        penalties={name: (s, PENALTIES[name]) for name, s in strengths.items() if s != 0},
+        penalty_every_steps=regularizer.every_steps,
+    )
