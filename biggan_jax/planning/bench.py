@@ -31,7 +31,7 @@ def bench(config: ConfigDict, *, profile: Path | None = None) -> dict[str, Any]:
     Returns:
       images_per_second (real images consumed: d_steps * batch per update), step_seconds (median of
       5 after 2 warm-ups), compile_seconds, peak_bytes (of device memory, as the backend reports it,
-      or as the compiler planned it), flops_per_second.
+      or as the compiler laid it out), flops_per_second.
     """
     if profile is not None:
         profile.mkdir(parents=True, exist_ok=True)  # before minutes are spent on the rest
@@ -89,10 +89,10 @@ def peak_bytes(compiled: jax.stages.Compiled) -> int:
     stats = jax.local_devices()[0].memory_stats()
     if stats and "peak_bytes_in_use" in stats:
         return int(stats["peak_bytes_in_use"])
-    # The CPU backend keeps no such count: what the compiler planned for one step.
-    plan = compiled.memory_analysis()
-    live = plan.argument_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes
-    return int(live + plan.temp_size_in_bytes)
+    # The CPU backend keeps no such count: what the compiler laid out for one step.
+    m = compiled.memory_analysis()
+    live = m.argument_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes
+    return int(live + m.temp_size_in_bytes)
 
 
 def input_images_per_second(config: ConfigDict) -> float:

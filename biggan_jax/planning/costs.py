@@ -108,9 +108,12 @@ def _conv_flops(computation: Computation, conv: Instruction) -> float:
     lhs, rhs, result = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", text).groups()
     window = re.search(r"window=\{([^}]*)\}", text)
     options = dict(p.split("=") for p in window[1].split()) if window else {}
-    option = lambda key, n: [int(v) for v in options[key].split("x")] if key in options else [1] * n
     rank = len(lhs) - 2
-    stride, base, holes = (option(k, rank) for k in ("stride", "lhs_dilate", "rhs_dilate"))
+    ones = "x".join("1" * rank)  # what is left out is 1 along every axis, padding 0
+    stride, base, holes = (
+        [int(n) for n in options.get(key, ones).split("x")]
+        for key in ("stride", "lhs_dilate", "rhs_dilate")
+    )
     pads = [p.split("_") for p in options.get("pad", "x".join(["0_0"] * rank)).split("x")]
     total = 2 * right[rhs.index("i")] * out[result.index("b")] * out[result.index("f")]
     for i in range(rank):

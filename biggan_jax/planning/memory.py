@@ -29,7 +29,7 @@ class Memory:
 
 
 def of_compiled(compiled: jax.stages.Compiled) -> Memory:
-    """What the compiler planned for one device."""
+    """What the compiler laid out for one device."""
     m = compiled.memory_analysis()
     arguments, temporaries = m.argument_size_in_bytes, m.temp_size_in_bytes
     total = arguments + m.output_size_in_bytes - m.alias_size_in_bytes + temporaries

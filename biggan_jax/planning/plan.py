@@ -4,6 +4,7 @@ libtpu holds the whole compiler of every generation and needs no chip. What it s
 what the chip would allocate; times come from published peaks and are lower bounds.
 """
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +18,7 @@ from biggan_jax import config as config_lib
 from biggan_jax.config import combinations
 from biggan_jax.errors import UserError
 from biggan_jax.parallel import sharding
-from biggan_jax.planning import chips, compiler, hlo, summary
+from biggan_jax.planning import chips, compiler, hlo, suggestions, summary
 from biggan_jax.planning import costs as costs_lib
 from biggan_jax.planning import memory as memory_lib
 from biggan_jax.planning import report as report_lib
@@ -47,7 +48,7 @@ def plan(
       topology: of one slice, such as v4:4x4x4.
       slices: slices joined by the data-center network.
       usd_per_chip_hour: price of one chip, for `cost_usd`.
-      fast: compile with little effort, see `tpu_compiler.compile_step`.
+      fast: compile with little effort, see `compiler.compile_step`.
 
     Returns:
       The JSON keys of `biggan plan`, per chip: fits, hbm_bytes (what a program may use),
@@ -77,7 +78,7 @@ def plan(
         memory = memory_lib.of_compiled(compiled)
     compile_seconds = time.perf_counter() - start
 
-    chip, n = shape.chip, shape.chip.devices
+    n = shape.chip.devices
     result = {
         "topology": shape.name,
         "slices": slices,
@@ -85,30 +86,37 @@ def plan(
         "devices": mesh.size,
         "batch_size": config.batch_size,
         "fits": memory.fits,
-        "hbm_bytes": chip.hbm_bytes,
+        "hbm_bytes": shape.chip.hbm_bytes,
         "peak_bytes": n * memory.peak,
         "argument_bytes": n * memory.arguments,
         "temporary_bytes": n * memory.temporaries,
+        "flops_per_chip_expected": n * expected_flops(config, mesh.size),
     }
-    expected = expected_flops(config, mesh.size)
-    result |= {"flops_per_chip_expected": n * expected}
     if compiled is None:
         result |= dict.fromkeys(_UNKNOWN)
         result |= {"collectives": {}, "unexpected_collectives": []}
     else:
-        module = hlo.Module(compiled.as_text())
-        predicted = n * traffic_lib.all_reduce_bytes(train_step)
-        result |= costs(module, mesh, shape, slices, predicted)
-        result |= {
-            "all_reduce_bytes_predicted": predicted,
-            "xla_flops_loops_once": float(compiled.cost_analysis()["flops"]),
-            "xla_bytes_loops_once": float(compiled.cost_analysis()["bytes accessed"]),
-        }
+        result |= _of_program(compiled, train_step, shape, slices)
         result |= _duration(config, result, usd_per_chip_hour)
-    result["largest_batch_size"] = memory_lib.largest_batch(config, mesh.size, memory, inputs, chip)
-    result["suggestions"] = report_lib.suggestions(config, result)
+    largest = memory_lib.largest_batch(config, mesh.size, memory, inputs, shape.chip)
+    result["largest_batch_size"] = largest
+    result["suggestions"] = suggestions.suggestions(config, result)
     result |= {"trace_seconds": trace_seconds, "compile_seconds": compile_seconds, "fast": fast}
     return result
+
+
+def _of_program(
+    compiled: jax.stages.Compiled, train_step: step.TrainStep, topology: Topology, slices: int
+) -> dict[str, Any]:
+    """What the compiled step costs, beside XLA's own counts and the predicted all-reduces."""
+    predicted = topology.chip.devices * traffic_lib.all_reduce_bytes(train_step)
+    analysis = compiled.cost_analysis()
+    module = hlo.Module(compiled.as_text())
+    return costs(module, train_step.mesh, topology, slices, predicted) | {
+        "all_reduce_bytes_predicted": predicted,
+        "xla_flops_loops_once": float(analysis["flops"]),
+        "xla_bytes_loops_once": float(analysis["bytes accessed"]),
+    }
 
 
 def run(
@@ -119,18 +127,18 @@ def run(
     slices: int = 1,
     usd_per_chip_hour: float | None = None,
     fast: bool = False,
-    progress: Callable[[str], None] = lambda line: None,
+    progress: Callable[[str], None] | None = None,
 ) -> tuple[dict[str, Any], str]:
-    """Plans one config, or a grid of them.
+    """Plans one config, or every config of a sweep.
 
     Args:
       load: the config under further overrides such as `--config.batch_size=512`.
       topology, slices, usd_per_chip_hour, fast: as in `plan`.
-      sweep: `key=a,b,c`, one for each axis of the grid.
-      progress: told of every plan of a grid before it is compiled.
+      sweep: `key=a,b,c`, one for each key; every combination is planned.
+      progress: told of every plan of a sweep before it is compiled.
 
     Returns:
-      (JSON keys and values, text for a person); of a grid {'plans': [...]}, each with its
+      (JSON keys and values, text for a person); of a sweep {'plans': [...]}, each with its
       `overrides`.
     """
     if usd_per_chip_hour is not None and usd_per_chip_hour < 0:
@@ -146,7 +154,8 @@ def run(
     plans = []
     for i, (point, config) in enumerate(zip(points, configs, strict=True)):
         name = " ".join(f"{k}={v}" for k, v in point.items())
-        progress(f"plan {i + 1} of {len(points)}: {name}")
+        if progress is not None:
+            progress(f"plan {i + 1} of {len(points)}: {name}")
         plans.append({"overrides": point} | plan(config, topology, **options))
     return {"plans": plans}, report_lib.table(plans)
 
@@ -156,12 +165,8 @@ def check(config: ConfigDict, topology: Topology, slices: int) -> None:
     if slices < 1:
         raise UserError(f"--slices is {slices}; set it to 1 or more")
     size = topology.chips * slices * topology.chip.devices
-    known = [n for n in config.mesh if n != -1]
-    fixed = len(known) == len(tuple(config.mesh))
-    count = 1
-    for n in known:
-        count *= n
-    config_lib.validate(config, count if fixed else size)
+    asked = tuple(config.mesh)
+    config_lib.validate(config, size if -1 in asked else math.prod(asked))
 
 
 def abstract_batch(config: ConfigDict, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
@@ -186,12 +191,8 @@ def _shard_bytes(tree: Any) -> int:
     """Bytes of one device's part of a tree of sharded shapes."""
     total = 0
     for x in jax.tree.leaves(tree):
-        part = x.sharding.shard_shape(x.shape)
-        count = 1
-        for size in part:
-            count *= size
         key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-        total += count * (8 if key else x.dtype.itemsize)
+        total += math.prod(x.sharding.shard_shape(x.shape)) * (8 if key else x.dtype.itemsize)
     return total
 
 

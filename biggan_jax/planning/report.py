@@ -1,10 +1,9 @@
-"""`biggan plan` for a person: the tables, and what to change when a step does not fit."""
+"""`biggan plan` for a person: the report of one plan, and the table of a sweep."""
 
 from typing import Any
 
-from ml_collections import ConfigDict
+from biggan_jax.planning.chips import GIB
 
-GIB = 2**30
 _BOUNDS = {"compute": "matrix units", "hbm": "HBM traffic", "ici": "ICI", "dcn": "DCN"}
 COLUMNS = ("fits", "peak GiB", "TFLOP", "HBM GB", "all-reduce", "GB", "step s >=", "bound by",
            "images/s <=", "hours >=", "chip-hours", "compile s")  # fmt: skip
@@ -98,40 +97,3 @@ def table(plans: list[dict[str, Any]]) -> str:
     lines = ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
     odd = sorted({kind for p in plans for kind in p["unexpected_collectives"]})
     return "\n".join(lines + ([f"UNEXPECTED collectives: {', '.join(odd)}"] if odd else []))
-
-
-def suggestions(config: ConfigDict, result: dict[str, Any]) -> list[str]:
-    """What to change when a step does not fit, most exact first; [] when it does.
-
-    Args:
-      config: the config that was compiled.
-      result: of `plan.plan`.
-    """
-    if result["fits"]:
-        return []
-    needed, have = result["peak_bytes"] / GIB, result["hbm_bytes"] / GIB
-    state, moving = result["argument_bytes"] / GIB, result["temporary_bytes"] / GIB
-    lines = [f"it needs {needed:.2f} GiB a chip, {have:.2f} GiB are there"]
-    if result["largest_batch_size"]:
-        lines.append(f"a smaller batch: --config.batch_size={result['largest_batch_size']}")
-    now, room = config.accumulation_steps, 0.95 * have - state
-    local = config.batch_size // result["devices"]
-    for n in range(now + 1, local + 1):
-        if local % n == 0 and moving * now / n <= room:
-            lines.append(
-                f"accumulation, the same batch in {n} parts with their own batch statistics: "
-                f"--config.accumulation_steps={n}"
-            )
-            break
-    if config.compute_dtype == "float32":
-        lines.append("half the activations: --config.compute_dtype=bfloat16")
-    size = config.model.resolution
-    if "remat" in config and not config.remat:
-        blocks = f"({size // 2},{size})"
-        lines.append(f"recompute the largest blocks in the backward pass: --config.remat={blocks}")
-    mesh = tuple(config.mesh)
-    if len(mesh) == 2 and mesh[1] == 1 and state > 0.3 * have:
-        lines.append("parameters and optimizer sharded over 8 devices: --config.mesh=(-1,8)")
-    if moving > room:
-        lines.append(f"or {moving / max(room, 0.01):.1f} times the chips for this batch")
-    return lines

@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from biggan_jax import cli
-from biggan_jax.config import combinations, config_file
+from biggan_jax.config import config_file
 from biggan_jax.errors import UserError
 from biggan_jax.parallel import sharding
 from biggan_jax.planning import chips, compiler, hlo, plan
@@ -198,25 +198,6 @@ def test_several_slices_gather_and_are_bounded_by_the_network():
     assert two["seconds"]["dcn"] == pytest.approx(8e9 / 4 * 2 * 1 / 2 / (25e9 / 8))
     one = plan.costs(module, mesh, chips.parse("v5e:2x4"), 1, 8 * 10**9)
     assert one["unexpected_collectives"] == ["all-gather"] and "dcn" not in one["seconds"]
-
-
-@pytest.mark.parametrize(
-    ("axes", "points"),
-    [
-        ([], [{}]),
-        (["a=1,2"], [{"a": "1"}, {"a": "2"}]),
-        (["a=1", "b.c=x,y"], [{"a": "1", "b.c": "x"}, {"a": "1", "b.c": "y"}]),
-        (["config.mesh=(1,2),(2,1)"], [{"mesh": "(1,2)"}, {"mesh": "(2,1)"}]),
-    ],
-)
-def test_grid(axes, points):
-    assert combinations.parse(axes) == points
-
-
-@pytest.mark.parametrize("axes", [["batch_size"], ["=3"], ["a=1,,2"], ["a=1", "a=2"]])
-def test_bad_grid(axes):
-    with pytest.raises(UserError, match="--sweep"):
-        combinations.parse(axes)
 
 
 @pytest.mark.parametrize(
