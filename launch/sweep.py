@@ -34,7 +34,7 @@ def parser() -> cli.Parser:
         epilog="Any setting is overridden for all runs by --config.KEY=VALUE.",
     )
     add = top.add_argument
-    add("--config", required=True, metavar="FILE", help="a file of configs/")
+    add("--config", required=True, metavar="FILE|NAME", help="as of `biggan train`")
     add("--out", required=True, metavar="DIR", help="of the workdirs, results.csv, results.json")
     options.add_sweep(top, "values of a setting; repeat it for all combinations")
     add("--points", metavar="FILE", help="a line of KEY=VALUE ... for each run")

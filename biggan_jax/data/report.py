@@ -72,13 +72,6 @@ class DataReport:
             lines.append(f"ignored, no image of a class: {self.ignored_files:,} files")
         return lines
 
-    def to_json(self) -> dict:
-        """The report as a dictionary that `json.dumps` takes; tuples become lists."""
-        return {
-            key: list(value) if isinstance(value, tuple) else value
-            for key, value in dataclasses.asdict(self).items()
-        }
-
 
 def data_report(source: Source, cache_dir: Path | None, *, write: bool = True) -> DataReport:
     """Describes a source without a slow scan at each start.

@@ -291,6 +291,31 @@ def test_full_disk_names_the_path(trained, tmp_path, monkeypatch, capsys):
     runs.assert_one_error(capsys.readouterr(), f"{out}: .*No space left on device")
 
 
+def test_importing_changes_nothing_of_the_process():
+    """Neither loggers, hooks, warnings, signals nor the environment."""
+    code = (
+        "import logging, os, signal, sys, threading, warnings\n"
+        "import absl.logging, grain, ml_collections, PIL.Image, sklearn, tensorflow_datasets\n"
+        "def state():\n"
+        "    loggers = [logging.root, *logging.root.manager.loggerDict.values()]\n"
+        "    loggers = [x for x in loggers if isinstance(x, logging.Logger)]\n"
+        "    loggers = {x.name: (x.level, [*x.filters], [*x.handlers]) for x in loggers}\n"
+        "    loggers = {k: v for k, v in loggers.items() if 'biggan_jax' not in k or any(v)}\n"
+        "    hooks = sys.excepthook, sys.unraisablehook, threading.excepthook\n"
+        "    stops = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]\n"
+        "    return loggers, hooks, stops, [*warnings.filters], {**os.environ}\n"
+        "before = state()\n"
+        "from biggan_jax import cli\n"
+        "from biggan_jax.config import config_file\n"
+        "from biggan_jax.data import folder, idx, records, record_writer, stream, tfds_source\n"
+        "cli.parser()\n"
+        "for old, new in zip(before, state()):\n"
+        "    assert old == new, (old, new)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_interrupted(monkeypatch, capsys):
     def interrupt(*_, **__):
         raise KeyboardInterrupt  # not a signal: a job in the background may have to ignore SIGINT

@@ -1,8 +1,10 @@
 """Settings: overrides and their errors, domains, what a resume may change, and config.json."""
 
+import inspect
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -216,6 +218,17 @@ def test_every_setting_has_a_domain_or_a_registry():
     switches = {key for key, value in settings.items() if isinstance(value, bool)}
     assert domains.DOMAINS.keys() <= settings.keys()
     assert settings.keys() - domains.DOMAINS.keys() - switches <= elsewhere
+
+
+def test_the_comment_at_a_setting_names_all_its_choices():
+    """`default_config` is what people read; it must not drift from the table."""
+    lines = inspect.getsource(config_lib.default_config).splitlines()
+    for key, domain in domains.DOMAINS.items():
+        if isinstance(domain, domains.Choice):
+            name = key.rpartition(".")[2]
+            (line,) = [line for line in lines if re.search(rf"\.{name} = ", line)]
+            comment = line.partition("#")[2]
+            assert all(re.search(rf"\b{word}\b", comment) for word in domain), line
 
 
 def test_defaults_lie_in_their_domains():
