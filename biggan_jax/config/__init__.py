@@ -70,6 +70,8 @@ def default_config() -> ConfigDict:
     m.width_table = "biggan_pytorch"  # biggan_pytorch | studiogan: other widths at 32 (D), 64 (G)
     m.d_thin = False  # hidden width of D's blocks: input's (SNGAN) instead of the output's
     m.attention_kind = "attention"  # attention | residual (SAGAN's control of the same place)
+    # published (keys and values max-pooled, C / 2 values) | paper (equations 1 to 3: neither)
+    m.attention_form = "published"
     m.attention_reduction = 8  # k: queries and keys have C / k channels
     m.init = "orthogonal"  # orthogonal | xavier | normal (0.02) | glorot_relu (SNGAN)
     m.rgb_width = placeholder(int)  # output channels of the last convolution; unset: channels

@@ -165,7 +165,7 @@ def _check_numbers(seed: int, batch_size: int, num_d_steps: int, process_count: 
 
 
 def _check_labels(labels: np.ndarray, indices: np.ndarray, source: Source) -> None:
-    """A label beyond the classes would silently train the last class's embedding."""
+    """A label beyond the classes would make the losses NaN, a negative one train another class."""
     if labels.min() >= 0 and labels.max() < source.num_classes:
         return
     bad = np.flatnonzero((labels < 0) | (labels >= source.num_classes))[0]

@@ -122,6 +122,7 @@ def to_biggan_pytorch(directory: str | Path, out: Path) -> dict:
         ("cond_order", m.cond_order, ("embedding_z",)),
         ("sn_eval", m.sn_eval, ("iterate",)),
         ("attention_kind", m.attention_kind, ("attention",)),
+        ("attention_form", m.attention_form, ("published",)),
         ("attention_reduction", m.attention_reduction, (8,)),
         ("rgb_width", m.rgb_width or m.channels, (m.channels,)),
         ("num_classes > 1", m.num_classes > 1, (True,)),

@@ -81,6 +81,7 @@ def build(
         bn_variance=model.bn_variance,
         fused=fused,
         attention_kind=model.attention_kind,
+        attention_form=model.attention_form,
         attention_reduction=model.attention_reduction,
         bn_group_size=bn_group_size,
         remat=tuple(remat),
@@ -114,6 +115,7 @@ def check(model: Any) -> None:
     checks.choice("model.init", model.init, INITIALIZERS)
     checks.choice("model.cond_order", model.cond_order, conditioning.ORDERS)
     checks.choice("model.attention_kind", model.attention_kind, attention.KINDS)
+    checks.choice("model.attention_form", model.attention_form, attention.FORMS)
     checks.choice("model.attention_reduction", model.attention_reduction, attention.REDUCTIONS)
     if model.num_classes is None:
         raise UserError(

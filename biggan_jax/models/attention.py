@@ -1,14 +1,18 @@
 """Self-attention over the pixels of a feature map, and its attention-free control."""
 
+import itertools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from biggan_jax.models import resample
 from biggan_jax.models.layers import Conv
-from biggan_jax.models.settings import LayerSettings, at_least_float32
+from biggan_jax.models.settings import LayerSettings
 
 KINDS = ("attention", "residual")
+FORMS = ("published", "paper")
 REDUCTIONS = (1, 2, 4, 8)  # Zhang et al. 2019, section 3
 
 
@@ -21,21 +25,37 @@ def insert(h: jax.Array, settings: LayerSettings, train: bool) -> jax.Array:
     return block(settings, name=f"{settings.attention_kind}_{h.shape[1]}")(h, train)
 
 
+def widths(channels: int, settings: LayerSettings) -> tuple[int, int]:
+    """(channels of queries and keys, channels of values) of attention within `channels`."""
+    keys = channels // settings.attention_reduction
+    return keys, keys if settings.attention_form == "paper" else channels // 2
+
+
 def least_channels(settings: LayerSettings) -> int:
     """Channels that the block of the settings needs: one query channel, one value channel."""
-    return max(settings.attention_reduction, 2) if settings.attention_kind == "attention" else 1
+    if settings.attention_kind == "residual":
+        return 1
+    return next(channels for channels in itertools.count(1) if min(widths(channels, settings)))
 
 
 class SelfAttention(nn.Module):
-    """x + gamma * o, the non-local block of SAGAN with gamma = 0 at init.
+    """x + gamma * o, the non-local block of SAGAN with gamma = 0 at init, in one of two forms.
 
-    Queries and keys have C / k channels, values C / 2 for every k, as in the published code; keys
-    and values are max-pooled by 2, as every published implementation does: K = H * W / 4 keys for
-    Q = H * W queries. No 1/sqrt(d). The map is sown as `attention/map` [N, Q, K] (queries and keys
-    in row-major order) when that collection is mutable.
+    Both have queries `theta`, keys `phi` and values `g`, 1x1 convolutions of x, and a 1x1
+    convolution `o` back to C channels; no bias and no 1/sqrt(d). Queries and keys have C / k
+    channels.
+
+    - published, as every published implementation has it: values of C / 2 channels for every k;
+      keys and values are max-pooled by 2, so that Q = H * W queries attend to K = H * W / 4 keys.
+    - paper, as equations 1 to 3 have it: values of C / k channels and no pooling, K = Q. There
+      `phi` is f, `theta` g, `g` h and `o` v. Its map has 4 times the size of the other form's.
+
+    The map is sown as `attention/map` [N, Q, K] (queries and keys in row-major order) when that
+    collection is mutable.
 
     Attributes:
-      settings: what every layer of the model shares; k is its `attention_reduction`.
+      settings: what every layer of the model shares; the form is its `attention_form`, k its
+        `attention_reduction`.
 
     References:
       Zhang et al. 2019, "Self-Attention GANs", equations 1 to 3.
@@ -45,28 +65,40 @@ class SelfAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Attends within x [N, H, W, C]; C at least k and 2, H and W even."""
+        """Attends within x [N, H, W, C]; H and W even in the published form."""
         s = self.settings
         n, h, w, c = x.shape
-        keys, values = c // s.attention_reduction, c // 2
         if c < least_channels(s):
             raise ValueError(
                 f"self-attention with C/{s.attention_reduction} key channels needs at least "
                 f"{least_channels(s)} channels, got {c}; raise model.ch"
             )
-        project = lambda name, features: Conv(
-            s, s.spectral_norm, features, kernel_size=1, use_bias=False, name=name
-        )
-        theta_NQD = project("theta", keys)(x, train).reshape(n, h * w, keys)
-        phi_NKD = resample.max_pool(project("phi", keys)(x, train)).reshape(n, -1, keys)
-        g_NKD = resample.max_pool(project("g", values)(x, train)).reshape(n, -1, values)
-        logits_NQK = at_least_float32(jnp.einsum("nqd,nkd->nqk", theta_NQD, phi_NKD))
-        beta_NQK = jax.nn.softmax(logits_NQK, axis=-1)
+
+        def project(name: str, inputs: jax.Array, features: int) -> jax.Array:
+            conv = Conv(s, s.spectral_norm, features, kernel_size=1, use_bias=False, name=name)
+            return conv(inputs, train)
+
+        keys, values = widths(c, s)
+        pool = resample.max_pool if s.attention_form == "published" else lambda x: x
+        theta_NQD = project("theta", x, keys).reshape(n, h * w, keys)
+        phi_NKD = pool(project("phi", x, keys)).reshape(n, -1, keys)
+        g_NKD = pool(project("g", x, values)).reshape(n, -1, values)
+        beta_NQK = jax.nn.softmax(logits(theta_NQD, phi_NKD), axis=-1)
         self.sow("attention", "map", beta_NQK)
         o_NQD = jnp.einsum("nqk,nkd->nqd", beta_NQK.astype(g_NKD.dtype), g_NKD)
-        o = project("o", c)(o_NQD.reshape(n, h, w, values), train)
+        o = project("o", o_NQD.reshape(n, h, w, values), c)
         gamma = self.param("gamma", nn.initializers.zeros, (), s.param_dtype)
         return x + gamma.astype(x.dtype) * o
+
+
+def logits(theta_NQD: jax.Array, phi_NKD: jax.Array) -> jax.Array:
+    """Every query times every key, [N, Q, K], at least float32.
+
+    A logit of 30 rounded to bfloat16 is off by up to 1/16: 6% of its weight after the softmax. So
+    the products of bfloat16 numbers are kept as they are summed, in float32.
+    """
+    wide = np.promote_types(theta_NQD.dtype, np.float32)
+    return jnp.einsum("nqd,nkd->nqk", theta_NQD, phi_NKD, preferred_element_type=wide)
 
 
 class ResidualControl(nn.Module):
@@ -91,17 +123,20 @@ class ResidualControl(nn.Module):
         """[N, H, W, C] -> [N, H, W, C]."""
         s = self.settings
         c = x.shape[-1]
-        hidden = control_width(c, s.attention_reduction)
-        conv = lambda name, features, size: Conv(
-            s, s.spectral_norm, features, kernel_size=size, use_bias=False, name=name
-        )
-        h = conv("conv1", hidden, 1)(nn.relu(x), train)
-        h = conv("conv2", hidden, 3)(nn.relu(h), train)
-        return x + conv("conv3", c, 1)(nn.relu(h), train)
+        hidden = control_width(c, s)
+
+        def conv(name: str, inputs: jax.Array, features: int, size: int) -> jax.Array:
+            layer = Conv(s, s.spectral_norm, features, kernel_size=size, use_bias=False, name=name)
+            return layer(nn.relu(inputs), train)
+
+        h = conv("conv1", x, hidden, 1)
+        h = conv("conv2", h, hidden, 3)
+        return x + conv("conv3", h, c, 1)
 
 
-def control_width(channels: int, reduction: int) -> int:
+def control_width(channels: int, settings: LayerSettings) -> int:
     """Hidden width of the bottleneck whose parameters are nearest to the attention block's."""
-    attention = 2 * channels * (channels // reduction) + 2 * channels * (channels // 2) + 1
+    keys, values = widths(channels, settings)
+    attention = 2 * channels * (keys + values) + 1
     size = lambda hidden: 2 * channels * hidden + 9 * hidden**2
     return min(range(1, channels + 1), key=lambda hidden: abs(size(hidden) - attention))

@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from biggan_jax.models import layers
 from biggan_jax.models.settings import LayerSettings, at_least_float32
@@ -77,7 +78,15 @@ def logits(
       [N], in the dtype of the features.
     """
     sn = settings.spectral_norm
-    linear = layers.Dense(settings, sn, 1, use_bias, dtype=features.dtype, name="linear")
+    linear = layers.Dense(
+        settings,
+        sn,
+        1,
+        use_bias,
+        dtype=features.dtype,
+        precision=lax.Precision.HIGHEST,
+        name="linear",
+    )
     out = linear(features, train)[:, 0]
     if num_classes > 1:
         embed = layers.Embed(settings, sn, num_classes, features.shape[-1], name="embed")

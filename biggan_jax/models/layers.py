@@ -128,11 +128,13 @@ class Dense(SpectralModule):
       features: output features.
       use_bias: add a bias (zero at init).
       dtype: overrides the settings' dtype (D's head stays in float32).
+      precision: of the product. Accelerators multiply float32 in bfloat16 passes by default.
     """
 
     features: int = 0
     use_bias: bool = True
     dtype: Dtype | None = None
+    precision: lax.Precision | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -141,7 +143,7 @@ class Dense(SpectralModule):
         shape = (x.shape[-1], self.features)
         kernel = self.param("kernel", s.kernel_init, shape, s.param_dtype)
         kernel = self.normalize(kernel, kernel.T, train)
-        y = jnp.dot(x.astype(dtype), kernel.astype(dtype))
+        y = jnp.dot(x.astype(dtype), kernel.astype(dtype), precision=self.precision)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), s.param_dtype)
             y = y + bias.astype(dtype)[None]
@@ -150,6 +152,10 @@ class Dense(SpectralModule):
 
 class Embed(SpectralModule):
     """Lookup table [num_embeddings, features], normalised as one matrix before the lookup.
+
+    A label of num_embeddings or more, or less than -num_embeddings, gives a row of NaN, and the
+    table no gradient; one of -1 gives the last row. Nothing else looks at the labels under jit, so
+    whatever reads or draws them checks them first.
 
     Attributes:
       num_embeddings: number of classes.
@@ -164,7 +170,7 @@ class Embed(SpectralModule):
         s = self.settings
         shape = (self.num_embeddings, self.features)
         table = self.param("embedding", s.kernel_init, shape, s.param_dtype)
-        return jnp.take(self.normalize(table, table, train), labels, axis=0)
+        return jnp.take(self.normalize(table, table, train), labels, axis=0, mode="fill")
 
 
 class ConditionalBatchNorm(nn.Module):
@@ -182,13 +188,15 @@ class ConditionalBatchNorm(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, condition: jax.Array, train: bool) -> jax.Array:
         """Normalises x [N, H, W, C] under condition [N, K]."""
-        linear = lambda name: Dense(
-            self.settings, self.settings.spectral_norm, x.shape[-1], use_bias=False, name=name
-        )
+        s = self.settings
+
+        def linear(name: str) -> jax.Array:
+            layer = Dense(s, s.spectral_norm, x.shape[-1], use_bias=False, name=name)
+            # In float32 before 1 is added: bfloat16 has steps of 1/128 there.
+            return at_least_float32(layer(condition, train))
+
         # Centred at 1: an uncentred gain starts every channel near 0 and stops learning.
-        gain = 1 + linear("gain")(condition, train)
-        bias = linear("bias")(condition, train)
-        return BatchNorm(self.settings, name="norm")(x, gain, bias, train)
+        return BatchNorm(s, name="norm")(x, 1 + linear("gain"), linear("bias"), train)
 
 
 class ClassBatchNorm(nn.Module):
@@ -210,9 +218,12 @@ class ClassBatchNorm(nn.Module):
         """Normalises x [N, H, W, C] for class ids [N]."""
         s = self.settings
         as_table = dataclasses.replace(s, kernel_init=s.table_init or s.kernel_init)
-        table = lambda name: Embed(as_table, False, self.num_classes, x.shape[-1], name=name)
-        gain = 1 + table("gain")(labels, train)
-        return BatchNorm(s, name="norm")(x, gain, table("bias")(labels, train), train)
+
+        def row(name: str) -> jax.Array:
+            table = Embed(as_table, False, self.num_classes, x.shape[-1], name=name)
+            return at_least_float32(table(labels, train))
+
+        return BatchNorm(s, name="norm")(x, 1 + row("gain"), row("bias"), train)
 
 
 class AffineBatchNorm(nn.Module):

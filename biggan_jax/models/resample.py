@@ -13,9 +13,11 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from biggan_jax.models import winograd
+from biggan_jax.models.settings import at_least_float32
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 _FEW_CHANNELS = 4
@@ -82,10 +84,13 @@ def _conv_of_few_inputs(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 def _conv_to_few_outputs(x: jax.Array, kernel: jax.Array) -> jax.Array:
     features = kernel.shape[-1]
-    # Every tap's outputs at every pixel first, then each tap's shifted into its place and added.
-    taps = jnp.dot(x, jnp.moveaxis(kernel, 2, 0).reshape(kernel.shape[2], -1))
-    shifted = _shifts(taps)
-    return sum(view[..., i * features : (i + 1) * features] for i, view in enumerate(shifted))
+    # Every tap's outputs at every pixel first, then each tap's shifted into its place and added, in
+    # float32 at least, as one convolution adds its products.
+    wide = np.promote_types(x.dtype, np.float32)
+    rows = jnp.moveaxis(kernel, 2, 0).reshape(kernel.shape[2], -1)
+    shifted = _shifts(jnp.dot(x, rows, preferred_element_type=wide))
+    outputs = (view[..., i * features : (i + 1) * features] for i, view in enumerate(shifted))
+    return sum(outputs).astype(x.dtype)
 
 
 def upsample(x: jax.Array) -> jax.Array:
@@ -152,13 +157,15 @@ def upsample_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _spread(kernel: jax.Array) -> jax.Array:
-    """The 4x4 kernel [4, 4, C, K] whose taps are sums over 2x2 of those of a 3x3 kernel."""
+    """The 4x4 kernel [4, 4, C, K] whose taps are sums over 2x2 of those of a 3x3 kernel.
+
+    Added up in float32: bfloat16 would round after each of the three additions.
+    """
+    wide = at_least_float32(kernel)
     shifted = (
-        jnp.pad(kernel, ((a, 1 - a), (b, 1 - b), (0, 0), (0, 0)))
-        for a in range(2)
-        for b in range(2)
+        jnp.pad(wide, ((a, 1 - a), (b, 1 - b), (0, 0), (0, 0))) for a in range(2) for b in range(2)
     )
-    return sum(shifted)
+    return sum(shifted).astype(kernel.dtype)
 
 
 def conv_downsample(x: jax.Array, kernel: jax.Array) -> jax.Array:

@@ -36,6 +36,7 @@ class LayerSettings:
       bn_group_size: examples of one group of batch norm's training statistics; None: all of them.
       remat: resolutions (pixels) of the blocks that are recomputed in the backward pass, or 'all'.
       attention_kind: 'attention', or 'residual': the attention-free control in its place.
+      attention_form: 'published' or 'paper', see `attention.SelfAttention`.
       attention_reduction: k; queries and keys of attention have C / k channels.
     """
 
@@ -54,6 +55,7 @@ class LayerSettings:
     bn_group_size: int | None = None
     remat: tuple[int | str, ...] = ()
     attention_kind: str = "attention"
+    attention_form: str = "published"
     attention_reduction: int = 8
 
 

@@ -90,7 +90,9 @@ def test_bad_exports(trained, tmp_path, capsys):
     fails(["import", "--format", "biggan-jax", trained / "config.json", *into], "safetensors file")
 
 
-@pytest.mark.parametrize("setting", ["cond_order=z_embedding", "attention_kind=residual"])
+@pytest.mark.parametrize(
+    "setting", ["cond_order=z_embedding", "attention_kind=residual", "attention_form=paper"]
+)
 def test_what_the_peer_does_not_have(run_copy, tmp_path, capsys, setting):
     config = json.loads((run_copy / "config.json").read_text())
     key, _, value = setting.partition("=")

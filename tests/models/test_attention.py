@@ -7,7 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from biggan_jax.models.attention import REDUCTIONS, ResidualControl, SelfAttention
+from biggan_jax.models.attention import (
+    FORMS,
+    REDUCTIONS,
+    ResidualControl,
+    SelfAttention,
+    least_channels,
+)
 from biggan_jax.models.settings import LayerSettings
 from biggan_jax.planning.summary import count_parameters
 from tests import peer
@@ -66,6 +72,70 @@ def test_maps_are_distributions_over_pooled_keys():
     np.testing.assert_allclose(beta.sum(-1), 1, rtol=1e-5)
 
 
+def paper_attention(x, kernels, gamma):
+    """Equations 1 to 3 of Zhang et al. 2019 in float64, for one image [N, C] of N pixels.
+
+    W_f, W_g, W_h are [C, C/k], W_v is [C/k, C]; beta_ji is how far pixel j attends to pixel i.
+    """
+    f, g, h = (x @ kernels[name] for name in ("phi", "theta", "g"))
+    s_ij = f @ g.T
+    beta_ji = (np.exp(s_ij) / np.exp(s_ij).sum(0)).T
+    o = (beta_ji @ h) @ kernels["o"]
+    return gamma * o + x, beta_ji
+
+
+def test_the_papers_form_is_its_equations():
+    """Values, and gradients against central differences, all in float64."""
+    rng = np.random.default_rng(0)
+    c, k, side = 8, 4, 3  # an odd side: nothing is pooled
+    x = rng.standard_normal((2, side, side, c))
+    widths = {"theta": (c, c // k), "phi": (c, c // k), "g": (c, c // k), "o": (c // k, c)}
+    params = {"gamma": np.array(0.7)} | {
+        name: {"kernel": rng.standard_normal((1, 1, *shape))} for name, shape in widths.items()
+    }
+    cotangent = rng.standard_normal(x.shape)
+
+    def slow(params, x):
+        kernels = {name: params[name]["kernel"][0, 0] for name in widths}
+        pixels = x.reshape(2, side**2, c)
+        of_images = [paper_attention(image, kernels, params["gamma"]) for image in pixels]
+        return [np.stack(parts) for parts in zip(*of_images, strict=True)]
+
+    with jax.enable_x64(True):
+        wide = jnp.dtype("float64")
+        module = SelfAttention(
+            LayerSettings(
+                dtype=wide,
+                param_dtype=wide,
+                spectral_norm=False,
+                attention_form="paper",
+                attention_reduction=k,
+            )
+        )
+        out, sown = module.apply({"params": params}, x, False, mutable=["attention"])
+        expected, beta = slow(params, x)
+        np.testing.assert_allclose(out.reshape(2, -1, c), expected, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(sown["attention"]["map"][0], beta, rtol=1e-12, atol=1e-14)
+
+        def loss(params, x):
+            return (module.apply({"params": params}, x, False) * cotangent).sum()
+
+        grads = jax.jit(jax.grad(loss, argnums=(0, 1)))(params, jnp.asarray(x))
+        grads = jax.tree.map(np.asarray, grads)
+    # Along random directions, one for each array.
+    for path, grad in jax.tree.leaves_with_path(grads):
+        direction = rng.standard_normal(grad.shape)
+        ends = []
+        for step in (1e-5, -1e-5):
+            moved = jax.tree.map_with_path(
+                lambda p, v, step=step, path=path, d=direction: v + step * d if p == path else v,
+                (params, x),
+            )
+            ends.append((slow(*moved)[0] * cotangent.reshape(2, -1, c)).sum())
+        slope = (ends[0] - ends[1]) / 2e-5
+        np.testing.assert_allclose((grad * direction).sum(), slope, rtol=1e-7, atol=1e-7)
+
+
 def shapes(module, channels):
     x = jax.ShapeDtypeStruct((1, 4, 4, channels), jnp.float32)
     init = lambda key, x: module.init(key, x, False)
@@ -80,14 +150,33 @@ def test_reduction_is_of_the_keys_alone(k):
 
 
 @pytest.mark.parametrize("k", REDUCTIONS)
+def test_the_papers_values_are_as_narrow_as_its_keys(k):
+    s = LayerSettings(attention_reduction=k, attention_form="paper")
+    params = shapes(SelfAttention(s), 16)
+    of = {name: params[name]["kernel"].shape[-2:] for name in ("theta", "phi", "g", "o")}
+    narrow = (16, 16 // k)
+    assert of == {"theta": narrow, "phi": narrow, "g": narrow, "o": narrow[::-1]}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("k", REDUCTIONS)
 @pytest.mark.parametrize("channels", [32, 96, 256])
-def test_the_control_has_the_size_of_the_attention_block(k, channels):
-    s = LayerSettings(attention_reduction=k)
+def test_the_control_has_the_size_of_the_attention_block(k, channels, form):
+    s = LayerSettings(attention_reduction=k, attention_form=form)
     attention = count_parameters(shapes(SelfAttention(s), channels))
     control = count_parameters(shapes(ResidualControl(s), channels))
-    assert abs(control - attention) < 0.05 * attention
+    # The paper's form is smaller: one channel more or less is a larger part of it.
+    assert abs(control - attention) < (0.05 if form == "published" else 0.07) * attention
 
 
 def test_too_few_channels_name_the_number():
     with pytest.raises(ValueError, match="C/8 key channels needs at least 8 channels, got 4"):
         shapes(SelfAttention(), 4)
+
+
+@pytest.mark.parametrize(("form", "k", "least"), [("published", 1, 2), ("paper", 1, 1)])
+def test_least_channels_of_the_two_forms(form, k, least):
+    s = LayerSettings(attention_form=form, attention_reduction=k)
+    assert least_channels(s) == least
+    shapes(SelfAttention(s), least)
+    assert least_channels(LayerSettings(attention_form=form, attention_reduction=8)) == 8

@@ -149,6 +149,7 @@ def test_what_each_generator_is_made_of():
     [
         ({"shared_embedding": False}, ("hierarchical_z=False", "shared_embedding=True")),
         ({"attention_reduction": 3}, ("3", "model.attention_reduction", "1, 2, 4, 8")),
+        ({"attention_form": "papr"}, ("did you mean 'paper'", "model.attention_form")),
         ({"attention_kind": "residul"}, ("did you mean 'residual'", "model.attention_kind")),
         ({"ch": 1, "d_attention": (8,), "attention_reduction": 8}, ("4 channels", "8", "model.ch")),
         ({"width_table": "studio"}, ("model.width_table", "studiogan")),
