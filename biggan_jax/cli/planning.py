@@ -34,7 +34,7 @@ def add_plan(sub: argparse.ArgumentParser) -> None:
     add("--slices", type=int, default=1, metavar="N", help="joined by the data-center network")
     add("--usd-per-chip-hour", type=float, metavar="X", help="price, for the cost of the run")
     options.add_sweep(
-        sub, "one table over all values, such as batch_size=512,1024; repeat it for a grid"
+        sub, "one table over all values, such as batch_size=512,1024; repeat it to combine"
     )
     add(
         "--fast",

@@ -1,4 +1,4 @@
-"""Grids of overrides: every combination of `key=a,b,c` lists."""
+"""Every combination of `key=a,b,c` lists of overrides."""
 
 import itertools
 import re
@@ -8,7 +8,7 @@ from biggan_jax.errors import UserError
 
 
 def parse(axes: Sequence[str]) -> list[dict[str, str]]:
-    """All points of a grid, the last axis varying fastest.
+    """All combinations, the last axis varying fastest.
 
     Args:
       axes: `key=a,b,c` each; commas inside parentheses belong to a value, as in
