@@ -211,7 +211,8 @@ def test_every_setting_has_a_domain_or_a_registry():
     elsewhere = {
         *("loss", "data.source", "init_from", "mesh", "remat"),
         *("model.name", "model.z_distribution", "model.cond_order", "model.width_table"),
-        *("model.attention_kind", "model.attention_reduction", "model.init"),
+        *("model.attention_kind", "model.attention_form", "model.attention_reduction"),
+        "model.init",
         *("model.g_attention", "model.d_attention"),
     }
     settings = config_lib.flatten(config_lib.default_config())
