@@ -12,6 +12,7 @@ import sys
 
 from biggan_jax import errors
 from biggan_jax.cli.commands import Parser, parser
+from biggan_jax.storage import orbax_noise
 
 __all__ = ["Parser", "main", "parser"]
 
@@ -29,7 +30,8 @@ def main(argv: list[str] | None = None) -> int:
     logging.getLogger("absl").setLevel(logging.WARNING)
     try:
         args, overrides = parser().parse_known_args(argv)
-        result, code = args.run(args, overrides)
+        with orbax_noise.silenced():
+            result, code = args.run(args, overrides)
         if args.json:
             print(json.dumps(result))
         sys.stdout.flush()

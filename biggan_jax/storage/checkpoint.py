@@ -6,7 +6,6 @@
 import contextlib
 import json
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -54,6 +53,7 @@ class Checkpoints:
         self._async_save = async_save
         self._manager: _Manager | None = None  # made by the first save
         self._saving: int | None = None
+        self._silence = contextlib.ExitStack()  # as long as Orbax's threads run
 
     def all_steps(self) -> list[int]:
         """Lists the finished checkpoints.
@@ -190,9 +190,10 @@ class Checkpoints:
         if self._manager is not None:
             self._manager.close()
             self._manager = None
+            self._silence.close()
 
     def _open(self) -> _Manager:
-        orbax_noise.silence()
+        self._silence.enter_context(orbax_noise.silenced())
         self.directory.mkdir(parents=True, exist_ok=True)
         if processes.is_main():
             # A killed save leaves its unfinished directory, which Orbax never removes.
@@ -232,8 +233,8 @@ class Checkpoints:
             manager, self._manager = self._manager, None
             with contextlib.suppress(Exception):
                 manager.close()
-            # Orbax leaves the coroutines behind a failed directory unawaited.
-            warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+            orbax_noise.drop_coroutines(error)
+            self._silence.close()
             integrity.raise_as_os_error(error, f"checkpoint {step} was not saved", self.directory)
 
     def _newest_intact(

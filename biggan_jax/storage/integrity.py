@@ -8,10 +8,8 @@ Orbax restores flipped bytes without a word; the digests are what notices.
 import errno
 import hashlib
 import json
-import logging
 import os
 import re
-import sys
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
@@ -23,12 +21,8 @@ from etils import epath
 
 from biggan_jax.errors import UserError
 from biggan_jax.parallel import processes
-from biggan_jax.storage import paths
+from biggan_jax.storage import orbax_noise, paths
 from biggan_jax.storage.digest import digests, named_leaves
-
-# Whatever Orbax logs as an error is also raised, and reaches the user as one line from there.
-logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
-logging.getLogger("asyncio").addFilter(lambda record: "orbax" not in record.getMessage())
 
 # Reading fails for these reasons although what is stored may be whole: they are not corruption.
 _ENVIRONMENT = {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE}
@@ -59,6 +53,7 @@ def save_args(state: Any, meta: dict) -> ocp.args.Composite:
     return args.Composite(state=args.StandardSave(state), meta=args.JsonSave(record))
 
 
+@orbax_noise.silenced()
 def read_record(path: epath.Path) -> dict:
     """Reads the record of a stored tree.
 
@@ -83,6 +78,7 @@ def read_record(path: epath.Path) -> dict:
     return record
 
 
+@orbax_noise.silenced()
 def read(path: epath.Path, target: Any, *, whole: bool) -> tuple[Any, dict]:
     """Reads arrays and compares them with their digests.
 
@@ -110,7 +106,6 @@ def read(path: epath.Path, target: Any, *, whole: bool) -> tuple[Any, dict]:
     except CorruptError as error:
         problem = str(error)
     except Exception as error:
-        _silence_abandoned_reads()
         _raise_environment(error, path)
         problem = _one_line(error)
     # All processes fall back or none: the digests below are a computation they share.
@@ -237,18 +232,6 @@ def _restore(path: epath.Path, target: Any) -> Any:
         if isinstance(leaf, jax.ShapeDtypeStruct):
             raise CorruptError(f"array {name} is missing")
     return tree
-
-
-def _silence_abandoned_reads() -> None:
-    # tensorstore's reads go on behind a failed one, and complain on stderr when they end.
-    previous = sys.unraisablehook
-
-    def hook(unraisable: Any) -> None:
-        text = str(unraisable.exc_value)
-        if not text.startswith(("Event loop is closed", "Encountered error while reading array")):
-            previous(unraisable)
-
-    sys.unraisablehook = hook
 
 
 def _root(error: BaseException) -> BaseException:

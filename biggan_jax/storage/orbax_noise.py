@@ -2,35 +2,118 @@
 
 A save that fails (a full disk) raises once, in `Checkpoints.save` or `wait`. Before that every
 thread behind it logs the error with its traceback and dies of it, which Python prints again: up to
-a thousand lines in front of the one that says what to do.
+a thousand lines in front of the one that says what to do. Behind a read that failed, others go on
+and complain when they end.
 """
 
+import contextlib
+import gc
 import logging
 import sys
 import threading
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
 
+from biggan_jax.errors import UserError
+
+QUIET_SECONDS = 0.1  # without another echo: then none is waited for
+LONGEST_SECONDS = 2.0
 _LOGGERS = ("absl", "concurrent.futures", "asyncio")
 
 
-def silence() -> None:
-    """Keeps these lines off stderr from now on; everything else is printed as before."""
+class _State:
+    """The silence of this process: one set of hooks, however many ask for it."""
+
+    lock = threading.Lock()
+    users = 0
+    last_echo = -LONGEST_SECONDS
+    undo = contextlib.ExitStack()
+
+
+@contextlib.contextmanager
+def silenced() -> Iterator[None]:
+    """A context in which these lines are kept off stderr; everything else is printed as before.
+
+    It may be nested. Behind the outermost one the hooks and filters of the process are as before.
+    """
+    with _State.lock:
+        _State.users += 1
+        if _State.users == 1:
+            _install(_State.undo)
+    try:
+        yield
+    except Exception as error:
+        _noted(not isinstance(error, UserError))  # its echoes are still to come
+        raise
+    finally:
+        # Threads that are still complaining fall silent first.
+        deadline = time.monotonic() + LONGEST_SECONDS
+        while time.monotonic() < min(deadline, _State.last_echo + QUIET_SECONDS):
+            time.sleep(QUIET_SECONDS / 10)
+        with _State.lock:
+            _State.users -= 1
+            if not _State.users:
+                _State.undo.close()
+
+
+def drop_coroutines(error: BaseException) -> None:
+    """Drops what a failed write has left unawaited, which Python would warn of.
+
+    Args:
+      error: the failure; the frames of its traceback lose their variables.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+        while error is not None:
+            traceback.clear_frames(error.__traceback__)
+            error = error.__cause__ or error.__context__
+        gc.collect()
+
+
+def _install(undo: contextlib.ExitStack) -> None:
     for name in _LOGGERS:
-        logger = logging.getLogger(name)
-        if _not_echo not in logger.filters:
-            logger.addFilter(_not_echo)
-    global _previous_thread_hook, _previous_unraisable_hook
-    if threading.excepthook is not _thread_hook:
-        _previous_thread_hook, threading.excepthook = threading.excepthook, _thread_hook
-    if sys.unraisablehook is not _unraisable_hook:
-        _previous_unraisable_hook, sys.unraisablehook = sys.unraisablehook, _unraisable_hook
+        logging.getLogger(name).addFilter(_is_news)
+        undo.callback(logging.getLogger(name).removeFilter, _is_news)
+    _hook(threading, "excepthook", _of_orbax, undo)
+    _hook(sys, "unraisablehook", lambda args: _of_abandoned_work(args.exc_value), undo)
 
 
-def _not_echo(record: logging.LogRecord) -> bool:
+def _hook(module: Any, name: str, is_echo: Callable, undo: contextlib.ExitStack) -> None:
+    """Puts a hook in front of the one of the process."""
+    previous = getattr(module, name)
+
+    def hook(args: Any) -> None:
+        if not (_State.users and _noted(is_echo(args))):
+            previous(args)
+
+    def restore() -> None:
+        # Somebody else's hook that came meanwhile stays, and may go on calling this one.
+        if getattr(module, name) is hook:
+            setattr(module, name, previous)
+
+    setattr(module, name, hook)
+    undo.callback(restore)
+
+
+def _noted(is_echo: bool) -> bool:
+    if is_echo:
+        _State.last_echo = time.monotonic()
+    return is_echo
+
+
+def _is_news(record: logging.LogRecord) -> bool:
     """False for a record that repeats an error of Orbax's or of an event loop it has closed."""
+    if record.name == "absl" and "/orbax/" in record.pathname:
+        return False  # what of it is an error is raised too
+    if record.name == "asyncio" and "orbax" in record.getMessage():
+        return False
     if record.levelno < logging.ERROR:
         return True
-    if record.exc_info and _of_a_closed_loop(record.exc_info[1]):
-        return False
+    if record.exc_info and _of_abandoned_work(record.exc_info[1]):
+        return not _noted(True)
     # The record's own path is absl's, where absl was imported after its logger had been made.
     frame = sys._getframe()
     while frame is not None and "/orbax/" not in frame.f_code.co_filename:
@@ -38,19 +121,12 @@ def _not_echo(record: logging.LogRecord) -> bool:
     return frame is None
 
 
-def _of_a_closed_loop(error: BaseException | None) -> bool:
-    return isinstance(error, RuntimeError) and "Event loop is closed" in str(error)
+def _of_orbax(args: threading.ExceptHookArgs) -> bool:
+    return type(args.thread).__module__.startswith("orbax.")
 
 
-def _thread_hook(args: threading.ExceptHookArgs) -> None:
-    if not type(args.thread).__module__.startswith("orbax."):
-        _previous_thread_hook(args)
-
-
-def _unraisable_hook(args) -> None:
-    # TensorStore's own threads end here when they report a write to a loop that is closed by then.
-    if not _of_a_closed_loop(args.exc_value):
-        _previous_unraisable_hook(args)
-
-
-_previous_thread_hook, _previous_unraisable_hook = threading.excepthook, sys.unraisablehook
+def _of_abandoned_work(error: BaseException | None) -> bool:
+    # TensorStore's own threads end so when they report to a loop that is closed by then.
+    if isinstance(error, RuntimeError) and "Event loop is closed" in str(error):
+        return True
+    return str(error).startswith("Encountered error while reading array")

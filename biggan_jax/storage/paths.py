@@ -155,7 +155,11 @@ def reach(path: str | os.PathLike, *, write: bool) -> None:
             f"gs://{bucket} needs google-cloud-storage: pip install 'biggan_jax[gcs]'"
         ) from None
     answer: list[UserError | None] = []
-    ask = lambda: answer.append(_ask(storage, bucket, write))
+
+    def ask() -> None:
+        with _without_retries():
+            answer.append(_ask(storage, bucket, write))
+
     # Finding an account may wait for a metadata server that is not there: not for ever.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
@@ -169,10 +173,22 @@ def reach(path: str | os.PathLike, *, write: bool) -> None:
         raise answer[0]
 
 
+@contextlib.contextmanager
+def _without_retries() -> Iterator[None]:
+    """A context in which Google's libraries do not log that they try again."""
+    loggers = [logging.getLogger(library) for library in ("urllib3", "google")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
 def _ask(storage: Any, bucket: str, write: bool) -> UserError | None:
     """What is wrong with a bucket, from one request."""
-    for library in ("urllib3", "google"):
-        logging.getLogger(library).setLevel(logging.ERROR)  # their retries
     needed = WRITE if write else READ
     account = "this machine's account"
     try:

@@ -7,9 +7,10 @@ from etils import epath
 
 from biggan_jax.errors import UserError
 from biggan_jax.parallel import processes
-from biggan_jax.storage import integrity, replacement
+from biggan_jax.storage import integrity, orbax_noise, replacement
 
 
+@orbax_noise.silenced()
 def save_weights(directory: epath.PathLike, name: str, tree: Any) -> None:
     """Saves the weights of one network into a model directory, as `weights/<name>`.
 

@@ -44,6 +44,7 @@ class MetricWriter:
         self._file = self._append()
         if tensorboard:
             self._board = _tensorboard_writer(self._workdir)
+            logging.getLogger("absl").addFilter(self._is_news)
 
     def write(self, step: int, images_seen: int, scalars: Mapping[str, Any]) -> None:
         """Writes the metrics of one step.
@@ -81,14 +82,6 @@ class MetricWriter:
         """
         self._to_board("write_texts", step, dict(texts))
 
-    def write_hparams(self, config: Mapping[str, Any]) -> None:
-        """Writes the settings of the run, to TensorBoard only.
-
-        Args:
-          config: a nested dict; names of nested values are joined by dots.
-        """
-        self._to_board("write_hparams", _flat(config))
-
     def cut_after(self, step: int) -> None:
         """Drops the lines of `metrics.jsonl` that a resumed run is about to write again.
 
@@ -117,8 +110,15 @@ class MetricWriter:
         if self._file is not None:
             self._file.close()
             self._file = None
-        self._to_board("close")
-        self._board = None
+        try:
+            self._to_board("close")
+        finally:
+            self._board = None
+            logging.getLogger("absl").removeFilter(self._is_news)
+
+    def _is_news(self, record: logging.LogRecord) -> bool:
+        """False for clu's traceback of every write behind a failed one: the first is raised."""
+        return "asynclib" not in record.pathname
 
     def _append(self) -> "TextIO | _BucketFile":
         if paths.is_remote(self._path):
@@ -178,8 +178,6 @@ def _tensorboard_writer(workdir: os.PathLike):
 
     # TensorFlow takes all memory of a GPU it can see, and JAX would be left with none.
     tf.config.set_visible_devices([], "GPU")
-    # clu logs a traceback for every write behind a failed one; `_to_board` raises the first.
-    logging.getLogger("absl").addFilter(lambda record: "asynclib" not in record.pathname)
     return metric_writers.AsyncWriter(metric_writers.SummaryWriter(os.fspath(workdir)))
 
 
@@ -188,18 +186,6 @@ def _is_up_to(line: str, step: int) -> bool:
         return json.loads(line)["step"] <= step
     except (ValueError, TypeError, KeyError):
         return False
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            # TensorBoard has columns for these types only.
-            plain = isinstance(value, str | bool | int | float)
-            flat[prefix + name] = value if plain else str(value)
-    return flat
 
 
 def _reason(error: BaseException) -> str:

@@ -1,13 +1,20 @@
 """Only what repeats an error that `Checkpoints` raises is kept off stderr."""
 
 import asyncio
+import gc
 import logging
+import os
 import sys
 import threading
+import types
+import warnings
 
+import jax
 import pytest
 
 from biggan_jax.storage import orbax_noise
+from biggan_jax.storage.checkpoint import Checkpoints
+from tests.small_state import target_of
 
 
 @pytest.fixture
@@ -20,11 +27,9 @@ def printed(monkeypatch):
     handler.emit = lambda record: seen.append(record.getMessage())
     for name in orbax_noise._LOGGERS:
         logging.getLogger(name).addHandler(handler)
-    orbax_noise.silence()
-    orbax_noise.silence()  # twice does no more than once
-    yield seen
+    with orbax_noise.silenced(), orbax_noise.silenced():  # twice does no more than once
+        yield seen
     for name in orbax_noise._LOGGERS:
-        logging.getLogger(name).removeFilter(orbax_noise._not_echo)
         logging.getLogger(name).removeHandler(handler)
 
 
@@ -81,3 +86,51 @@ def test_unraisable(printed):
     for text in ("Event loop is closed", "other"):
         Broken(text).__del__  # noqa: B018
     assert printed == ["other"]
+
+
+def process_state() -> dict:
+    """What of this process a library has no business to change."""
+    loggers = [logging.getLogger(), *map(logging.getLogger, logging.root.manager.loggerDict)]
+    return {
+        "hooks": (sys.excepthook, sys.unraisablehook, threading.excepthook),
+        "filters": {x.name: list(x.filters) for x in loggers if x.filters},
+        "warnings": list(warnings.filters),
+    }
+
+
+def test_all_is_as_before_after_failed_reads_and_saves(tmp_path, monkeypatch, capfd):
+    arrays = {f"a{i}": jax.random.normal(jax.random.key(i), (64, 64)) for i in range(20)}
+    checkpoints = Checkpoints(tmp_path / "checkpoints", async_save=False)
+    for step in (1, 2):
+        checkpoints.save(step, arrays, {})
+    checkpoints.close()
+    before = process_state()
+    for path in (tmp_path / "checkpoints" / "2" / "state").rglob("d/*"):
+        os.truncate(path, path.stat().st_size // 2)
+    for _ in range(2):
+        assert checkpoints.restore(target_of(arrays), on_warning=lambda _: None)[2] == 1
+        assert process_state() == before
+    (tmp_path / "file").write_text("")
+    for asynchronous in (True, False):
+        unwritable = Checkpoints(tmp_path / "file" / "x", async_save=asynchronous)
+        with pytest.raises(NotADirectoryError):
+            unwritable.save(1, arrays, {})
+            unwritable.wait()
+        assert process_state() == before
+    assert checkpoints.save(3, arrays, {}) and process_state()["hooks"] != before["hooks"]
+    checkpoints.close()
+    assert process_state() == before
+    gc.collect()
+    assert capfd.readouterr().err == ""
+
+
+def test_hooks_of_others_that_came_meanwhile_stay(printed, monkeypatch):
+    """Theirs calls the one it found, ours: no circle, and it stays."""
+    for _ in range(3):
+        with orbax_noise.silenced():
+            found = sys.unraisablehook
+            monkeypatch.setattr(sys, "unraisablehook", lambda args, found=found: found(args))
+            theirs = sys.unraisablehook
+        assert sys.unraisablehook is theirs
+    theirs(types.SimpleNamespace(exc_value=ValueError("a")))
+    assert printed == ["a"]
