@@ -28,6 +28,7 @@ def add(command) -> None:
     add("--features", choices=("inception", "classifier"))
     add("--inception", type=Path, metavar="DIR", help="weights of `import --format inception-fid`")
     add("--fit-classifier", action="store_true", help="fit the classifier anew")
+    add("--on-bad-record", choices=("error", "skip"), help="default: as in training")
     add = sub.add_argument_group("the samples").add_argument
     add("--samples", type=int, metavar="N", help="50,000 with inception, 10,000 with classifier")
     add("--truncation", type=thresholds, default=(None,), metavar="T,...", help="several: a curve")
@@ -39,6 +40,8 @@ def add(command) -> None:
     add = sub.add_argument_group("output").add_argument
     add("--no-intra-fid", action="store_true", help="where a class has too few real images")
     add("--out", metavar="FOLDER", help="of .json, .csv and plot; default: DIR/report")
+    cache = "where classifiers and measured real images are kept; default: DIR/cache"
+    add("--cache", type=Path, metavar="FOLDER", help=cache)
     add(
         "--follow",
         action="store_true",
@@ -83,7 +86,7 @@ def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     Returns:
       (the JSON object of `biggan evaluate`, what it says to a person).
     """
-    from biggan_jax.evaluation import comparison, follow, report
+    from biggan_jax.evaluation import comparison, folders, follow, report
     from biggan_jax.evaluation import evaluate as evaluate_lib
     from biggan_jax.storage import paths
     from biggan_jax.storage.directory import open_directory
@@ -98,16 +101,25 @@ def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         if args.matrix or len(args.truncation) > 1:
             raise UserError("--follow takes no --matrix and a single --truncation")
         directory, config = open_directory(args.source)
-        evaluator = evaluate_lib.open_evaluator(config, paths.cache_folder(directory), settings)
+        follow.check(directory)
+        cache = folders.cache(directory, settings.cache)
+        evaluator = evaluate_lib.open_evaluator(config, cache, settings)
         result = follow.follow(
             directory, config, evaluator, truncation=args.truncation[0], **weights
         )
         return result, "\n".join(report.step_lines(result["evaluations"]))
+    folder, problem = args.out or paths.workdir_path(args.source) / "report", None
+    if args.out is not None:
+        folders.check_writable(folder, "--out")
+    else:
+        problem = folders.unwritable(folder)
     result = evaluate_lib.evaluate(
         args.source, settings, truncations=args.truncation, matrix=args.matrix, **weights
     )
     kinds = {"curve": "truncation", "matrix": "matrix"}
     name = next((kinds[key] for key in kinds if key in result), "evaluation")
-    folder = args.out or paths.workdir_path(args.source) / "report"
+    if problem is not None:
+        last = f"not written: {folder} cannot be written ({problem}); name a folder with --out"
+        return result, "\n".join([*report.lines(result), last])
     written = report.write(result, paths.workdir_path(folder), name)
     return result, "\n".join([*report.lines(result), f"written: {', '.join(written)}"])

@@ -115,8 +115,8 @@ class DecodingSource(Source):
         if not self._skip:
             raise UserError(
                 f"{name} is no readable image ({problem}); repair or remove it, or pass "
-                "--config.data.on_bad_record=skip (biggan prepare: --on-bad-record skip) to "
-                "replace it by the next one"
+                "--config.data.on_bad_record=skip (biggan prepare, biggan evaluate: "
+                "--on-bad-record skip) to replace it by the next one"
             )
         with self._lock:
             if index in self._bad:

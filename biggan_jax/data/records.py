@@ -65,8 +65,9 @@ class RecordSource(Source):
         for name, value in (("resolution", resolution), ("channels", channels)):
             if info[name] != value:
                 raise UserError(
-                    f"{folder} holds records of {name} {info[name]}, not {value}; pass "
-                    f"--config.model.{name}={info[name]} or prepare the records again"
+                    f"{folder} holds records of {name} {info[name]}, not {value}; prepare "
+                    f"them again with --{name} {value}, or train with "
+                    f"--config.model.{name}={info[name]}"
                 )
         super().__init__(spec, resolution, channels, info["class_names"])
         self._folder, self._info = folder, info

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import jax
 import numpy as np
 
 from biggan_jax import __version__
@@ -18,6 +19,7 @@ from biggan_jax.evaluation.reference import Reference, extractor_fields
 from biggan_jax.evaluation.streaming import SPLITS, Fakes
 from biggan_jax.metrics import scores as score_lib
 from biggan_jax.metrics.features import Extractor
+from biggan_jax.parallel import processes
 from biggan_jax.pictures import grids
 from biggan_jax.sampling import standing
 from biggan_jax.sampling.generator import LoadedGenerator
@@ -26,6 +28,23 @@ BATCH_SIZE = 256  # samples made before their features are taken
 KEEP = 10_000  # features of each side kept for KID, precision, recall, density and coverage
 KID_SUBSETS = 100
 PRECISION_K, DENSITY_K = 3, 5  # Kynkaanniemi et al. 2019; Naeem et al. 2020
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How a user gives settings of an evaluation, for messages that can be followed literally.
+
+    Attributes:
+      samples: how their number is set.
+      features: how the features network is chosen.
+    """
+
+    samples: str
+    features: str
+
+
+COMMAND = Options("--samples {}", "--features {}")  # of `biggan evaluate`
+CONFIG = Options("--config.eval_samples={}", "--config.eval_features={}")  # of `biggan train`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +61,7 @@ class Evaluator:
         where they mean none, and class scores are left out.
       intra_fid: whether the distances of single classes are scored as well.
       keep: features of the fakes kept at most.
+      options: how a user gives these settings, for messages.
     """
 
     extractor: Extractor
@@ -52,13 +72,15 @@ class Evaluator:
     class_names: tuple[str, ...] = ()
     intra_fid: bool = True
     keep: int = KEEP
+    options: Options = COMMAND
 
     def __post_init__(self):
         dim = self.extractor.feature_dim
         if self.samples <= dim:
             raise UserError(
                 f"{self.samples} samples for the {dim} dimensions of {self.extractor.name} "
-                f"features: their covariance needs more, set --samples to {dim + 1} or more"
+                "features: their covariance needs more, set "
+                f"{self.options.samples.format(dim + 1)} or more"
             )
 
     def __call__(
@@ -71,7 +93,7 @@ class Evaluator:
         model: str | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> dict[str, Any]:
-        """Scores one generator.
+        """Scores one generator; all processes of a run call it and share the work.
 
         Args:
           generator: the generator; it is left in `bn_mode`.
@@ -79,7 +101,7 @@ class Evaluator:
           bn_mode: of the generator; standing statistics are taken with truncated latents.
           weights: `ema` or `raw`, for the protocol.
           model: the generator's directory, for the protocol.
-          progress: called with (samples done, samples in all).
+          progress: called with (samples done, samples of this process).
 
         Returns:
           {scores {name: value}, per_class [{class, name, asked, accuracy, intra_fid}], protocol,
@@ -94,7 +116,7 @@ class Evaluator:
         self._check_classes(generator.num_classes if by_class and self.intra_fid else 0)
         with one_line_warnings():
             generator.set_bn_mode(bn_mode, truncation, kind=self.truncation_kind)
-            fakes = self._generate(generator, truncation, progress)
+            fakes = self._generate(generator, truncation, weights, progress)
             values = {
                 name: value
                 for name, value in score(self.reference, fakes, by_class, self.intra_fid)
@@ -107,26 +129,48 @@ class Evaluator:
         seconds = time.perf_counter() - start
         return {"scores": values, "per_class": per_class, "protocol": fields, "seconds": seconds}
 
-    def _generate(self, generator, truncation, progress) -> Fakes:
+    def _generate(self, generator, truncation, weights, progress) -> Fakes:
+        """All samples: the processes of a run share them, and all get what the scores need."""
+        share, problem, fakes = self._share(), None, None
+        try:
+            fakes = self._generate_share(generator, truncation, weights, share, progress)
+        except UserError as error:
+            problem = str(error)
+        # The others are not left waiting for one that has failed.
+        problem = next(filter(None, processes.gather(problem)), None)
+        if problem is not None:
+            raise UserError(problem)
+        return fakes.joined()
+
+    def _share(self) -> range:
+        """Numbers of this process's samples: whole batches, the same as in a run of one process."""
+        batches, count = -(-self.samples // BATCH_SIZE), jax.process_count()
+        ends = [batches * (jax.process_index() + i) // count * BATCH_SIZE for i in (0, 1)]
+        return range(min(ends[0], self.samples), min(ends[1], self.samples))
+
+    def _generate_share(self, generator, truncation, weights, share: range, progress) -> Fakes:
         k = generator.num_classes
-        fakes = Fakes(self.samples, self.extractor.feature_dim, k, self.keep)
+        fakes = Fakes(self.samples, self.extractor.feature_dim, k, self.keep, share)
         # Latents are small beside images: 25 MB for 50,000. Everything else is made by batches.
-        z = generator.sample_z(self.seed, self.samples, truncation, self.truncation_kind)
-        for at in range(0, self.samples, BATCH_SIZE):
-            stop = min(at + BATCH_SIZE, self.samples)
-            labels = np.arange(at, stop, dtype=np.int32) % k
-            images = generator(z[at:stop], labels)
+        z = generator.sample_z(
+            self.seed, len(share), truncation, self.truncation_kind, first=share.start
+        )
+        for at in range(0, len(share), BATCH_SIZE):
+            numbers = share[at : at + BATCH_SIZE]
+            labels = np.array(numbers, np.int32) % k
+            images = generator(z[at : at + BATCH_SIZE], labels)
             bad = int((~np.isfinite(images).all(axis=(1, 2, 3))).sum())
             if bad:
                 raise UserError(
-                    f"{bad} of the generated images {at} to {stop - 1} hold NaN or infinity: the "
-                    "weights are broken, evaluate an earlier checkpoint or --raw"
+                    f"{bad} of the generated images {numbers[0]} to {numbers[-1]} hold NaN or "
+                    f"infinity: these {weights} weights are broken"
+                    + ("; --raw takes the raw ones" * (weights == "ema"))
                 )
             out = self.extractor(grids.to_uint8(images))
             # TensorFlow's Inception score takes the logits before their bias is added.
             fakes.add(out["features"], out.get("logits_unbiased", out["logits"]), labels)
             if progress is not None:
-                progress(stop, self.samples)
+                progress(at + len(numbers), len(share))
         return fakes
 
     def _check_classes(self, num_classes: int) -> None:
@@ -145,8 +189,9 @@ class Evaluator:
         if kept < 2:
             raise UserError(
                 f"{self.samples} samples are {kept} for some of the {num_classes} classes, and "
-                f"intra-class FID needs at least 2: set --samples to {2 * num_classes} or more, "
-                "or leave it out with --no-intra-fid"
+                "intra-class FID needs at least 2: set "
+                f"{self.options.samples.format(2 * num_classes)} or more, or leave it out with "
+                "--no-intra-fid"
             )
 
     def protocol(

@@ -9,6 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from biggan_jax.errors import UserError
+from biggan_jax.evaluation import folders
 from biggan_jax.evaluation.evaluator import Evaluator
 from biggan_jax.evaluation.protocol import differences
 from biggan_jax.sampling.generator import LoadedGenerator
@@ -50,8 +51,7 @@ def follow(
       UserError: no workdir, or one that does not fit the evaluator.
       KeyboardInterrupt: Ctrl-C; whatever was scored is written.
     """
-    if (directory / "weights").is_dir():
-        raise UserError(f"{directory} is no workdir of a run, so leave out --follow")
+    check(directory)
     log = Log(directory, tensorboard=config.tensorboard)
     generator, skipped = None, set()
     options = {"truncation": truncation, "bn_mode": bn_mode, "model": str(directory)}
@@ -76,6 +76,18 @@ def follow(
             log.add(result, config)
     finally:
         log.close()
+
+
+def check(directory: Path) -> None:
+    """Raises UserError unless `follow` takes a directory: a workdir that can be written."""
+    if (directory / "weights").is_dir():
+        raise UserError(f"{directory} is no workdir of a run, so leave out --follow")
+    problem = folders.unwritable(directory)
+    if problem is not None:
+        raise UserError(
+            f"{directory} cannot be written ({problem}), where --follow keeps its results: leave "
+            "out --follow, and name a folder with --out"
+        )
 
 
 class Log:

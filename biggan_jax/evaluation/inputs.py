@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from biggan_jax import data
 from biggan_jax.data import Source
 from biggan_jax.errors import UserError
 from biggan_jax.metrics import inception
@@ -15,17 +14,6 @@ from biggan_jax.metrics.features import Extractor
 
 INCEPTION_VARIABLE = "BIGGAN_INCEPTION"
 CLASSIFIER_BYTES = 2**31  # images that the classifier is fitted on, in memory
-
-
-def open_real(spec: str, *, resolution: int, channels: int, on_bad_record: str) -> Source:
-    """Opens the real images of `--data`; see `data.open_source`."""
-    return data.open_source(
-        spec,
-        resolution=resolution,
-        channels=channels,
-        on_bad_record=on_bad_record,
-        option="--data",
-    )
 
 
 def inception_directory(given: Path | None) -> Path:
@@ -68,6 +56,7 @@ def fitted_classifier(
     *,
     refit: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    option: str = "--features {}",
 ) -> Classifier:
     """The classifier of a data set, fitted at its first use.
 
@@ -77,6 +66,7 @@ def fitted_classifier(
       cache: folder of the fitted classifiers.
       refit: fit even if the cache has one.
       progress: called with (steps done, steps in all).
+      option: how a user chooses other features, for messages.
 
     Returns:
       The classifier.
@@ -87,7 +77,7 @@ def fitted_classifier(
     if source.num_classes < 2:
         raise UserError(
             f"{source.spec} has a single class, so no classifier can be fitted: use "
-            "--features inception"
+            + option.format("inception")
         )
 
     def read() -> tuple[np.ndarray, np.ndarray]:

@@ -82,7 +82,7 @@ class Classifier:
         if images.shape[1:] != expected:
             raise UserError(
                 f"the classifier was fitted on images {list(expected)}, these are "
-                f"{list(images.shape[1:])}: fit one on images of that shape (--fit-classifier)"
+                f"{list(images.shape[1:])}: fit one on images of that shape"
             )
         return self._run(images)
 
@@ -110,9 +110,9 @@ class Classifier:
         """
         path = Path(directory) / _FILE
         try:
-            loaded = network_files.load(path, "delete it and fit again (--fit-classifier)")
+            loaded = network_files.load(path, "delete it, and it is fitted again")
         except FileNotFoundError:
-            raise UserError(f"no classifier in {directory}: fit one (--fit-classifier)") from None
+            raise UserError(f"no classifier in {directory}: fit one and save it there") from None
         return cls(*loaded, **settings)
 
     def features(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -187,7 +187,7 @@ def _check_data(images, labels, num_classes: int) -> tuple[np.ndarray, np.ndarra
     if images.shape[1] != images.shape[2] or images.shape[1] < LAST_SIZE:
         raise UserError(
             f"the classifier needs square images of at least {LAST_SIZE} pixels, these are "
-            f"{list(images.shape[1:3])}: set --config.model.resolution"
+            f"{list(images.shape[1:3])}: give larger ones"
         )
     if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
         raise UserError(
@@ -197,7 +197,7 @@ def _check_data(images, labels, num_classes: int) -> tuple[np.ndarray, np.ndarra
     if labels.min() < 0 or labels.max() >= num_classes:
         raise UserError(
             f"labels range from {labels.min()} to {labels.max()}, but {num_classes} classes allow "
-            f"0 to {num_classes - 1}: set --config.model.num_classes or choose another split"
+            f"0 to {num_classes - 1}: give the number of classes that the data has"
         )
     return images, labels
 

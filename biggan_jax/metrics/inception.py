@@ -1,6 +1,7 @@
 """Features of the FID Inception: preprocessing, the published weights, batches over devices."""
 
 import functools
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ PUBLISHED_DIGEST = "6726825d"
 URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{PUBLISHED_NAME}"
 HOW_TO_GET = (
     f"download {URL} (torch-fidelity's release has the same weights) and run: "
-    f"biggan import --format inception-fid {PUBLISHED_NAME} --out DIR"
+    f"biggan import --format inception-fid {PUBLISHED_NAME} --out "
 )
 
 
@@ -97,7 +98,9 @@ class Inception:
         try:
             params, meta = network_files.load(Path(directory) / FILE, "import the weights again")
         except FileNotFoundError:
-            raise UserError(f"no Inception weights in {directory}: {HOW_TO_GET}") from None
+            raise UserError(
+                f"no Inception weights in {directory}: {HOW_TO_GET}{shlex.quote(str(directory))}"
+            ) from None
         return cls(params, meta["digest"], **settings)
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from biggan_jax.errors import UserError
 
 PREFIX = "biggan_jax"  # of our keys in the service
 GATHERED = f"{PREFIX}/gather"
 WAIT_MS = 24 * 3600 * 1000  # a process may have long work to do; that it lives is watched elsewhere
+GATHERED_BYTES = 2**26  # of an array of all processes, on a device at once
 SHARED_SECONDS = 10.0  # a network file system may be late with a new name
 
 _numbers = itertools.count()
@@ -55,6 +57,61 @@ def gather(value: Any) -> list[Any]:
         # again; the keys of this call go in the next one.
         service.key_value_delete(f"{GATHERED}/{number - 1}")
     return [json.loads(rows[i]) for i in range(jax.process_count())]
+
+
+def total(x: np.ndarray) -> np.ndarray:
+    """The sum of one array of every process, in the order of the processes.
+
+    Args:
+      x: of the same shape and dtype in all processes; float64 stays float64.
+
+    Returns:
+      The same bits in all processes.
+    """
+    if jax.process_count() == 1:
+        return x
+    parts = []
+    for part in _pieces(x.ravel()):
+        rows = _gather_bytes(part)
+        parts.append(sum((row.view(x.dtype) for row in rows[1:]), rows[0].view(x.dtype)))
+    return np.concatenate([*parts, np.zeros(0, x.dtype)]).reshape(x.shape)
+
+
+def concatenated(x: np.ndarray) -> np.ndarray:
+    """The rows of one array of every process, in the order of the processes.
+
+    Args:
+      x: [n, ...]; n may differ between processes.
+
+    Returns:
+      The same bits in all processes.
+    """
+    if jax.process_count() == 1:
+        return x
+    counts = gather(len(x))
+    padded = np.zeros((max(counts), *x.shape[1:]), x.dtype)
+    padded[: len(x)] = x
+    parts: list[list[np.ndarray]] = [[] for _ in counts]
+    for part in _pieces(padded.ravel()):
+        for rows, row in zip(parts, _gather_bytes(part), strict=True):
+            rows.append(row.view(x.dtype))
+    whole = [np.concatenate([*rows, np.zeros(0, x.dtype)]).reshape(padded.shape) for rows in parts]
+    return np.concatenate([rows[:n] for rows, n in zip(whole, counts, strict=True)])
+
+
+def _pieces(x: np.ndarray) -> Iterator[np.ndarray]:
+    """Parts of a flat array of which that of every process fits on a device."""
+    size = max(1, GATHERED_BYTES // (jax.process_count() * x.itemsize))
+    for start in range(0, len(x), size):
+        yield x[start : start + size]
+
+
+def _gather_bytes(x: np.ndarray) -> np.ndarray:
+    """uint8 [processes, bytes] of a flat array: on the devices float64 would become float32."""
+    from jax.experimental import multihost_utils
+
+    barrier()  # the devices wait for each other for half a minute at most
+    return np.asarray(multihost_utils.process_allgather(x.view(np.uint8)))
 
 
 def barrier() -> None:

@@ -109,7 +109,13 @@ class LoadedGenerator:
         return {name: np.concatenate([p[name] for p in parts])[inverse] for name in layers}
 
     def sample_z(
-        self, seed: int, n: int, truncation: float | None = None, kind: str = "resample"
+        self,
+        seed: int,
+        n: int,
+        truncation: float | None = None,
+        kind: str = "resample",
+        *,
+        first: int = 0,
     ) -> np.ndarray:
         """Draws latents; the bits of sample i of a seed depend on nothing but i and the seed.
 
@@ -119,6 +125,7 @@ class LoadedGenerator:
           truncation: threshold T > 0, or None for none.
           kind: 'resample' redraws every |z_i| > T (Brock et al. 2019); 'scale' is T times a normal
             truncated to [-2, 2] (the TF-Hub models).
+          first: number of the first sample.
 
         Returns:
           z [n, dim_z], float32.
@@ -126,7 +133,9 @@ class LoadedGenerator:
         Raises:
           UserError: for another seed, truncation or kind, or latents that cannot be truncated.
         """
-        return self._draw(seed, range(n), truncation, kind)
+        distribution = self.config.model.z_distribution
+        numbers, how = range(first, first + n), {"truncation": truncation, "kind": kind}
+        return latents.draw(seed, numbers, self.dim_z, distribution=distribution, **how)
 
     def check_latents(
         self, seed: int, truncation: float | None = None, kind: str = "resample"
@@ -153,8 +162,7 @@ class LoadedGenerator:
           batches: training forwards that standing statistics are averaged over.
           batch_size: samples of one of them, their classes drawn at random.
         """
-        if mode not in BN_MODES:
-            raise UserError(f"bn mode is {mode!r}; it must be one of {', '.join(BN_MODES)}")
+        check_bn_mode(mode)
         standing.check(batches, batch_size)
         self.check_latents(seed, truncation, kind)
         if mode != "standing":
@@ -185,11 +193,6 @@ class LoadedGenerator:
     @property
     def _batch_statistics(self) -> bool:
         return self._bn_mode == "batch"
-
-    def _draw(self, seed, numbers: range, truncation=None, kind="resample") -> np.ndarray:
-        distribution = self.config.model.z_distribution
-        shape = {"truncation": truncation, "kind": kind, "distribution": distribution}
-        return latents.draw(seed, numbers, self.dim_z, **shape)
 
     def _forward(self, z, labels, collections: tuple[str, ...] = ()):
         train = self._batch_statistics
@@ -225,3 +228,9 @@ class LoadedGenerator:
                 np.concatenate([z[index], fill_z]),
                 np.concatenate([labels[index], fill_labels]),
             )
+
+
+def check_bn_mode(mode: str) -> None:
+    """Raises UserError unless a mode is one of `BN_MODES`."""
+    if mode not in BN_MODES:
+        raise UserError(f"bn mode is {mode!r}; it must be one of {', '.join(BN_MODES)}")

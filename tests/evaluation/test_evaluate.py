@@ -3,15 +3,18 @@
 import dataclasses
 import functools
 import json
+import re
 import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
-from biggan_jax import cli
+from biggan_jax import cli, data
 from biggan_jax.errors import UserError
-from biggan_jax.evaluation import evaluate, follow, inputs, reference
+from biggan_jax.evaluation import evaluate, folders, follow, inputs, reference
 from biggan_jax.evaluation import evaluator as evaluator_lib
 from biggan_jax.metrics import classifier, moments
 from biggan_jax.metrics.classifier import Classifier, Recipe
@@ -105,9 +108,7 @@ def test_one_device_and_eight_agree(workdir, opened):
     assert len(jax.devices()) == 8
     path = next((workdir / "cache").glob("classifier-*"))
     alone = Classifier.load(path, devices=jax.devices()[:1])
-    images, _ = inputs.open_real(
-        TEST, resolution=16, channels=1, on_bad_record="error"
-    ).read(range(40))  # fmt: skip
+    images, _ = data.open_source(TEST, resolution=16, channels=1).read(range(40))
     np.testing.assert_allclose(
         alone(images)["features"], scorer.extractor(images)["features"], rtol=1e-5, atol=1e-5
     )
@@ -188,15 +189,118 @@ def test_training_scores_and_keeps_the_best(trained, tmp_path):
 
 def test_bad_settings_of_a_training_run(workdir):
     config = runs.tiny_config("--config.eval_every_steps=2", "--config.eval_samples=64")
-    source = inputs.open_real("digits", resolution=16, channels=1, on_bad_record="error")
+    source = data.open_source("digits", resolution=16, channels=1)
     opened = functools.partial(evaluate.during_training, source=source, digest=source.digest())
-    with pytest.raises(UserError, match="64 samples.*set --config.eval_samples to 65"):
+    with pytest.raises(UserError, match="64 samples.*set --config.eval_samples=65 or more"):
         opened(config, workdir=workdir)
     config.eval_features = "inception"
     with pytest.raises(UserError, match="no Inception weights"):
         opened(config, workdir=workdir)
     config.eval_every_steps = None
     assert opened(config, workdir=workdir) is None
+
+
+def advised(message):
+    """The option that a message tells the user to set."""
+    return re.search(r"(?:set|use) (--config[^ ]+|--[^ ]+ [^ ]+)", message)[1]
+
+
+def test_advice_can_be_followed_literally(workdir, tmp_path, capsys):
+    """On the command line, and in the settings of a run."""
+    assert cli.main(command(workdir, "--samples=64")) == 2
+    words = advised(capsys.readouterr().err).split()
+    assert words == ["--samples", "65"]
+    assert cli.main([*command(workdir, "--out", tmp_path), *words]) == 0
+    capsys.readouterr()
+    config = runs.tiny_config("--config.eval_every_steps=2", "--config.eval_samples=64")
+    source = data.open_source("digits", resolution=16, channels=1)
+    opened = functools.partial(
+        evaluate.during_training, source=source, digest=source.digest(), workdir=workdir
+    )
+    with pytest.raises(UserError) as caught:
+        opened(config)
+    assert advised(str(caught.value)) == "--config.eval_samples=65"
+    assert opened(runs.tiny_config("--config.eval_every_steps=2", advised(str(caught.value))))
+
+
+@pytest.mark.parametrize(
+    ("options", "advice"),
+    [
+        (evaluate.COMMAND, ["--features", "inception"]),
+        (evaluate.CONFIG, ["--config.eval_features=inception"]),
+    ],
+)
+def test_a_single_class_asks_for_other_features(tmp_path, options, advice):
+    (tmp_path / "images" / "one").mkdir(parents=True)
+    for name in ("a.png", "b.png"):
+        Image.new("L", (16, 16)).save(tmp_path / "images" / "one" / name)
+    settings = evaluate.Settings(features="classifier", samples=90, options=options)
+    config = runs.tiny_config(f"--config.data.source=folder:{tmp_path / 'images'}")
+    with pytest.raises(UserError, match="single class") as caught:
+        evaluate.open_evaluator(config, tmp_path / "cache", settings)
+    assert advised(str(caught.value)).split() == advice
+    if options is evaluate.CONFIG:
+        assert runs.tiny_config(*advice).eval_features == "inception"
+    else:
+        args = cli.parser().parse_args(["evaluate", "--from=x", *advice])
+        assert args.features == "inception"
+
+
+def test_training_images_that_are_gone(workdir, tmp_path, capsys):
+    folder = copy_of(workdir, tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    config["data"]["source"] = "folder:gone"
+    (folder / "config.json").write_text(json.dumps(config))
+    assert cli.main(["evaluate", f"--from={folder}", "--samples=90"]) == 2
+    words = "data.source='folder:gone'.*restore them, or use --features inception$"
+    runs.assert_one_error(capsys.readouterr(), words)
+    assert cli.main(["evaluate", f"--from={folder}", "--features=inception"]) == 2
+    captured = capsys.readouterr()
+    words = "data.source='folder:gone'.*give other real images with --data SPEC$"
+    runs.assert_one_error(captured, words)
+
+
+def test_unwritable_directory(workdir, tmp_path, capsys, monkeypatch):
+    """Its cache is read, and what is measured anew is kept elsewhere; the report is refused."""
+    folder = copy_of(workdir, tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    unwritable = folders.unwritable
+
+    def read_only(path):
+        inside = Path(path).is_relative_to(folder)
+        return "Read-only file system" if inside else unwritable(path)
+
+    monkeypatch.setattr(folders, "unwritable", read_only)
+    before = sorted(p for p in folder.rglob("*") if p.name != "report")
+    assert cli.main(command(folder)) == 0
+    captured = capsys.readouterr()
+    assert f"{folder / 'cache'} cannot be written (Read-only file system): using" in captured.err
+    assert "fitting" not in captured.err and "real images:" not in captured.err  # copied
+    last = f"not written: {folder / 'report'} cannot be written (Read-only file system)"
+    assert last in captured.out.splitlines()[-1]
+    assert cli.main(command(folder, "--data=digits:train")) == 0  # measured anew
+    assert sorted(p for p in folder.rglob("*")) == before
+    (cache,) = (tmp_path / "home" / ".cache" / "biggan_jax").iterdir()
+    assert len(list(cache.glob("reference-*.npz"))) == 2
+    capsys.readouterr()
+    assert follow_run(folder) == 2
+    words = "Read-only file system.*leave out --follow, and name a folder with --out"
+    runs.assert_one_error(capsys.readouterr(), words)
+
+
+def test_no_folder_for_the_cache(workdir, tmp_path, capsys, monkeypatch):
+    """Before anything is measured; the advice works."""
+    folder = copy_of(workdir, tmp_path)
+    shutil.move(folder / "cache", tmp_path / "kept")
+    (folder / "cache").write_text("no folder")
+    monkeypatch.setenv("HOME", "/dev/null")
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "open_evaluator", None)
+        assert cli.main(command(folder)) == 2
+    words = "cache cannot be written .Not a directory.: name a folder.*--cache DIR"
+    runs.assert_one_error(capsys.readouterr(), words)
+    assert cli.main(command(folder, "--cache", tmp_path / "kept")) == 0
+    assert "real images:" not in capsys.readouterr().err
 
 
 def follow_run(folder):
@@ -270,20 +374,27 @@ def test_follow_waits_for_an_unfinished_run_until_interrupted(workdir, tmp_path,
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["--samples=1"], "1 samples.*--samples to 2"),
-        (["--samples=64"], "64 samples for the 64 dimensions.*--samples to 65"),
+        (["--samples=1"], "1 samples.*set --samples 2 or more"),
+        (["--samples=64"], "64 samples for the 64 dimensions.*set --samples 65 or more"),
         (["--data=digits:dev"], "--data='digits:dev'.*no split 'dev'"),
         (["--data=folder:none"], "none"),
-        (["--features=inception", "--inception=none"], "no Inception weights in none: download"),
+        (
+            ["--features=inception", "--inception=none"],
+            "no Inception weights in none: download.*inception-fid .* --out none$",
+        ),
         (["--reference=none.npz"], "none.npz: no such statistics"),
         (["--truncation=0.1,x"], "--truncation: '0.1,x' is no list.*positive"),
         (["--truncation=0.1,1", "--matrix"], "--matrix takes a single --truncation"),
         (["--follow", "--matrix"], "--follow takes no --matrix"),
+        (["--seed=4294967296"], "seed is 4294967296; it must be an integer of 32 bits"),
+        (["--cache=/dev/null/x"], "--cache /dev/null/x cannot be written .Not a directory."),
+        (["--out=/dev/null/x"], "--out /dev/null/x cannot be written .Not a directory."),
         (["--bn-mode=best"], "--bn-mode.*'best'"),
         (["--frob"], "--frob"),
     ],
 )
-def test_bad_input_is_one_line(workdir, capsys, more, words):
+def test_bad_input_is_one_line(workdir, capsys, monkeypatch, more, words):
+    monkeypatch.setattr(reference, "measure", None)  # nothing expensive comes first
     assert cli.main(command(workdir, *more)) == 2
     runs.assert_one_error(capsys.readouterr(), words)
 
@@ -302,8 +413,11 @@ def test_images_that_are_not_finite(opened):
     scorer, generator = opened
     weights = jax.tree.map(lambda x: x * np.float32("nan"), generator._variables["params"])
     broken = generator.replace(generator._variables | {"params": weights})
-    with pytest.raises(UserError, match="90 of the generated images 0 to 89 hold NaN"):
+    words = "90 of the generated images 0 to 89 hold NaN.* ema weights are broken; --raw takes"
+    with pytest.raises(UserError, match=words):
         scorer(broken)
+    with pytest.raises(UserError, match="raw weights are broken$"):
+        scorer(broken, weights="raw")
 
 
 def test_classes_with_too_few_images(opened):
@@ -317,7 +431,7 @@ def test_classes_with_too_few_images(opened):
     result = dataclasses.replace(other, intra_fid=False)(generator)
     assert "intra_fid" not in result["scores"] and "class_accuracy" in result["scores"]
     kept = dataclasses.replace(scorer, keep=15)
-    with pytest.raises(UserError, match="--samples to 20 or more"):
+    with pytest.raises(UserError, match="set --samples 20 or more"):
         kept(generator)
 
 

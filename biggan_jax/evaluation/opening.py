@@ -1,0 +1,176 @@
+"""Opens what a generator is scored with: the features network and the real side."""
+
+import contextlib
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from biggan_jax import data
+from biggan_jax.errors import UserError
+from biggan_jax.evaluation import inputs, reference
+from biggan_jax.evaluation.evaluator import COMMAND, KEEP, Evaluator, Options, one_line_warnings
+from biggan_jax.metrics.features import Extractor
+
+SAMPLES = {"inception": 50_000, "classifier": 10_000}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a generator is compared with, and how often it is sampled.
+
+    Attributes:
+      data: spec of the real images; the training data if absent.
+      reference: file of statistics in their place.
+      features: `inception` or `classifier`; see `inputs.features_name` for the default.
+      inception: directory of the Inception weights.
+      fit_classifier: fit the classifier even if the cache has one.
+      samples: 50,000 with inception, 10,000 with the classifier if absent.
+      seed: of the latents.
+      truncation_kind: `resample` or `scale`.
+      intra_fid: whether the distances of single classes are scored too.
+      on_bad_record: what an unreadable image of `data` means, error or skip; as in training if
+        absent.
+      cache: folder of fitted classifiers and measured real images; the `cache` of the directory
+        that is evaluated if absent.
+      options: how a user gives these settings, for messages.
+    """
+
+    data: str | None = None
+    reference: Path | None = None
+    features: str | None = None
+    inception: Path | None = None
+    fit_classifier: bool = False
+    samples: int | None = None
+    seed: int = 0
+    truncation_kind: str = "resample"
+    intra_fid: bool = True
+    on_bad_record: str | None = None
+    cache: Path | None = None
+    options: Options = COMMAND
+
+
+def open_evaluator(
+    config: ConfigDict,
+    cache: Path,
+    settings: Settings,
+    trained_on: tuple[data.Source, str] | None = None,
+) -> Evaluator:
+    """Opens the features network and measures the real side; both are cached.
+
+    Args:
+      config: of the model; `data.source` names the training data.
+      cache: folder of fitted classifiers and measured real images; its own `settings.cache` was
+        looked at by the caller.
+      settings: what to compare with.
+      trained_on: the training data and its digest, where they are open already.
+
+    Returns:
+      What scores generators of this config.
+
+    Raises:
+      UserError: data, statistics or weights are missing or do not fit, or too few samples.
+    """
+    name = inputs.features_name(settings.features, settings.inception, config.model.channels)
+    if settings.fit_classifier and name == "inception":
+        raise UserError("--fit-classifier and inception features: leave one of the two out")
+    samples = settings.samples if settings.samples is not None else SAMPLES[name]
+    if samples < 2:
+        option = settings.options.samples.format(2)
+        raise UserError(f"{samples} samples have no covariance: set {option} or more")
+    real = trained_on
+    if real is None and (settings.reference is None or name == "classifier"):
+        # The classifier is one of the training data, whatever the reference.
+        trained = config.data.source if name == "classifier" else None
+        remedy = "give other real images with --data SPEC"
+        if trained is not None:
+            remedy = "the classifier is one of these training images: restore them, or use "
+            remedy += settings.options.features.format("inception")
+        real = _open(trained or settings.data, config, cache, settings, remedy)
+    extractor, class_names = _open_network(name, real, cache, settings)
+    evaluator = Evaluator(  # it refuses too few samples before hours are spent on real images
+        extractor,
+        None,
+        samples,
+        seed=settings.seed,
+        truncation_kind=settings.truncation_kind,
+        class_names=class_names,
+        intra_fid=settings.intra_fid and bool(class_names),
+        options=settings.options,
+    )
+    if settings.reference is not None:
+        side = reference.from_file(settings.reference, extractor)
+        return dataclasses.replace(evaluator, reference=side)
+    if settings.data is not None and settings.data != real[0].spec:
+        real = _open(settings.data, config, cache, settings)
+    if evaluator.intra_fid and real[0].num_classes != len(class_names):
+        raise UserError(
+            f"{real[0].spec} has {real[0].num_classes} classes, the training data "
+            f"{len(class_names)}: choose other --data, or leave out classes with --no-intra-fid"
+        )
+    with progress_bar("image", "real images") as progress, one_line_warnings():
+        side = reference.measure(*real, extractor, cache, keep=KEEP, progress=progress)
+    return dataclasses.replace(evaluator, reference=side)
+
+
+@contextlib.contextmanager
+def progress_bar(unit: str, text: str) -> Iterator[Callable[[int, int], None]]:
+    """A context of a progress callback (done, total): one line, and a bar on a terminal."""
+    bars: list[tqdm] = []
+
+    def update(done: int, total: int) -> None:
+        if not bars and jax.process_index() == 0:
+            print(f"{text}: {total:,} {unit}s", file=sys.stderr, flush=True)
+            bars.append(tqdm(total=total, unit=unit, disable=None, leave=False))
+        for bar in bars:
+            bar.update(done - bar.n)
+
+    try:
+        yield update
+    finally:
+        for bar in bars:
+            bar.close()
+
+
+def _open_network(
+    name: str, real: tuple[data.Source, str] | None, cache: Path, settings: Settings
+) -> tuple[Extractor, tuple[str, ...]]:
+    """(network, names of the classes that its logits mean), the classifier being one of `real`."""
+    if name == "inception":
+        return inputs.open_inception(settings.inception), ()
+    with progress_bar("step", "fitting the classifier") as progress:
+        classifier = inputs.fitted_classifier(
+            *real,
+            cache,
+            refit=settings.fit_classifier,
+            progress=progress,
+            option=settings.options.features,
+        )
+    return classifier, real[0].class_names
+
+
+def _open(
+    spec: str | None, config: ConfigDict, cache: Path, settings: Settings, remedy: str = ""
+) -> tuple[data.Source, str]:
+    """(source, digest) of `--data`, or of the training data with a remedy where these are gone."""
+    given = spec is not None and spec == settings.data
+    spec = spec or config.data.source
+    if spec is None:
+        raise UserError("the config names no data.source: give the real images with --data SPEC")
+    try:
+        source = data.open_source(
+            spec,
+            resolution=config.model.resolution,
+            channels=config.model.channels,
+            on_bad_record=settings.on_bad_record or config.data.on_bad_record,
+            option="--data" if given else "data.source",
+        )
+    except UserError as error:
+        if given:
+            raise
+        raise UserError(f"{error}; {remedy}") from error
+    return source, data.data_report(source, cache).digest
