@@ -52,7 +52,7 @@ class StridedConv(layers.SpectralModule):
         else:
             y = resample.conv(x, kernel, stride=2, padding=((1, 1), (1, 1)))
         bias = self.param("bias", nn.initializers.zeros, (self.features,), s.param_dtype)
-        return y + bias.astype(s.dtype)[None, None, None]
+        return layers.add_bias(y, bias)
 
 
 class Generator(nn.Module):

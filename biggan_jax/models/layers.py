@@ -91,6 +91,15 @@ class SpectralModule(nn.Module):
         return jax.random.normal(self.make_rng("params"), (length,), dtype)
 
 
+def add_bias(y: jax.Array, bias: jax.Array) -> jax.Array:
+    """y [..., C] + bias [C] in at least float32, rounded to y's dtype.
+
+    The gradient of the bias is a sum over all examples and pixels, which bfloat16 cannot hold.
+    """
+    wide = at_least_float32(y)
+    return (wide + bias.astype(wide.dtype).reshape((1,) * (y.ndim - 1) + (-1,))).astype(y.dtype)
+
+
 class Conv(SpectralModule):
     """3x3 or 1x1 convolution, optionally resampled and spectrally normalised.
 
@@ -117,7 +126,7 @@ class Conv(SpectralModule):
         )
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), s.param_dtype)
-            y = y + bias.astype(s.dtype)[None, None, None]
+            y = add_bias(y, bias)
         return y
 
 
@@ -146,7 +155,7 @@ class Dense(SpectralModule):
         y = jnp.dot(x.astype(dtype), kernel.astype(dtype), precision=self.precision)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), s.param_dtype)
-            y = y + bias.astype(dtype)[None]
+            y = add_bias(y, bias)
         return y
 
 

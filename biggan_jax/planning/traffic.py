@@ -20,8 +20,8 @@ def all_reduce_bytes(train_step: TrainStep) -> int:
     """Bytes that the all-reduces of one data-parallel step take part with.
 
     Every microbatch sums its gradients over the devices, every training forward of G its batch
-    statistics, and the backward of G what flows through them. A layer that multiplies in bfloat16
-    has gradients in bfloat16, and they are summed so.
+    statistics, and the backward of G what flows through them. A kernel that multiplies in bfloat16
+    has a gradient in bfloat16, and it is summed so; those of biases are float32.
 
     Args:
       train_step: the bound step.
@@ -53,5 +53,8 @@ def _gradients(found: walk.Walk) -> tuple[int, int]:
         if isinstance(m, layers.Conv) and m.kernel_size == 3 and m.resample != "none":
             extra += (16 - 9) * m.settings.fused * inputs * m.features * widths[call.path]
     leaves = traverse_util.flatten_dict(found.variables["params"]).items()
-    gradients = sum(math.prod(x.shape) * widths.get(path[:-1], 4) for path, x in leaves)
+    gradients = sum(
+        math.prod(x.shape) * (widths.get(path[:-1], 4) if path[-1] == "kernel" else 4)
+        for path, x in leaves
+    )
     return gradients + extra, channels
