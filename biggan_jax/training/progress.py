@@ -27,11 +27,13 @@ class TrainLog:
       log_every_steps: steps between two reports.
       images_per_step: real images that one step consumes.
       active: whether this process speaks (process 0).
+      remedy: gives what to do when a metric is not finite, for a person.
     """
 
-    def __init__(self, writer, *, start, total, log_every_steps, images_per_step, active):
+    def __init__(self, writer, *, start, total, log_every_steps, images_per_step, active, remedy):
         self._writer, self._total, self._active = writer, total, active
         self._log_every_steps, self._images_per_step = log_every_steps, images_per_step
+        self._remedy = remedy
         self._bar = tqdm(
             total=total, initial=start, unit="step", disable=None if active else True, leave=False
         )
@@ -53,8 +55,7 @@ class TrainLog:
             if not math.isfinite(value):
                 raise NonFiniteError(
                     f"{name} is {value} at step {number}: the run stops and this state is not "
-                    "saved; start again from the last checkpoint with lower learning rates or "
-                    "another seed"
+                    f"saved; {self._remedy()}"
                 )
             self._sums[name] = self._sums.get(name, 0.0) + float(value)
         self._count += 1

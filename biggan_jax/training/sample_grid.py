@@ -16,12 +16,17 @@ from biggan_jax.training import step
 GRID = 10  # rows and columns
 
 
+def path(workdir: Path, done: int) -> Path:
+    """Where the samples of a step are."""
+    return workdir / "samples" / f"step_{done:08d}.png"
+
+
 def save(images: np.ndarray, done: int, workdir: Path, writer: writers.MetricWriter) -> None:
     """Writes samples/step_N.png (process 0) and the same picture to TensorBoard."""
     if not processes.is_main():
         return
     grid = grids.grid(images, GRID)
-    grids.save_png(grid, workdir / "samples" / f"step_{done:08d}.png")
+    grids.save_png(grid, path(workdir, done))
     writer.write_images(done, {"samples": np.asarray(grid)})
 
 

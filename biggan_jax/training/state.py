@@ -84,7 +84,7 @@ def initializer(
     """Returns `init(key) -> GANState`, a pure function fit for `eval_shape` and `jit`."""
 
     def init(key: jax.Array) -> GANState:
-        g_key, d_key, run_key = jax.random.split(key, 3)
+        g_key, d_key, run_key = _keys(key)
         dtype = np.promote_types(generator.settings.param_dtype, np.float32)
         z = jnp.zeros((1, generator.dim_z), dtype)
         labels = jnp.zeros((1,), jnp.int32)
@@ -97,6 +97,17 @@ def initializer(
         return GANState(jnp.zeros((), jnp.int32), run_key, g, d, ema)
 
     return init
+
+
+def _keys(key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Keys of G's weights, of D's weights, and of the run."""
+    return tuple(jax.random.split(key, 3))
+
+
+def run_key(seed: int, mesh: Mesh) -> jax.Array:
+    """The key of a run of another seed, for a state that goes on under it."""
+    own = jax.jit(lambda key: _keys(key)[2], out_shardings=sharding.replicated(mesh))
+    return own(jax.random.key(seed))
 
 
 def _player(variables: dict[str, Tree], optimizer: optax.GradientTransformation) -> Player:

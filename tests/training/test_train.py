@@ -15,7 +15,7 @@ from PIL import Image
 
 from biggan_jax.storage import checkpoint
 from biggan_jax.training import loop as train_lib
-from biggan_jax.training import step
+from biggan_jax.training import setup, step
 from tests import runs
 
 
@@ -108,7 +108,7 @@ def test_killed_at_any_moment(tmp_path, cache_dir):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
 def test_signals_stop_after_saving(tmp_path, trained, monkeypatch, capsys, number, code):
     workdir = tmp_path / "run"
-    next_batch, calls = train_lib.next_batch, []
+    next_batch, calls = setup.next_batch, []
 
     def signalled(*args):
         calls.append(1)
@@ -118,7 +118,7 @@ def test_signals_stop_after_saving(tmp_path, trained, monkeypatch, capsys, numbe
 
     before = signal.getsignal(number)
     with monkeypatch.context() as patch:
-        patch.setattr(train_lib, "next_batch", signalled)
+        patch.setattr(setup, "next_batch", signalled)
         assert runs.train(workdir, "--json") == code
     captured = capsys.readouterr()
     assert json.loads(captured.out)["finished"] is False
