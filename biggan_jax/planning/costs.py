@@ -109,11 +109,12 @@ def _conv_flops(computation: Computation, conv: Instruction) -> float:
     window = re.search(r"window=\{([^}]*)\}", text)
     options = dict(p.split("=") for p in window[1].split()) if window else {}
     rank = len(lhs) - 2
-    ones = "x".join("1" * rank)  # what is left out is 1 along every axis, padding 0
-    stride, base, holes = (
-        [int(n) for n in options.get(key, ones).split("x")]
-        for key in ("stride", "lhs_dilate", "rhs_dilate")
-    )
+
+    def along_axes(key: str) -> list[int]:
+        """What is left out is 1 along every axis; a product has no axes."""
+        return [int(n) for n in options[key].split("x")] if key in options else [1] * rank
+
+    stride, base, holes = map(along_axes, ("stride", "lhs_dilate", "rhs_dilate"))
     pads = [p.split("_") for p in options.get("pad", "x".join(["0_0"] * rank)).split("x")]
     total = 2 * right[rhs.index("i")] * out[result.index("b")] * out[result.index("f")]
     for i in range(rank):

@@ -113,6 +113,16 @@ def test_convolution_flops_are_those_of_xla(stride, padding, base, window):
     assert costs_lib.flops(module) == pytest.approx(xla["flops"]) and xla["flops"] > 5e4
 
 
+def test_a_product_written_as_a_convolution():
+    """As the TPU compiler writes matrix products: without axes and without a window."""
+    text = """ENTRY %main (x: f32[8,32], w: f32[32,4]) -> f32[8,4] {
+  %x = f32[8,32]{1,0} parameter(0)
+  %w = f32[32,4]{1,0} parameter(1)
+  ROOT %y = f32[8,4]{1,0} convolution(%x, %w), dim_labels=bf_io->bf
+}"""
+    assert costs_lib.flops(hlo.Module(text)) == 2 * 8 * 32 * 4
+
+
 def test_scanned_products_count_every_time():
     w = jnp.ones((32, 32))
 
