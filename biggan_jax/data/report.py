@@ -1,9 +1,6 @@
-"""What a data set holds, in a form to print and to store."""
+"""What a data set holds, in a form to print."""
 
 import dataclasses
-import json
-import uuid
-from pathlib import Path
 
 import numpy as np
 
@@ -11,7 +8,6 @@ from biggan_jax.data.source import Source
 
 # Up to this many classes are listed one by one.
 LISTED_CLASSES = 20
-_CACHE_VERSION = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,14 +69,13 @@ class DataReport:
         return lines
 
 
-def data_report(source: Source, cache_dir: Path | None, *, write: bool = True) -> DataReport:
-    """Describes a source without a slow scan at each start.
+def data_report(source: Source, histogram: np.ndarray | None = None) -> DataReport:
+    """Describes a source.
 
     Args:
       source: the data.
-      cache_dir: where the label counts of a source that must be scanned are kept, one file per
-        digest; None scans every time.
-      write: whether this process may write them there.
+      histogram: examples of each class [num_classes], where they are known already; counted
+        otherwise, which reads all labels of some sources (`storage.label_counts` keeps them).
 
     Returns:
       The report.
@@ -88,8 +83,7 @@ def data_report(source: Source, cache_dir: Path | None, *, write: bool = True) -
     Raises:
       UserError: a label lies outside [0, num_classes).
     """
-    digest = source.digest()
-    histogram = _label_counts(source, digest, cache_dir, write)
+    histogram = source.histogram() if histogram is None else histogram
     present = np.flatnonzero(histogram)
     return DataReport(
         spec=source.spec,
@@ -100,37 +94,6 @@ def data_report(source: Source, cache_dir: Path | None, *, write: bool = True) -
         label_min=int(present[0]),
         label_max=int(present[-1]),
         ignored_files=source.ignored_files,
-        digest=digest,
+        digest=source.digest(),
         empty_classes=source.empty_classes,
     )
-
-
-def _label_counts(source: Source, digest: str, cache_dir: Path | None, write: bool) -> np.ndarray:
-    if source.histogram_is_cheap or cache_dir is None:
-        return source.histogram()
-    path = Path(cache_dir) / f"labels-{digest[:32]}.json"
-    cached = _read_cache(path, source, digest)
-    if cached is not None:
-        return cached
-    histogram = source.histogram()
-    if not write:
-        return histogram
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Several processes may write at once: each renames a finished file of its own.
-    own = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
-    content = {"version": _CACHE_VERSION, "digest": digest, "histogram": histogram.tolist()}
-    own.write_text(json.dumps(content), encoding="utf-8")
-    own.replace(path)
-    return histogram
-
-
-def _read_cache(path: Path, source: Source, digest: str) -> np.ndarray | None:
-    """The cached counts, or None where they are absent, damaged or of other data."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        histogram = np.array(content["histogram"], np.int64)
-        head = (content["version"], content["digest"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return None
-    fits = histogram.shape == (source.num_classes,) and histogram.sum() == len(source)
-    return histogram if fits and head == (_CACHE_VERSION, digest) else None

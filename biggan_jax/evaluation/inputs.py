@@ -11,6 +11,7 @@ from biggan_jax.errors import UserError
 from biggan_jax.metrics import inception
 from biggan_jax.metrics.classifier import Classifier, cached
 from biggan_jax.metrics.features import Extractor
+from biggan_jax.storage import paths
 
 INCEPTION_VARIABLE = "BIGGAN_INCEPTION"
 CLASSIFIER_BYTES = 2**31  # images that the classifier is fitted on, in memory
@@ -90,6 +91,7 @@ def fitted_classifier(
         digest,
         read,
         source.num_classes,
+        write=paths.write_bytes,
         resolution=source.resolution,
         channels=source.channels,
         refit=refit,

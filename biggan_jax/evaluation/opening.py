@@ -15,6 +15,7 @@ from biggan_jax.errors import UserError
 from biggan_jax.evaluation import inputs, reference
 from biggan_jax.evaluation.evaluator import COMMAND, KEEP, Evaluator, Options, one_line_warnings
 from biggan_jax.metrics.features import Extractor
+from biggan_jax.storage import label_counts
 
 SAMPLES = {"inception": 50_000, "classifier": 10_000}
 
@@ -173,4 +174,4 @@ def _open(
         if given:
             raise
         raise UserError(f"{error}; {remedy}") from error
-    return source, data.data_report(source, cache).digest
+    return source, label_counts.cached_report(source, cache).digest

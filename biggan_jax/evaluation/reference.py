@@ -2,8 +2,8 @@
 
 import dataclasses
 import hashlib
+import io
 import json
-import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +15,7 @@ from biggan_jax.data import Source
 from biggan_jax.errors import UserError
 from biggan_jax.metrics import moments
 from biggan_jax.metrics.features import Extractor
+from biggan_jax.storage import paths
 
 BATCH_SIZE = 256  # images read at once
 
@@ -97,8 +98,8 @@ def measure(
     key = hashlib.sha256(
         json.dumps({**fields, "real": None, "keep": keep}, sort_keys=True).encode()
     ).hexdigest()[:16]
-    paths = cache / f"reference-{key}.npz", cache / f"features-{key}.npz"
-    found = _cached(*paths, extractor.feature_dim, fields)
+    files = cache / f"reference-{key}.npz", cache / f"features-{key}.npz"
+    found = _cached(*files, extractor.feature_dim, fields)
     if found is not None:
         return found
     stream = moments.Moments(extractor.feature_dim)
@@ -115,9 +116,10 @@ def measure(
         if progress is not None:
             progress(stop, len(source))
     reference = Reference(stream.statistics(fields), features, labels)
-    cache.mkdir(parents=True, exist_ok=True)
-    reference.statistics.save(paths[0])
-    _save(paths[1], features=features, labels=labels)
+    kept_arrays = io.BytesIO()
+    np.savez(kept_arrays, features=features, labels=labels)
+    paths.write_bytes(files[0], reference.statistics.to_bytes())
+    paths.write_bytes(files[1], kept_arrays.getvalue())
     return reference
 
 
@@ -140,13 +142,3 @@ def _cached(statistics: Path, kept: Path, dim: int, fields: dict[str, Any]) -> R
         return None
     # The same data may lie elsewhere now.
     return Reference(dataclasses.replace(found, protocol=fields), features, labels)
-
-
-def _save(path: Path, **arrays: np.ndarray) -> None:
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with open(fresh, "wb") as file:
-            np.savez(file, **arrays)
-        os.replace(fresh, path)
-    finally:
-        fresh.unlink(missing_ok=True)

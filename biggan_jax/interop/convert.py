@@ -16,6 +16,7 @@ from biggan_jax import config as config_lib
 from biggan_jax import models
 from biggan_jax.errors import UserError
 from biggan_jax.interop.files import Tensors
+from biggan_jax.storage import paths
 from biggan_jax.storage.digest import named_leaves
 from biggan_jax.storage.integrity import some
 from biggan_jax.storage.weights import save_weights
@@ -148,9 +149,8 @@ def write(config: ConfigDict, networks: list[Network], out: Path) -> dict:
                 "unused_buffers": len(buffers),
             }
         save_weights(out, network.name, network.tree())
-    fresh = out / "config.json.tmp"
-    fresh.write_text(json.dumps({"model": model}, indent=2) + "\n")
-    fresh.replace(out / "config.json")
+    text = json.dumps({"model": model}, indent=2) + "\n"
+    paths.write_bytes(out / "config.json", text.encode())
     return {"out": str(out), "model": model, "networks": report}
 
 

@@ -11,7 +11,7 @@ from biggan_jax.config import config_file, from_saved
 from biggan_jax.errors import UserError
 from biggan_jax.interop import biggan_pytorch, convert, layout
 from biggan_jax.interop.files import open_tensors
-from biggan_jax.storage import checkpoint, truncation_statistics
+from biggan_jax.storage import checkpoint, paths, truncation_statistics
 from biggan_jax.storage.digest import named_leaves
 from biggan_jax.storage.directory import open_directory
 from biggan_jax.storage.weights import saved_names
@@ -157,10 +157,7 @@ def to_biggan_pytorch(directory: str | Path, out: Path) -> dict:
 
 
 def _save(flat: dict[str, Any], out: Path, metadata: dict[str, str]) -> None:
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    fresh = out.with_name(out.name + ".tmp")
     arrays = {key: np.array(value, order="C", copy=None) for key, value in flat.items()}
-    save_file(arrays, fresh, metadata={"format": FORMAT} | metadata)
-    fresh.replace(out)
+    paths.write_bytes(out, save(arrays, metadata={"format": FORMAT} | metadata))

@@ -15,6 +15,7 @@ from biggan_jax.interop.files import Tensors, open_tensors
 from biggan_jax.metrics import network_files
 from biggan_jax.metrics.inception import FILE, PUBLISHED_DIGEST, PUBLISHED_NAME, RESOLUTION, URL
 from biggan_jax.metrics.inception_v3 import InceptionV3
+from biggan_jax.storage import paths
 
 _WANTED = f"import {PUBLISHED_NAME}; torchvision's Inception is another network"
 _PEER_LEAF = {
@@ -109,7 +110,7 @@ def import_inception(
         )
     params = convert(open_tensors(path))
     info = {"file": path.name, "digest": digest, "published": published}
-    network_files.save(Path(out) / FILE, params, info)
+    paths.write_bytes(Path(out) / FILE, network_files.to_bytes(params, info))
     count = sum(int(leaf.size) for leaf in jax.tree.leaves(params))
     return {"out": str(out), **info, "parameters": count}
 

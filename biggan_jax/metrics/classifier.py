@@ -25,7 +25,7 @@ from biggan_jax.metrics.residual import FEATURES, LAST_SIZE, Network
 
 # Part of the identity of a cached classifier: raise it when training or the network change.
 VERSION = 1
-_FILE = "classifier.npz"
+FILE = "classifier.npz"
 
 
 @functools.partial(jax.jit, static_argnames="num_classes")
@@ -71,11 +71,6 @@ class Classifier:
         """Number of classes."""
         return self.meta["num_classes"]
 
-    @property
-    def holdout_accuracy(self) -> float | None:
-        """Share of the held-out images that it classifies correctly; None when there are none."""
-        return self.meta["holdout_accuracy"]
-
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
         images = check_images(images)
         expected = (self.resolution, self.resolution, self.meta["channels"])
@@ -86,20 +81,13 @@ class Classifier:
             )
         return self._run(images)
 
-    def save(self, directory: str | Path) -> None:
-        """Writes the classifier into a directory; a file that was there is replaced at once.
-
-        Args:
-          directory: created when missing.
-
-        Raises:
-          OSError: it could not be written.
-        """
-        network_files.save(Path(directory) / _FILE, self.variables, self.meta)
+    def to_bytes(self) -> bytes:
+        """Gives the contents of the file `FILE` of a directory that `load` reads."""
+        return network_files.to_bytes(self.variables, self.meta)
 
     @classmethod
     def load(cls, directory: str | Path, **settings: Any) -> "Classifier":
-        """Reads what `save` wrote.
+        """Reads a classifier.
 
         Args:
           directory: the directory.
@@ -108,7 +96,7 @@ class Classifier:
         Raises:
           UserError: there is no classifier, or it is damaged.
         """
-        path = Path(directory) / _FILE
+        path = Path(directory) / FILE
         try:
             loaded = network_files.load(path, "delete it, and it is fitted again")
         except FileNotFoundError:
@@ -218,6 +206,7 @@ def cached(
     read: Callable[[], tuple[np.ndarray, np.ndarray]],
     num_classes: int,
     *,
+    write: Callable[[Path, bytes], None],
     resolution: int,
     channels: int,
     seed: int = 0,
@@ -233,6 +222,7 @@ def cached(
       data_digest: identifies the training images and labels, whatever their resolution.
       read: gives the images and labels, as `fit` takes them; not called when the cache has it.
       num_classes: number of classes.
+      write: writes a file so that it appears whole, such as `storage.paths.write_bytes`.
       resolution: side of the images in pixels.
       channels: 1 or 3.
       seed: as for `fit`, like the following ones.
@@ -258,7 +248,7 @@ def cached(
     }
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     path = Path(folder) / f"classifier-{key}"
-    if (path / _FILE).exists() and not refit:
+    if (path / FILE).exists() and not refit:
         return Classifier.load(path, devices=devices)
     images, labels = read()
     classifier = fit(
@@ -266,5 +256,5 @@ def cached(
     )
     classifier.meta["data_digest"] = data_digest
     if jax.process_index() == 0:
-        classifier.save(path)
+        write(path / FILE, classifier.to_bytes())
     return classifier

@@ -1,8 +1,8 @@
 """Mean and covariance of a stream of features, in float64, and the files they are kept in."""
 
 import dataclasses
+import io
 import json
-import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -32,13 +32,12 @@ class Statistics:
     count: int | None = None
     protocol: dict[str, Any] = dataclasses.field(default_factory=dict)
 
-    def save(self, path: str | Path) -> None:
-        """Writes an .npz without pickles, whose `mu` and `sigma` pytorch-fid reads too.
+    def to_bytes(self) -> bytes:
+        """Gives the contents of an .npz without pickles, whose arrays pytorch-fid reads too.
 
-        Args:
-          path: file to write; it appears whole or not at all.
+        Returns:
+          What `load` reads from a file.
         """
-        path = Path(path)
         arrays = {
             "mu": self.mean,
             "sigma": self.covariance,
@@ -46,17 +45,13 @@ class Statistics:
         }
         if self.count is not None:
             arrays["count"] = np.array(self.count, np.int64)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
-            with open(partial, "wb") as file:
-                np.savez(file, **arrays)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        file = io.BytesIO()
+        np.savez(file, **arrays)
+        return file.getvalue()
 
 
 def load(path: str | Path, dim: int | None = None) -> Statistics:
-    """Reads statistics: files of `Statistics.save` and of pytorch-fid (`mu`, `sigma`).
+    """Reads statistics: files of `Statistics.to_bytes` and of pytorch-fid (`mu`, `sigma`).
 
     Args:
       path: an .npz file.

@@ -5,8 +5,8 @@ second.
 """
 
 import hashlib
+import io
 import json
-import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -17,30 +17,24 @@ import numpy as np
 from biggan_jax.errors import UserError
 
 
-def save(path: Path, variables: Any, meta: dict[str, Any]) -> None:
-    """Writes a network; a file that was there is replaced at once.
+def to_bytes(variables: Any, meta: dict[str, Any]) -> bytes:
+    """Gives the contents of the `.npz` of a network.
 
     Args:
-      path: the `.npz`; its folder is created when missing.
       variables: a nested dict of arrays.
       meta: what JSON can hold.
 
-    Raises:
-      OSError: it could not be written; the old file is still there.
+    Returns:
+      What `load` reads from a file.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
     record = json.dumps({"meta": meta, "weights_digest": weights_digest(variables)})
-    try:
-        with fresh.open("wb") as file:
-            np.savez(file, record=record, **_flat(variables))
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
+    file = io.BytesIO()
+    np.savez(file, record=record, **_flat(variables))
+    return file.getvalue()
 
 
 def load(path: Path, cure: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Reads what `save` wrote.
+    """Reads a file of `to_bytes`.
 
     Args:
       path: the `.npz`.

@@ -1,13 +1,10 @@
-"""Pictures: grids of images with row labels, and PNG files that are never half written."""
+"""Pictures: grids of images with row labels, and what a PNG file of one holds."""
 
 import io
-import os
 from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-
-from biggan_jax.storage import paths
 
 BACKGROUND = 236  # a light grey: black and white images both stand out from it
 INK = 32
@@ -118,19 +115,18 @@ def table(
     return canvas
 
 
-def save_png(image: Image.Image, path: str | os.PathLike) -> None:
-    """Writes a PNG file; whoever reads the path finds the old picture or the whole new one.
+def png(image: Image.Image) -> bytes:
+    """Gives the contents of a PNG file.
 
     Args:
       image: the picture.
-      path: the file, local or in a bucket; its directory is created when missing.
 
-    Raises:
-      OSError: it could not be written; a picture that was there before still is.
+    Returns:
+      What `storage.paths.write_bytes` writes, for instance.
     """
     file = io.BytesIO()
     image.save(file, format="PNG")
-    paths.write_bytes(path, file.getvalue())
+    return file.getvalue()
 
 
 def _with_labels(

@@ -88,7 +88,8 @@ def write(
     images = grids.to_uint8(generator(z, labels))
     if out.suffix == ".png":
         names = [str(c) for c in rows] if generator.num_classes > 1 else None
-        grids.save_png(grids.grid(images, per_class, row_labels=names), out)
+        picture = grids.grid(images, per_class, row_labels=names)
+        paths.write_bytes(out, grids.png(picture))
     else:
         file = io.BytesIO()
         np.savez(file, images=images, labels=labels, z=z)
@@ -139,7 +140,8 @@ def bn_matrix(
         for mode in generator_lib.BN_MODES:
             generator.set_bn_mode(mode, **(like_samples | (standing or {})))
             row.append(grids.grid(generator(z, labels), per_class))
-    grids.save_png(grids.table(rows, list(weights), generator_lib.BN_MODES), out)
+    picture = grids.table(rows, list(weights), generator_lib.BN_MODES)
+    paths.write_bytes(out, grids.png(picture))
     return {
         "out": str(out),
         "modes": list(generator_lib.BN_MODES),

@@ -14,6 +14,7 @@ from biggan_jax.sampling import generator as generator_lib
 from biggan_jax.sampling import load
 from biggan_jax.sampling.classes import parse_classes, spread
 from biggan_jax.sampling.discriminator import LoadedDiscriminator
+from biggan_jax.storage import paths
 
 ROWS, POINTS = 6, 5  # of an attention figure when no numbers were asked for
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -131,7 +132,8 @@ def attention(
     if view.labels is not None and view.player.num_classes > 1:
         labels = [int(c) for c in view.labels]
     names = None if labels is None else [str(c) for c in labels]
-    grids.save_png(attention_figure.draw(view.images, queries, maps, names), out)
+    figure = attention_figure.draw(view.images, queries, maps, names)
+    paths.write_bytes(out, grids.png(figure))
     pixels = [[pixel_of(q, maps.shape[1], size) for q in row] for row in queries]
     rows = [
         {"points": p, "distance": attention_figure.mean_distance(m[q])}

@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import threading
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,8 @@ def write_bytes(path: str | os.PathLike, data: bytes) -> None:
             path.write_bytes(data)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Processes of several hosts, whose numbers may be the same, may write it at once.
+    fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with open(fresh, "wb") as file:
             file.write(data)

@@ -9,6 +9,7 @@ from typing import Any
 from etils import epath
 
 from biggan_jax import config as config_lib
+from biggan_jax.storage import paths
 from biggan_jax.sweep.runs import Run
 
 SHOWN = ("d_loss", "g_loss", "images_per_second")  # of the table; the files hold every metric
@@ -85,7 +86,8 @@ def write(out: epath.PathLike, results: Sequence[dict[str, Any]], scores: bool =
       scores: False leaves `eval/...` out of the CSV file, where they cannot be compared.
     """
     out = epath.Path(out)
-    (out / "results.json").write_text(json.dumps(list(results), indent=2) + "\n")
+    lines = json.dumps(list(results), indent=2) + "\n"
+    paths.write_bytes(out / "results.json", lines.encode())
     text = io.StringIO()
     names = _metric_names(results, scores)
     writer = csv.writer(text, lineterminator="\n")
@@ -94,7 +96,7 @@ def write(out: epath.PathLike, results: Sequence[dict[str, Any]], scores: bool =
     for r in results:
         row = [r["name"], *map(_text, r["overrides"].values()), *(r[key] for key in head)]
         writer.writerow([*row, *(r["metrics"].get(n) for n in names), r["workdir"], r["error"]])
-    (out / "results.csv").write_text(text.getvalue())
+    paths.write_bytes(out / "results.csv", text.getvalue().encode())
 
 
 def table(results: Sequence[dict[str, Any]], scores: bool = True) -> str:

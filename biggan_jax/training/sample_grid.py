@@ -10,7 +10,7 @@ from biggan_jax import data
 from biggan_jax.models import latents
 from biggan_jax.parallel import processes, sharding
 from biggan_jax.pictures import grids
-from biggan_jax.storage import writers
+from biggan_jax.storage import paths, writers
 from biggan_jax.training import step
 
 GRID = 10  # rows and columns
@@ -26,7 +26,7 @@ def save(images: np.ndarray, done: int, workdir: Path, writer: writers.MetricWri
     if not processes.is_main():
         return
     grid = grids.grid(images, GRID)
-    grids.save_png(grid, path(workdir, done))
+    paths.write_bytes(path(workdir, done), grids.png(grid))
     writer.write_images(done, {"samples": np.asarray(grid)})
 
 
@@ -36,7 +36,8 @@ def save_real(source: data.Source, batch: dict, workdir: Path) -> None:
     images = batch["image"].reshape(-1, size, size, source.channels)[: GRID * GRID]
     labels = batch["label"].reshape(-1)[: GRID * GRID]
     order = np.argsort(labels, kind="stable")
-    grids.save_png(grids.grid(images[order], GRID), workdir / "samples" / "real.png")
+    picture = grids.grid(images[order], GRID)
+    paths.write_bytes(workdir / "samples" / "real.png", grids.png(picture))
 
 
 def sampler(train_step: step.TrainStep, config: ConfigDict):

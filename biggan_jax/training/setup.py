@@ -23,7 +23,7 @@ from biggan_jax.config.resume import Change
 from biggan_jax.errors import UserError
 from biggan_jax.parallel import processes, sharding
 from biggan_jax.parallel.signals import StopRequest
-from biggan_jax.storage import checkpoint, paths, writers
+from biggan_jax.storage import checkpoint, label_counts, paths, writers
 from biggan_jax.storage.directory import open_directory
 from biggan_jax.training import build as build_lib
 from biggan_jax.training import finetune, sample_grid
@@ -200,7 +200,8 @@ def _open_data(config: ConfigDict, workdir: Path) -> tuple[data.Source, data.Dat
         channels=config.model.channels,
         on_bad_record=config.data.on_bad_record,
     )
-    report = data.data_report(source, paths.cache_folder(workdir), write=processes.is_main())
+    cache = paths.cache_folder(workdir)
+    report = label_counts.cached_report(source, cache, write=processes.is_main())
     seen = {"digest": report.digest[:12], "number of images": report.examples}
     processes.check_same(f"data.source {config.data.source}", seen, "give all the same data")
     asked = config.model.num_classes

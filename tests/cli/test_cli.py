@@ -13,7 +13,6 @@ from PIL import Image
 
 from biggan_jax import cli, data
 from biggan_jax.cli import options
-from biggan_jax.pictures import grids
 from tests import runs
 
 
@@ -285,7 +284,7 @@ def test_full_disk_names_the_path(trained, tmp_path, monkeypatch, capsys):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(grids, "save_png", full)
+    monkeypatch.setattr(os, "fsync", full)
     out = tmp_path / "x.png"
     assert cli.main(["sample", "--from", str(trained), "--out", str(out)]) == 1
     runs.assert_one_error(capsys.readouterr(), f"{out}: .*No space left on device")

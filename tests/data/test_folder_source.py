@@ -64,7 +64,7 @@ def test_other_files_are_ignored_and_counted(folder):
     source = open_folder(folder)
     assert len(source) == 6
     assert source.class_names == ("cat", "dog")
-    report = data_report(source, None)
+    report = data_report(source)
     assert report.ignored_files == 4
     assert report.empty_classes == ("empty",)
     assert any("empty" in line for line in report.lines())
@@ -128,7 +128,7 @@ def test_a_dangling_link_is_a_bad_image_that_can_be_skipped(folder):
     (folder / "cat" / "0.png").unlink()
     (folder / "cat" / "0.png").symlink_to(folder / "nowhere")
     source = open_folder(folder, "skip")
-    assert data_report(source, None).examples == 6
+    assert data_report(source).examples == 6
     assert values(source, [0]) == [1]
     assert source.bad_records == 1
 

@@ -113,7 +113,7 @@ def test_digest_is_that_of_the_contents(tmp_path):
 
 
 def test_report_comes_from_the_info_file(records):
-    report = data_report(open_records(records), None)
+    report = data_report(open_records(records))
     assert report.examples == 50 and sum(report.histogram) == 50
     assert report.digest == json.loads((records / "info.json").read_text())["digest"]
 

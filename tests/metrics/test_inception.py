@@ -182,7 +182,8 @@ def test_weights_with_nan_are_refused(shapes):
 
 def test_damaged_weights_are_noticed(tmp_path):
     path = tmp_path / "inception.npz"
-    network_files.save(path, {"fc": {"kernel": np.ones(3, np.float32)}}, {"digest": "d"})
+    weights = {"fc": {"kernel": np.ones(3, np.float32)}}
+    path.write_bytes(network_files.to_bytes(weights, {"digest": "d"}))
     with np.load(path) as file:
         record = file["record"]
     np.savez(path, record=record, **{"fc/kernel": np.zeros(3, np.float32)})

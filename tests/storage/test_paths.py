@@ -217,7 +217,7 @@ def test_other_files_in_a_bucket(bucket):
     paths.append_text(text, "b\n")
     assert text.read_text() == "a\nb\n"
     grey = np.zeros((1, 8, 8, 1), np.uint8)
-    grids.save_png(grids.grid(grey, 1), f"{URL}/deep/a.png")
+    paths.write_bytes(f"{URL}/deep/a.png", grids.png(grids.grid(grey, 1)))
     assert (epath.Path(URL) / "deep" / "a.png").read_bytes()[1:4] == b"PNG"
     result = {"scores": {"fid": 1.0}, "protocol": {}}
     assert report.write(result, epath.Path(URL) / "report", "evaluation") == [
