@@ -3,12 +3,11 @@
 import csv
 import io
 import json
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from biggan_jax.storage import paths as paths_lib
+from biggan_jax.pictures import plots
+from biggan_jax.storage import paths
 
 COLUMNS = (
     "fid", "is_mean", "kid", "precision", "recall", "density", "coverage", "class_accuracy",
@@ -61,56 +60,18 @@ def write(result: dict[str, Any], folder: Path, name: str) -> list[str]:
     Returns:
       The paths.
     """
-    text = json.dumps(result, indent=2) + "\n"
-    files = {"json": lambda path: path.write_text(text)}
+    files = {"json": json.dumps(result, indent=2).encode() + b"\n"}
     rows = result.get("curve") or result.get("matrix")
     if rows:
-        files["csv"] = lambda path: path.write_text(_csv(rows))
+        files["csv"] = _csv(rows).encode()
     if "curve" in result:
-        files["png"] = lambda path: plot_curve(result["curve"], path)
-    paths = [folder / f"{name}.{kind}" for kind in files]
-    for path, make in zip(paths, files.values(), strict=True):
-        _whole(path, make)
-    return [str(path) for path in paths]
-
-
-def plot_curve(curve: list[dict[str, Any]], path: Path) -> None:
-    """Draws the fidelity/variety curve: FID against IS, and the other scores per threshold.
-
-    Args:
-      curve: {truncation, scores} by ascending threshold.
-      path: of the PNG.
-
-    References:
-      Brock et al. 2019, figure 2b and appendix D (IS against FID per truncation threshold).
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
-    column = lambda name: [point["scores"][name] for point in curve]
-    at = [point["truncation"] for point in curve]
-    left.plot(column("is_mean"), column("fid"), "o-", color="tab:blue")
-    for x, y, t in zip(column("is_mean"), column("fid"), at, strict=True):
-        place = {"xytext": (-7, 1), "textcoords": "offset points", "ha": "right"}
-        left.annotate(f"{t:g}", (x, y), fontsize=8, **place)
-    left.margins(0.08)
-    left.set(xlabel="IS (fidelity: right is better)", ylabel="FID (lower is better)")
-    left.set_title("FID against IS at each truncation threshold", fontsize=10)
-    shown = ("precision", "recall", "density", "coverage", "class_accuracy")
-    names = [name for name in shown if all(name in point["scores"] for point in curve)]
-    for name, mark in zip(shown, "os^vD", strict=True):
-        if name in names:
-            right.plot(at, column(name), f"{mark}-", label=name.replace("_", " "), markersize=5)
-    right.set(xlabel="truncation threshold", ylim=(0, None))
-    right.set_title("Fidelity and variety", fontsize=10)
-    if names:
-        right.legend(fontsize=9)
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
-    figure.savefig(path, format="png", dpi=110)
+        files["png"] = _plot(result["curve"])
+    written = []
+    for kind, content in files.items():
+        path = folder / f"{name}.{kind}"
+        paths.write_bytes(path, content)
+        written.append(str(path))
+    return written
 
 
 def _table(rows: list[dict[str, Any]], keys: tuple[str, ...]) -> list[str]:
@@ -150,9 +111,11 @@ def _csv(rows: list[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
-def _whole(path: Path, make: Callable[[Path], Any]) -> None:
-    """Whoever reads the path finds the old file or the whole new one."""
-    with tempfile.TemporaryDirectory() as folder:
-        fresh = Path(folder) / path.name
-        make(fresh)
-        paths_lib.write_bytes(path, fresh.read_bytes())
+def _plot(curve: list[dict[str, Any]]) -> bytes:
+    """The PNG of a truncation curve, with the scores that all of its points have."""
+    names = [n for n in COLUMNS if all(n in point["scores"] for point in curve)]
+    scores = {name: [point["scores"][name] for point in curve] for name in names}
+    file = io.BytesIO()
+    picture = plots.truncation_curve([point["truncation"] for point in curve], scores)
+    picture.save(file, format="PNG")
+    return file.getvalue()
