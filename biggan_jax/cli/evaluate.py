@@ -95,7 +95,8 @@ def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         return comparison.compare(*args.compare)
     names = [field.name for field in dataclasses.fields(evaluate_lib.Settings)]
     given = {name: getattr(args, name) for name in names if hasattr(args, name)}
-    settings = evaluate_lib.Settings(**given, intra_fid=not args.no_intra_fid)
+    given |= {"num_samples": args.samples, "intra_fid": not args.no_intra_fid}
+    settings = evaluate_lib.Settings(**given)
     weights = {"bn_mode": args.bn_mode, "ema": not args.raw}
     if args.follow:
         if args.matrix or len(args.truncation) > 1:

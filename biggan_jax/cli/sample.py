@@ -118,7 +118,7 @@ def attention(args: argparse.Namespace) -> tuple[dict, str]:
     result = look.attention(
         args.source,
         args.out,
-        samples=look.Samples(**options.given(args, *names), ema=not args.raw),
+        rows=look.Rows(**options.given(args, *names), ema=not args.raw),
         **options.given(args, "layer", "points", "num_points", "discriminator", "images"),
     )
     return result, look.text(result)

@@ -67,11 +67,10 @@ def evaluate(
             generators[weights] = load.load_generator(
                 directory, ema=weights == "ema", truncation_statistics=own
             )
-        protocol = {"truncation": truncation, "bn_mode": bn_mode, "weights": weights}
-        text = ", ".join(f"{name} {value}" for name, value in protocol.items())
-        with progress_bar("sample", text) as progress:
-            options = protocol | {"model": str(directory), "progress": progress}
-            return evaluator(generators[weights], **options)
+        how = {"truncation": truncation, "bn_mode": bn_mode, "weights": weights}
+        text = ", ".join(f"{name} {value}" for name, value in how.items())
+        with progress_bar("sample", text) as tell:
+            return evaluator(generators[weights], **how, model=str(directory), progress=tell)
 
     if matrix:
         names = ["ema" if averaged else "raw" for averaged in held.values()]
@@ -81,7 +80,7 @@ def evaluate(
     curve = [one(truncation, bn_mode, weights) for truncation in truncations]
     if len(curve) == 1:
         return curve[0]
-    rows = [{"truncation": t} | _row(r) for t, r in zip(truncations, curve, strict=True)]
+    rows = [{"truncation": r["protocol"]["truncation"]} | _row(r) for r in curve]
     return curve[-1] | {"curve": rows}
 
 
@@ -105,7 +104,9 @@ def during_training(
     """
     if config.eval_every_steps is None:
         return None
-    settings = Settings(features=config.eval_features, samples=config.eval_samples, options=CONFIG)
+    settings = Settings(
+        features=config.eval_features, num_samples=config.eval_samples, options=CONFIG
+    )
     evaluator = open_evaluator(config, paths.cache_folder(workdir), settings, (source, digest))
     # A rare class may have fewer images than its own distance needs: no reason to stop a run.
     evaluator = dataclasses.replace(evaluator, intra_fid=False)

@@ -54,7 +54,7 @@ class Evaluator:
     Attributes:
       extractor: the features network.
       reference: the real side.
-      samples: to be generated; more than the feature dimensions.
+      num_samples: to be generated; more than the feature dimensions.
       seed: of the latents.
       truncation_kind: `resample` or `scale`.
       class_names: of the classes that the extractor's logits and the reference's labels mean; empty
@@ -66,7 +66,7 @@ class Evaluator:
 
     extractor: Extractor
     reference: Reference
-    samples: int
+    num_samples: int
     seed: int = 0
     truncation_kind: str = "resample"
     class_names: tuple[str, ...] = ()
@@ -76,9 +76,9 @@ class Evaluator:
 
     def __post_init__(self):
         dim = self.extractor.feature_dim
-        if self.samples <= dim:
+        if self.num_samples <= dim:
             raise UserError(
-                f"{self.samples} samples for the {dim} dimensions of {self.extractor.name} "
+                f"{self.num_samples} samples for the {dim} dimensions of {self.extractor.name} "
                 "features: their covariance needs more, set "
                 f"{self.options.samples.format(dim + 1)} or more"
             )
@@ -144,13 +144,13 @@ class Evaluator:
 
     def _share(self) -> range:
         """Numbers of this process's samples: whole batches, the same as in a run of one process."""
-        batches, count = -(-self.samples // BATCH_SIZE), jax.process_count()
+        batches, count = -(-self.num_samples // BATCH_SIZE), jax.process_count()
         ends = [batches * (jax.process_index() + i) // count * BATCH_SIZE for i in (0, 1)]
-        return range(min(ends[0], self.samples), min(ends[1], self.samples))
+        return range(min(ends[0], self.num_samples), min(ends[1], self.num_samples))
 
     def _generate_share(self, generator, truncation, weights, share: range, progress) -> Fakes:
         k = generator.num_classes
-        fakes = Fakes(self.samples, self.extractor.feature_dim, k, self.keep, share)
+        fakes = Fakes(self.num_samples, self.extractor.feature_dim, k, self.keep, share)
         # Latents are small beside images: 25 MB for 50,000. Everything else is made by batches.
         z = generator.sample_z(
             self.seed, len(share), truncation, self.truncation_kind, first=share.start
@@ -185,10 +185,10 @@ class Evaluator:
                 "intra-class FID needs at least 2: choose other --data or leave it out with "
                 "--no-intra-fid"
             )
-        kept = min(self.samples, self.keep) // num_classes
+        kept = min(self.num_samples, self.keep) // num_classes
         if kept < 2:
             raise UserError(
-                f"{self.samples} samples are {kept} for some of the {num_classes} classes, and "
+                f"{self.num_samples} samples are {kept} for some of the {num_classes} classes, and "
                 "intra-class FID needs at least 2: set "
                 f"{self.options.samples.format(2 * num_classes)} or more, or leave it out with "
                 "--no-intra-fid"
@@ -208,8 +208,8 @@ class Evaluator:
         by_features = self.reference.features is not None
         fields |= {
             "real_features": len(self.reference.features) if by_features else None,
-            "samples": self.samples,
-            "fake_features": min(self.samples, self.keep),
+            "samples": self.num_samples,
+            "fake_features": min(self.num_samples, self.keep),
             "labels": "balanced" if generator.num_classes > 1 else None,
             "seed": self.seed,
             "truncation": truncation,

@@ -17,7 +17,7 @@ from biggan_jax.evaluation.evaluator import COMMAND, KEEP, Evaluator, Options, o
 from biggan_jax.metrics.features import Extractor
 from biggan_jax.storage import label_counts
 
-SAMPLES = {"inception": 50_000, "classifier": 10_000}
+NUM_SAMPLES = {"inception": 50_000, "classifier": 10_000}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Settings:
       features: `inception` or `classifier`; see `inputs.features_name` for the default.
       inception: directory of the Inception weights.
       fit_classifier: fit the classifier even if the cache has one.
-      samples: 50,000 with inception, 10,000 with the classifier if absent.
+      num_samples: 50,000 with inception, 10,000 with the classifier if absent.
       seed: of the latents.
       truncation_kind: `resample` or `scale`.
       intra_fid: whether the distances of single classes are scored too.
@@ -46,7 +46,7 @@ class Settings:
     features: str | None = None
     inception: Path | None = None
     fit_classifier: bool = False
-    samples: int | None = None
+    num_samples: int | None = None
     seed: int = 0
     truncation_kind: str = "resample"
     intra_fid: bool = True
@@ -79,24 +79,18 @@ def open_evaluator(
     name = inputs.features_name(settings.features, settings.inception, config.model.channels)
     if settings.fit_classifier and name == "inception":
         raise UserError("--fit-classifier and inception features: leave one of the two out")
-    samples = settings.samples if settings.samples is not None else SAMPLES[name]
-    if samples < 2:
+    num_samples = settings.num_samples if settings.num_samples is not None else NUM_SAMPLES[name]
+    if num_samples < 2:
         option = settings.options.samples.format(2)
-        raise UserError(f"{samples} samples have no covariance: set {option} or more")
+        raise UserError(f"{num_samples} samples have no covariance: set {option} or more")
     real = trained_on
     if real is None and (settings.reference is None or name == "classifier"):
-        # The classifier is one of the training data, whatever the reference.
-        trained = config.data.source if name == "classifier" else None
-        remedy = "give other real images with --data SPEC"
-        if trained is not None:
-            remedy = "the classifier is one of these training images: restore them, or use "
-            remedy += settings.options.features.format("inception")
-        real = _open(trained or settings.data, config, cache, settings, remedy)
+        real = _open_first(name, config, cache, settings)
     extractor, class_names = _open_network(name, real, cache, settings)
     evaluator = Evaluator(  # it refuses too few samples before hours are spent on real images
         extractor,
         None,
-        samples,
+        num_samples,
         seed=settings.seed,
         truncation_kind=settings.truncation_kind,
         class_names=class_names,
@@ -152,6 +146,19 @@ def _open_network(
             option=settings.options.features,
         )
     return classifier, real[0].class_names
+
+
+def _open_first(
+    name: str, config: ConfigDict, cache: Path, settings: Settings
+) -> tuple[data.Source, str]:
+    """The training data where the classifier is fitted to them, otherwise the real side."""
+    remedy = "give other real images with --data SPEC"
+    # The classifier is one of the training data, whatever the reference.
+    trained = config.data.source if name == "classifier" else None
+    if trained is not None:
+        remedy = "the classifier is one of these training images: restore them, or use "
+        remedy += settings.options.features.format("inception")
+    return _open(trained or settings.data, config, cache, settings, remedy)
 
 
 def _open(

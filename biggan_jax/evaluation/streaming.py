@@ -13,13 +13,13 @@ class InceptionScore:
     """Inception score of a stream whose length is known; equals `scores.inception_score`.
 
     Args:
-      samples: rows in all.
+      num_samples: rows in all.
       splits: parts of consecutive rows that are scored apart.
       first: number of the first row that is added.
     """
 
-    def __init__(self, samples: int, splits: int = SPLITS, first: int = 0):
-        self._ends = np.array([(i + 1) * samples // splits for i in range(splits)])
+    def __init__(self, num_samples: int, splits: int = SPLITS, first: int = 0):
+        self._ends = np.array([(i + 1) * num_samples // splits for i in range(splits)])
         self._marginals: np.ndarray | None = None
         self._negative_entropies = np.zeros(splits)
         self._first = self._next = first
@@ -68,7 +68,7 @@ class Fakes:
     """What the scores need of all generated samples, or of the share of one process.
 
     Args:
-      samples: in all.
+      num_samples: in all.
       dim: of the features.
       num_classes: K of the generator.
       keep: features to keep at most.
@@ -84,13 +84,13 @@ class Fakes:
     """
 
     def __init__(
-        self, samples: int, dim: int, num_classes: int, keep: int, share: range | None = None
+        self, num_samples: int, dim: int, num_classes: int, keep: int, share: range | None = None
     ):
-        share = range(samples) if share is None else share
-        self._shape = samples, dim, num_classes, keep
+        share = range(num_samples) if share is None else share
+        self._shape = num_samples, dim, num_classes, keep
         self.moments = Moments(dim)
-        self.inception_score = InceptionScore(samples, first=share.start)
-        kept = range(samples)[:keep]
+        self.inception_score = InceptionScore(num_samples, first=share.start)
+        kept = range(num_samples)[:keep]
         own = range(min(share.start, len(kept)), min(share.stop, len(kept)))
         self.features = np.empty((len(own), dim), np.float32)
         self.labels = np.empty(len(own), np.int32)

@@ -75,3 +75,20 @@ def warn_if_rank_deficient(count: int, dim: int, what: str) -> None:
             "and the Frechet distance biased upwards; take more samples",
             stacklevel=3,
         )
+
+
+def seed(value: int) -> int:
+    """Takes a seed of 32 bits, with or without a sign, for numpy, which wants none.
+
+    Args:
+      value: -1 is the same as 2**32 - 1.
+
+    Returns:
+      The seed in [0, 2**32).
+
+    Raises:
+      UserError: it is no integer of 32 bits.
+    """
+    if not isinstance(value, int | np.integer) or not -(2**31) <= value < 2**32:
+        raise UserError(f"seed is {value}; it must be an integer of 32 bits (-2**31 to 2**32 - 1)")
+    return int(value) % 2**32

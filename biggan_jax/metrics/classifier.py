@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from biggan_jax.errors import UserError
-from biggan_jax.metrics import fitting, network_files
+from biggan_jax.metrics import checks, fitting, network_files
 from biggan_jax.metrics.features import BatchRunner, check_images
 from biggan_jax.metrics.fitting import Recipe
 from biggan_jax.metrics.residual import FEATURES, LAST_SIZE, Network
@@ -138,6 +138,7 @@ def fit(
       UserError: images or labels are of another dtype or shape, or outside their range.
     """
     recipe = recipe or Recipe()
+    seed = checks.seed(seed)
     images, labels = _check_data(images, labels, num_classes)
     held = _hold_out(labels, recipe.holdout, seed)
     train_at, held_at = np.flatnonzero(~held), np.flatnonzero(held)

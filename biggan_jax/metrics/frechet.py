@@ -124,7 +124,7 @@ def frechet_distance_infinity(
             f"at least 3 different sizes from 2 to {len(fake)} are needed"
         )
     checks.warn_if_rank_deficient(sizes[0], len(mu), "the smallest subset")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(checks.seed(seed))
     root, trace = _root(sigma), np.trace(sigma)
     distances = []
     for size in sizes:

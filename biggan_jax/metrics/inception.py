@@ -78,7 +78,10 @@ class Inception:
             raise UserError(f"no resize rule {resize!r}: choose one of {resize_lib.RULES}")
         self.digest = digest
         self.resize = f"{resize} bilinear to {RESOLUTION}, {dtype}"
-        forward = lambda variables, x: _network(variables, _preprocess(x, resize), dtype)
+
+        def forward(variables: Any, x: jax.Array) -> dict[str, jax.Array]:
+            return _network(variables, _preprocess(x, resize), dtype)
+
         self._run = BatchRunner(forward, {"params": params}, batch_size, devices)
 
     @classmethod

@@ -51,9 +51,12 @@ def kernel_distance(
                 f"{subsets} KID subsets of {size} from {len(real)} real and {len(fake)} fake "
                 f"features: at least one subset of 2 to {least} is needed"
             )
-        rng = np.random.RandomState(seed)
-        draw = lambda x: rng.choice(len(x), size, replace=False)
-        indices = np.array([(draw(real), draw(fake)) for _ in range(subsets)])
+        rng = np.random.RandomState(checks.seed(seed))
+        pairs = [
+            [rng.choice(len(side), size, replace=False) for side in (real, fake)]
+            for _ in range(subsets)
+        ]
+        indices = np.array(pairs)
     values = np.array([_mmd2(real[rows], fake[columns]) for rows, columns in indices])
     count, _, size = np.shape(indices)
     return {

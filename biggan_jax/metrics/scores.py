@@ -61,7 +61,7 @@ def inception_score(
         raise UserError(f"{splits} splits of {n} logits: at least 1 and at most {n} can be made")
     order = np.arange(n)
     if shuffle_seed is not None:
-        np.random.RandomState(shuffle_seed).shuffle(order)
+        np.random.RandomState(checks.seed(shuffle_seed)).shuffle(order)
     n -= n % splits if drop_remainder else 0
     bounds = [i * n // splits for i in range(splits + 1)]
     values = [_split_score(logits, order[bounds[i] : bounds[i + 1]]) for i in range(splits)]

@@ -58,14 +58,11 @@ def write(
     Raises:
       UserError: for an unknown kind of file, a class that does not exist, or an unusable directory.
     """
-    out = paths.workdir_path(out)
+    start, out, least = time.perf_counter(), paths.workdir_path(out), 2 if interpolate else 1
     if out.suffix not in (".png", ".npz"):
         raise UserError(f"--out {out}: the name must end in .png or .npz")
-    if per_class < (2 if interpolate else 1):
-        raise UserError(
-            f"--per-class is {per_class}; it must be at least {2 if interpolate else 1}"
-        )
-    start = time.perf_counter()
+    if per_class < least:
+        raise UserError(f"--per-class is {per_class}; it must be at least {least}")
     if truncation_statistics is None:
         truncation_statistics = statistics.default(directory, truncation)
     generator = load.load_generator(
@@ -78,13 +75,11 @@ def write(
     generator.set_bn_mode(bn_mode, **(like_samples | (standing or {})))
     rows = parse_classes(classes, generator.num_classes, picture=out.suffix == ".png")
     labels = np.repeat(rows, per_class)
+    how = truncation, truncation_kind
+    z = generator.sample_z(seed, 2 * len(rows) if interpolate else len(labels), *how)
     if interpolate:
-        ends = generator.sample_z(seed, 2 * len(rows), truncation, truncation_kind)
-        z = np.concatenate(
-            [great_circle(a, b, per_class) for a, b in ends.reshape(len(rows), 2, -1)]
-        )
-    else:
-        z = generator.sample_z(seed, len(labels), truncation, truncation_kind)
+        ends = z.reshape(len(rows), 2, -1)
+        z = np.concatenate([great_circle(a, b, per_class) for a, b in ends])
     images = grids.to_uint8(generator(z, labels))
     if out.suffix == ".png":
         names = [str(c) for c in rows] if generator.num_classes > 1 else None

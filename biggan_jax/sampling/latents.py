@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from biggan_jax.errors import UserError
+from biggan_jax.metrics import checks
 from biggan_jax.models import latents
 
 KINDS = ("resample", "scale")
@@ -18,13 +19,7 @@ def check(seed: int, truncation: float | None, kind: str, distribution: str) -> 
     latents.check_truncation(truncation, distribution)
     if kind not in KINDS:
         raise UserError(f"truncation kind is {kind!r}; it must be resample or scale")
-    check_seed(seed)
-
-
-def check_seed(seed: int) -> None:
-    """Raises UserError unless a seed is an integer of 32 bits, with or without a sign."""
-    if not isinstance(seed, int | np.integer) or not -(2**31) <= seed < 2**32:
-        raise UserError(f"seed is {seed}; it must be an integer of 32 bits (-2**31 to 2**32 - 1)")
+    checks.seed(seed)
 
 
 def draw(
@@ -42,7 +37,7 @@ def draw(
     computed by the same program, at the same place of a block.
 
     Args:
-      seed: see `check_seed`; -1 is the same as 2**32 - 1.
+      seed: an integer of 32 bits, with or without a sign; -1 is the same as 2**32 - 1.
       numbers: consecutive numbers of samples, at least 0.
       dim_z: length of a latent.
       truncation, kind: see `LoadedGenerator.sample_z`.
@@ -71,10 +66,8 @@ def draw(
 
 
 def labels(seed: int, count: int, num_classes: int) -> np.ndarray:
-    """Draws class ids, int32 [count], evenly from [0, num_classes); see `check_seed`."""
-    check_seed(seed)
-    # numpy takes no negative seed.
-    return np.random.default_rng(seed % 2**32).integers(0, num_classes, count, np.int32)
+    """Draws class ids, int32 [count], evenly from [0, num_classes)."""
+    return np.random.default_rng(checks.seed(seed)).integers(0, num_classes, count, np.int32)
 
 
 @functools.partial(jax.jit, static_argnames=("dim_z", "distribution", "truncation", "kind"))

@@ -21,8 +21,8 @@ SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 @dataclasses.dataclass(frozen=True)
-class Samples:
-    """The samples that a picture shows.
+class Rows:
+    """The samples that a picture shows, one a row.
 
     Attributes:
       classes: a list such as '0,3,5-7', taken in turn; None spreads the rows over all classes.
@@ -85,7 +85,7 @@ def attention(
     directory: str | Path,
     out: Path,
     *,
-    samples: Samples = Samples(),
+    rows: Rows = Rows(),
     layer: str | None = None,
     points: str | None = None,
     num_points: int | None = None,
@@ -97,7 +97,7 @@ def attention(
     Args:
       directory: a workdir or a model directory.
       out: `F.png`.
-      samples: the rows.
+      rows: which samples.
       layer: such as 'attention_16'; by default the one of the highest resolution.
       points: 'r,c;r,c', rows and columns in image pixels from the top left; None picks those whose
         maps differ most, anew for each sample.
@@ -119,36 +119,43 @@ def attention(
     start = time.perf_counter()
     if out.suffix != ".png":
         raise UserError(f"--out {out}: the name must end in .png")
-    if discriminator:
-        view = view_discriminator(directory, samples, layer, images)
-    elif images:
+    if images and not discriminator:
         raise UserError("--images are for the discriminator: add --discriminator, or leave it out")
+    if discriminator:
+        view = view_discriminator(directory, rows, layer, images)
     else:
-        view = view_generator(directory, samples, layer)
+        view = view_generator(directory, rows, layer)
     layer = layer or max(view.maps, key=lambda name: view.maps[name].shape[1])
-    maps, size = view.maps[layer], view.player.resolution
-    queries = choose_queries(maps, points, num_points, size)
+    maps = view.maps[layer]
+    queries = choose_queries(maps, points, num_points, view.player.resolution)
     labels = None
     if view.labels is not None and view.player.num_classes > 1:
         labels = [int(c) for c in view.labels]
     names = None if labels is None else [str(c) for c in labels]
     figure = attention_figure.draw(view.images, queries, maps, names)
     paths.write_bytes(out, grids.png(figure))
-    pixels = [[pixel_of(q, maps.shape[1], size) for q in row] for row in queries]
-    rows = [
-        {"points": p, "distance": attention_figure.mean_distance(m[q])}
-        for p, m, q in zip(pixels, maps, queries, strict=True)
-    ]
-    for row, label in zip(rows, labels or [], strict=labels is not None):
-        row["class"] = label
     return {
         "out": str(out),
         "layer": layer,
         "layers": sorted(view.maps),
         "gamma": view.player.gammas[layer],
-        "rows": rows,
+        "rows": described(queries, maps, labels, view.player.resolution),
         "seconds": time.perf_counter() - start,
     }
+
+
+def described(
+    queries: list[list[int]], maps: np.ndarray, labels: list[int] | None, size: int
+) -> list[dict]:
+    """{points, distance, class} of every row of a figure; see `attention`."""
+    rows = []
+    for row, beta in zip(queries, maps, strict=True):
+        points = [pixel_of(query, maps.shape[1], size) for query in row]
+        distance = attention_figure.mean_distance(beta[row])
+        rows.append({"points": points, "distance": distance})
+    for row, label in zip(rows, labels or [], strict=labels is not None):
+        row["class"] = label
+    return rows
 
 
 def text(result: dict) -> str:
@@ -164,16 +171,16 @@ def text(result: dict) -> str:
     return "\n".join([*lines, result["out"]])
 
 
-def view_generator(directory: str | Path, samples: Samples, layer: str | None) -> View:
+def view_generator(directory: str | Path, rows: Rows, layer: str | None) -> View:
     """Samples of G and its attention while it made them."""
-    generator = samples.load(directory)
+    generator = rows.load(directory)
     check_layer(layer, generator.gammas, "generator", "g_attention")
-    z, labels = samples.latents(generator)
+    z, labels = rows.latents(generator)
     return View(generator, generator(z, labels), labels, generator.attention(z, labels))
 
 
 def view_discriminator(
-    directory: str | Path, samples: Samples, layer: str | None, files: Sequence[Path]
+    directory: str | Path, rows: Rows, layer: str | None, files: Sequence[Path]
 ) -> View:
     """Files, or samples of G, and D's attention to them."""
     d = load.load_discriminator(directory)
@@ -184,8 +191,8 @@ def view_discriminator(
         classes = np.zeros(len(images), np.int32)
         floats = images.astype(np.float32) / 127.5 - 1
         return View(d, images, None, d.attention(floats, classes))
-    generator = samples.load(directory)
-    z, labels = samples.latents(generator)
+    generator = rows.load(directory)
+    z, labels = rows.latents(generator)
     images = generator(z, labels)
     return View(d, images, labels, d.attention(images, labels))
 

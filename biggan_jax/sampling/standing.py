@@ -53,6 +53,5 @@ def accumulate(
         total = moments if total is None else jax.tree.map(jnp.add, total, moments)
     assert count, "no batches"
     # `sow` stores tuples of one: unwrap them into the layout of batch_stats.
-    is_tuple = lambda x: isinstance(x, tuple)
-    mean = jax.tree.map(lambda x: x[0] / count, total, is_leaf=is_tuple)
+    mean = jax.tree.map(lambda x: x[0] / count, total, is_leaf=lambda x: isinstance(x, tuple))
     return variables | {"batch_stats": mean}

@@ -24,7 +24,7 @@ from tests import runs
 
 pytestmark = pytest.mark.usefixtures("few_steps")
 TEST = "digits:test"
-SETTINGS = evaluate.Settings(data=TEST, samples=90)
+SETTINGS = evaluate.Settings(data=TEST, num_samples=90)
 
 
 @pytest.fixture(scope="module")
@@ -234,7 +234,7 @@ def test_a_single_class_asks_for_other_features(tmp_path, options, advice):
     (tmp_path / "images" / "one").mkdir(parents=True)
     for name in ("a.png", "b.png"):
         Image.new("L", (16, 16)).save(tmp_path / "images" / "one" / name)
-    settings = evaluate.Settings(features="classifier", samples=90, options=options)
+    settings = evaluate.Settings(features="classifier", num_samples=90, options=options)
     config = runs.tiny_config(f"--config.data.source=folder:{tmp_path / 'images'}")
     with pytest.raises(UserError, match="single class") as caught:
         evaluate.open_evaluator(config, tmp_path / "cache", settings)

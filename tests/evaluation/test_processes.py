@@ -127,7 +127,7 @@ class Threads:
 def opened(trained, tmp_path_factory):
     """(evaluator, generator) of the tiny run."""
     recipe = classifier.Recipe(max_images=640, batch_size=64, holdout=0.02)
-    settings = evaluate.Settings(data="digits:test", samples=90)
+    settings = evaluate.Settings(data="digits:test", num_samples=90)
     config = runs.tiny_config("--config.model.num_classes=10")
     with pytest.MonkeyPatch.context() as patch:
         fitted = functools.partial(classifier.cached, recipe=recipe)

@@ -260,3 +260,19 @@ def test_scores_need_no_jax():
         [sys.executable, "-c", code], cwd=runs.ROOT, capture_output=True, text=True, check=True
     )
     assert json.loads(done.stdout) is False
+
+
+def test_seeds():
+    """The same for every seed: 32 bits, with or without a sign."""
+    rng = np.random.default_rng(0)
+    real, fake = rng.normal(size=(2, 300, 4))
+    mu, sigma, logits = real.mean(0), np.cov(real.T), rng.normal(size=(40, 3))
+    for score in (
+        lambda seed: scores.kernel_distance(real, fake, subsets=3, seed=seed),
+        lambda seed: scores.frechet_distance_infinity(mu, sigma, fake, seed=seed),
+        lambda seed: scores.inception_score(logits, shuffle_seed=seed),
+    ):
+        assert score(-1) == score(2**32 - 1) != score(5)
+        for seed in (2**32, -(2**31) - 1, 0.5):
+            with pytest.raises(UserError, match=f"seed is {seed}; it must be an integer"):
+                score(seed)

@@ -122,7 +122,7 @@ def test_points_by_hand(trained, tmp_path):
     result = look.attention(
         trained,
         tmp_path / "a.png",
-        samples=look.Samples(classes="3,7", count=3),
+        rows=look.Rows(classes="3,7", count=3),
         points="0,0; 15,15;6,9",
     )
     assert [row["class"] for row in result["rows"]] == [3, 7, 3]
@@ -159,10 +159,8 @@ def test_discriminator_on_files(with_d_attention, tmp_path):
 
 
 def test_discriminator_on_samples(with_d_attention, tmp_path):
-    samples = look.Samples(classes="2,5", bn_mode="batch", truncation=0.5)
-    result = look.attention(
-        with_d_attention, tmp_path / "d.png", discriminator=True, samples=samples
-    )
+    rows = look.Rows(classes="2,5", bn_mode="batch", truncation=0.5)
+    result = look.attention(with_d_attention, tmp_path / "d.png", discriminator=True, rows=rows)
     assert [row["class"] for row in result["rows"]] == [2, 5]
 
 
