@@ -175,7 +175,7 @@ def test_training_scores_and_keeps_the_best(trained, tmp_path):
     kept = best.read(workdir)
     assert (kept["step"], kept["score"]) == (step, fids[step])
     shutil.copytree(workdir / "cache", workdir / "best" / "cache")
-    settings = dataclasses.replace(SETTINGS, data=None, samples=70)
+    settings = dataclasses.replace(SETTINGS, data=None, num_samples=70)
     alone = evaluate.evaluate(workdir / "best", settings)
     assert alone["scores"]["fid"] == fids[step]
     runs.assert_same_state(workdir, trained, 4)  # looking at a run does not change it
