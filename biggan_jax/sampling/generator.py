@@ -187,7 +187,7 @@ class LoadedGenerator:
             )[1]
 
         checked = (self._check(z, labels) for z, labels in batches)
-        self._variables = standing.accumulate(moments, self._trained, checked)
+        self._variables = forward.place(standing.accumulate(moments, self._trained, checked))
         self._bn_mode = "standing"
 
     @property

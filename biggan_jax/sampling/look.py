@@ -253,7 +253,7 @@ def pixel_of(query: int, count: int, size: int) -> list[int]:
     return [int((v + 0.5) * size / side) for v in divmod(query, side)]
 
 
-def read_images(paths: Sequence[Path], resolution: int, channels: int) -> np.ndarray:
+def read_images(given: Sequence[Path], resolution: int, channels: int) -> np.ndarray:
     """PNG and JPEG files, and those of folders in the order of their names.
 
     Returns:
@@ -263,11 +263,11 @@ def read_images(paths: Sequence[Path], resolution: int, channels: int) -> np.nda
       UserError: for a file that is no readable image, or no file at all.
     """
     files: list[Path] = []
-    for path in map(Path, paths):
+    for path in map(Path, given):
         found = sorted(path.iterdir()) if path.is_dir() else [path]
         files += [p for p in found if not path.is_dir() or p.suffix.lower() in SUFFIXES]
     if not files:
-        raise UserError(f"--images {paths[0]}: there is no PNG or JPEG file in it")
+        raise UserError(f"--images {given[0]}: there is no PNG or JPEG file in it")
     images = []
     for file in files:
         try:

@@ -4,7 +4,6 @@ generator."""
 from collections.abc import Callable, Iterable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from biggan_jax.errors import UserError
@@ -39,7 +38,7 @@ def accumulate(
       batches: pairs of z [B, dim_z] and labels [B], at least one.
 
     Returns:
-      Variables with standing `batch_stats` and the advanced `spectral`.
+      Variables with standing `batch_stats`, on the host, and the advanced `spectral`.
 
     References:
       Brock et al. 2019, section 3.1.
@@ -49,8 +48,10 @@ def accumulate(
         new = forward(variables, z, labels)
         if "spectral" in new:
             variables["spectral"] = new["spectral"]
-        moments, count = new["moments"], count + 1
-        total = moments if total is None else jax.tree.map(jnp.add, total, moments)
+        # On the host: one forward after another. CPUs with fewer cores than devices may give up a
+        # sum over the devices when many forwards are under way.
+        moments, count = jax.device_get(new["moments"]), count + 1
+        total = moments if total is None else jax.tree.map(np.add, total, moments)
     assert count, "no batches"
     # `sow` stores tuples of one: unwrap them into the layout of batch_stats.
     mean = jax.tree.map(lambda x: x[0] / count, total, is_leaf=lambda x: isinstance(x, tuple))
