@@ -13,15 +13,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from biggan_jax import config as config_lib
-from biggan_jax import models
 from biggan_jax.errors import UserError
 from biggan_jax.interop.files import Tensors
+from biggan_jax.storage import networks as networks_lib
 from biggan_jax.storage import paths
 from biggan_jax.storage.digest import named_leaves
 from biggan_jax.storage.integrity import some
 from biggan_jax.storage.weights import save_weights
 
-COLLECTIONS = ("params", "spectral", "batch_stats")
 NETWORKS = ("g", "g_ema", "d")
 NAMES = 20  # tensors that a message spells out
 
@@ -108,15 +107,7 @@ def target(model: Any, player: str) -> dict[str, jax.ShapeDtypeStruct]:
     Raises:
       UserError: for a section that no model can be built from.
     """
-    generator, discriminator = models.build(model)
-    if player == "g":
-        network, shape = generator, (1, model.dim_z)
-    else:
-        network, shape = discriminator, (1, model.resolution, model.resolution, model.channels)
-    inputs = (jnp.zeros(shape), jnp.zeros((1,), jnp.int32))
-    variables = jax.eval_shape(network.init, jax.random.key(0), *inputs)
-    # Not what `sow` leaves behind, such as attention maps.
-    return named_leaves({c: variables[c] for c in COLLECTIONS if c in variables})
+    return named_leaves(networks_lib.shapes(model, player))
 
 
 def write(config: ConfigDict, networks: list[Network], out: Path) -> dict:

@@ -37,8 +37,10 @@ def named_leaves(tree: Any) -> dict[str, Any]:
       Path, joined by '/', -> leaf.
     """
     # The same names for a dataclass, a named tuple and the dict that a partial target is.
-    name = lambda path: jax.tree_util.keystr(path, simple=True, separator="/")
-    return {name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
 
 
 def _settled(sums: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:

@@ -201,19 +201,21 @@ def _placed(leaf: Any) -> Any:
 
 def _check_fit(path: epath.Path, saved: dict, target: Any, whole: bool) -> None:
     wanted = {name: _description(leaf) for name, leaf in named_leaves(target).items()}
-    show = lambda array: f"{array['dtype']}{array['shape']}" if array else "missing"
     # The dtype too: Orbax silently casts to the target's.
-    same = lambda name: saved.get(name) is not None and saved[name] | wanted[name] == saved[name]
-    differing = [name for name in wanted if not same(name)]
+    differing = [n for n, own in wanted.items() if saved.get(n, {}) | own != saved.get(n)]
     if whole:
         differing += [name for name in saved if name not in wanted]
     if differing:
         first, *others = differing
         also = f" (also {some(others)})" if others else ""
         raise UserError(
-            f"{path} does not fit: {first} is {show(saved.get(first))} there and "
-            f"{show(wanted.get(first))} here{also}; use the config it was made with"
+            f"{path} does not fit: {first} is {_show(saved.get(first))} there and "
+            f"{_show(wanted.get(first))} here{also}; use the config it was made with"
         )
+
+
+def _show(array: dict | None) -> str:
+    return f"{array['dtype']}{array['shape']}" if array else "missing"
 
 
 def _restore(path: epath.Path, target: Any) -> Any:

@@ -1,7 +1,10 @@
 """The best scored state of a run: which one is kept, and that no kill loses it."""
 
 import math
+import os
 import shutil
+import subprocess
+import sys
 import types
 
 import jax.numpy as jnp
@@ -12,6 +15,7 @@ from biggan_jax.storage import best, replacement
 from biggan_jax.storage.directory import open_directory
 from biggan_jax.storage.weights import load_weights, saved_names
 from tests import killing, runs
+from tests.parallel.test_rendezvous import free_port
 from tests.small_state import on_mesh
 
 CONFIG = runs.tiny_config().to_dict()
@@ -127,3 +131,23 @@ def test_a_kill_at_any_instant_leaves_the_old_or_the_new_one(tmp_path, monkeypat
         assert names[0] == "best" and not {"best.new", "best.old", "best.copying"} & set(names)
         shutil.rmtree(workdir)
     assert number > 3 and steps == {None if case == "first" else 1, 2}
+
+
+def test_arrays_on_two_processes(tmp_path):
+    command = [sys.executable, "-m", "tests.storage.keep_best", str(free_port())]
+    flags = os.environ["XLA_FLAGS"].replace("count=8", "count=4")
+    started = [
+        subprocess.Popen(
+            [*command, str(process), str(tmp_path)],
+            cwd=runs.ROOT,
+            env=os.environ | {"XLA_FLAGS": flags},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for process in range(2)
+    ]
+    outputs = [process.communicate(timeout=120) for process in started]
+    assert all(out.endswith("done\n") for out, _ in outputs), outputs
+    assert values(tmp_path / "best") == [3, 3, 3] and best.read(tmp_path)["score"] == 8
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["best"]
