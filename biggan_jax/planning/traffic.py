@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
@@ -9,9 +10,11 @@ from biggan_jax.models import layers, walk
 from biggan_jax.training.step import TrainStep
 
 # Sums over the batch for each channel of a batch norm: mean and variance forward; gain or scale,
-# and the two paths of the mean, backward.
+# and the two paths of the mean, backward. In microbatches each device knows its own gradient of the
+# scale, and adds the paths of the mean first.
 _FORWARD_SUMS = 2
 _BACKWARD_SUMS = 3
+_BACKWARD_SUMS_OF_MICROBATCHES = 2
 _D_METRICS = 5
 _G_METRICS = 1
 
@@ -19,9 +22,10 @@ _G_METRICS = 1
 def all_reduce_bytes(train_step: TrainStep) -> int:
     """Bytes that the all-reduces of one data-parallel step take part with.
 
-    Every microbatch sums its gradients over the devices, every training forward of G its batch
+    Every update sums its gradients over the devices, every training forward of G its batch
     statistics, and the backward of G what flows through them. A kernel that multiplies in bfloat16
-    has a gradient in bfloat16, and it is summed so; those of biases are float32.
+    has a gradient in bfloat16, and it is summed so; those of biases are float32. With accumulation
+    the sum over the microbatches comes first, in float32 and in the shapes of the parameters.
 
     Args:
       train_step: the bound step.
@@ -30,12 +34,22 @@ def all_reduce_bytes(train_step: TrainStep) -> int:
       Bytes per device, independent of the number of devices.
     """
     g, d = train_step.generator, train_step.discriminator
-    g_bytes, channels = _gradients(walk.of_generator(g))
-    d_bytes, _ = _gradients(walk.of_discriminator(d, g.channels))
-    wide = 4 * channels
-    d_update = d_bytes + _FORWARD_SUMS * wide + 4 * _D_METRICS
-    g_update = g_bytes + (_FORWARD_SUMS + _BACKWARD_SUMS) * wide + 4 * _G_METRICS
-    return train_step.accumulation_steps * (train_step.num_d_steps * d_update + g_update)
+    g_found, d_found = walk.of_generator(g), walk.of_discriminator(d, g.channels)
+    g_bytes, channels = _gradients(g_found)
+    d_bytes, _ = _gradients(d_found)
+    parts, backward = train_step.accumulation_steps, _BACKWARD_SUMS
+    if parts > 1:
+        g_bytes, d_bytes = _parameters(g_found), _parameters(d_found)
+        backward = _BACKWARD_SUMS_OF_MICROBATCHES
+    d_part = 4 * (_FORWARD_SUMS * channels + _D_METRICS)
+    g_part = 4 * ((_FORWARD_SUMS + backward) * channels + _G_METRICS)
+    d_update, g_update = d_bytes + parts * d_part, g_bytes + parts * g_part
+    return train_step.num_d_steps * d_update + g_update
+
+
+def _parameters(found: walk.Walk) -> int:
+    """Bytes of the parameters of one player, and of their gradients in float32."""
+    return 4 * sum(math.prod(x.shape) for x in jax.tree.leaves(found.variables["params"]))
 
 
 def _gradients(found: walk.Walk) -> tuple[int, int]:

@@ -70,7 +70,7 @@ class TrainStep:
         )(key)
 
     def d_step(
-        self, state: GANState, real, labels, z, gen_labels, key=None, update=0
+        self, state: GANState, real, labels, z, gen_labels, key=None, update=0, g_params=None
     ) -> tuple[GANState, Metrics]:
         """One discriminator update.
 
@@ -82,6 +82,7 @@ class TrainStep:
           gen_labels: classes of the fakes, int32 [B].
           key: for objectives that draw; that of the run by default.
           update: D updates since the last one of G, in [0, num_d_steps).
+          g_params: G's whole parameters, where they were gathered before.
 
         Returns:
           (state, metrics): those of the objective, such as d_loss, and d_grad_norm; scalars.
@@ -89,28 +90,32 @@ class TrainStep:
         g, d = state.generator, state.discriminator
         key = state.key if key is None else key
         update = state.step * self.num_d_steps + update
-        g_params, d_params = sharding.gather_weights((g.params, d.params), self.mesh)
+        d_params = sharding.gather_weights(d.params, self.mesh)
+        if g_params is None:
+            g_params = sharding.gather_weights(g.params, self.mesh)
+        parts = self.accumulation_steps
+        discriminator, d_apart = microbatches.apart(self.discriminator, d_params, self.mesh, parts)
 
         def microbatch(carry, batch):
             g_spectral, g_stats, d_spectral, part = carry
             real, labels, z, gen_labels = batch
-            fake, g_new = self._generate(g_params, g_spectral, g_stats, z, gen_labels)
+            fake, g_new = generate(self.generator, g_params, g_spectral, g_stats, z, gen_labels)
 
             def loss_fn(params):
                 params = stages.stop_gradient(params, self.d_frozen)
-                D = Judge(self.discriminator, params, d_spectral, self.mesh)
+                D = Judge(discriminator, params, d_spectral, self.mesh)
                 own_key = jax.random.fold_in(key, part)
                 batch = (real, labels, fake, gen_labels)
                 loss, metrics = self.objective.d_objective(D, *batch, own_key, update)
                 return loss, (D.spectral, metrics)
 
-            grads, (d_new, metrics) = jax.grad(loss_fn, has_aux=True)(d_params)
+            grads, (d_new, metrics) = jax.grad(loss_fn, has_aux=True)(d_apart)
             return (g_new["spectral"], g_new["batch_stats"], d_new, part + 1), grads, metrics
 
         carry = (g.spectral, g.batch_stats, d.spectral, jnp.zeros((), jnp.int32))
         batch = (real, labels, z, gen_labels)
         carry, grads, metrics = microbatches.accumulate(
-            microbatch, d.params, carry, batch, self.mesh, self.accumulation_steps
+            microbatch, d.params, carry, batch, self.mesh, parts
         )
         g_spectral, g_stats, d_spectral, _ = carry
         grads = self._regularize(grads, d_params, self.regularizer.d_orthogonal, self.d_frozen)
@@ -121,7 +126,7 @@ class TrainStep:
         return state.replace(generator=g, discriminator=d), metrics
 
     def g_step(
-        self, state: GANState, z, gen_labels, real=None, labels=None, key=None
+        self, state: GANState, z, gen_labels, real=None, labels=None, key=None, g_params=None
     ) -> tuple[GANState, Metrics]:
         """One generator update, its average, and the step counter.
 
@@ -132,20 +137,25 @@ class TrainStep:
           real, labels: as many images [B, H, W, C] and their classes, where the objective is
             paired.
           key: for objectives that draw; that of the run by default.
+          g_params: as in `d_step`.
 
         Returns:
           (state, metrics): those of the objective, such as g_loss, and g_grad_norm; scalars.
         """
         g, d = state.generator, state.discriminator
         key = state.key if key is None else key
-        g_params, d_params = sharding.gather_weights((g.params, d.params), self.mesh)
+        d_params = sharding.gather_weights(d.params, self.mesh)
+        if g_params is None:
+            g_params = sharding.gather_weights(g.params, self.mesh)
+        parts = self.accumulation_steps
+        generator, g_apart = microbatches.apart(self.generator, g_params, self.mesh, parts)
 
         def microbatch(carry, batch):
             g_spectral, g_stats, d_spectral, part = carry
             z, gen_labels, real, labels = batch
 
             def loss_fn(params):
-                fake, g_new = self._generate(params, g_spectral, g_stats, z, gen_labels)
+                fake, g_new = generate(generator, params, g_spectral, g_stats, z, gen_labels)
                 D = Judge(self.discriminator, d_params, d_spectral, self.mesh)
                 own_key = jax.random.fold_in(key, part)
                 batch = (fake, gen_labels, real, labels)
@@ -153,13 +163,13 @@ class TrainStep:
                 carry = (g_new["spectral"], g_new["batch_stats"], D.spectral, part + 1)
                 return loss, (carry, metrics)
 
-            grads, (carry, metrics) = jax.grad(loss_fn, has_aux=True)(g_params)
+            grads, (carry, metrics) = jax.grad(loss_fn, has_aux=True)(g_apart)
             return carry, grads, metrics
 
         carry = (g.spectral, g.batch_stats, d.spectral, jnp.zeros((), jnp.int32))
         batch = (z, gen_labels, real, labels)
         carry, grads, metrics = microbatches.accumulate(
-            microbatch, g.params, carry, batch, self.mesh, self.accumulation_steps
+            microbatch, g.params, carry, batch, self.mesh, parts
         )
         g_spectral, g_stats, d_spectral, _ = carry
         grads = self._regularize(grads, g_params, self.regularizer.g_orthogonal)
@@ -202,11 +212,13 @@ class TrainStep:
         gen_labels = jax.random.randint(label_key, shape, 0, classes, jnp.int32)
         z, gen_labels = sharding.constrain_batch((z, gen_labels), self.mesh, axis=1)
         real = batch["image"].astype(dtype) / 127.5 - 1.0
+        # Once for all updates: G's weights stay the same until its own.
+        g_params = sharding.gather_weights(state.generator.params, self.mesh)
 
         def one(state, inputs):
             i, inputs = inputs
             inputs = sharding.constrain_batch(inputs, self.mesh)
-            return self.d_step(state, *inputs, jax.random.fold_in(d_key, i), i)
+            return self.d_step(state, *inputs, jax.random.fold_in(d_key, i), i, g_params)
 
         d_labels = labels if self.objective.paired else gen_labels[:n]
         inputs = (jnp.arange(n), (real, labels, z[:n], d_labels))
@@ -220,15 +232,8 @@ class TrainStep:
             g_batch = (labels[n - 1], real[n - 1], labels[n - 1])
         else:
             g_batch = (gen_labels[n], None, None)
-        state, g_metrics = self.g_step(state, z[n], *g_batch, g_key)
+        state, g_metrics = self.g_step(state, z[n], *g_batch, g_key, g_params)
         return state, d_metrics | g_metrics
-
-    def _generate(self, params, spectral, batch_stats, z, gen_labels):
-        """(images, new collections) of a training forward of G."""
-        variables = {"params": params, "spectral": spectral, "batch_stats": batch_stats}
-        return self.generator.apply(
-            variables, z, gen_labels, train=True, mutable=["spectral", "batch_stats"]
-        )
 
     def _regularize(self, grads: Any, params: Any, strength: float, frozen=frozenset()) -> Any:
         if strength == 0:
@@ -238,6 +243,14 @@ class TrainStep:
         extra = regularizers.orthogonal_gradient(params, strength, form, exempt)
         extra = sharding.scatter_weights(extra, self.mesh)
         return jax.tree.map(lambda g, e: g + e.astype(g.dtype), grads, extra)
+
+
+def generate(generator, params, spectral, batch_stats, z, gen_labels) -> tuple[jax.Array, dict]:
+    """(images, new collections) of a training forward of G."""
+    variables = {"params": params, "spectral": spectral, "batch_stats": batch_stats}
+    return generator.apply(
+        variables, z, gen_labels, train=True, mutable=["spectral", "batch_stats"]
+    )
 
 
 class Judge:
