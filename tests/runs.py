@@ -129,16 +129,15 @@ def load_state(workdir: Path, number: int | None = None) -> tuple[state_lib.GANS
 
 def assert_same_state(workdir: Path, other: Path, number: int) -> None:
     """Every array of the two runs' checkpoints has the same bits."""
-    plain = lambda s: s.replace(key=jax.random.key_data(s.key))
-    a, b = (plain(load_state(w, number)[0]) for w in (workdir, other))
+    a, b = (load_state(w, number)[0] for w in (workdir, other))
+    # Keys as the numbers they hold.
+    a, b = (state.replace(key=jax.random.key_data(state.key)) for state in (a, b))
     assert jax.tree.structure(a) == jax.tree.structure(b)
-    same = lambda x, y: np.array_equal(np.asarray(x), np.asarray(y), equal_nan=True)
+    pairs = zip(jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True)
     differing = [
         jax.tree_util.keystr(path)
-        for (path, x), y in zip(
-            jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True
-        )
-        if x.dtype != y.dtype or not same(x, y)
+        for (path, x), y in pairs
+        if x.dtype != y.dtype or not np.array_equal(np.asarray(x), np.asarray(y), equal_nan=True)
     ]
     assert not differing
 

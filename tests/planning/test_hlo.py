@@ -148,7 +148,10 @@ def test_traffic_is_that_of_xla():
 
 def test_a_gathered_table_counts_by_the_rows_that_are_read():
     table = jnp.ones((1000, 64))
-    take = lambda table, ids: jnp.tanh(jnp.take(table, ids, axis=0, mode="clip"))
-    module, _ = compiled(take, table, jnp.arange(32, dtype=jnp.int32))
+
+    def rows_of(table, ids):
+        return jnp.tanh(jnp.take(table, ids, axis=0, mode="clip"))
+
+    module, _ = compiled(rows_of, table, jnp.arange(32, dtype=jnp.int32))
     rows = 32 * 64 * 4
     assert 2 * rows <= costs_lib.hbm_bytes(module) < 8 * rows < table.nbytes

@@ -59,9 +59,9 @@ def test_biggan128(capsys):
 def test_layers_of_a_known_network():
     """The FLOPs of a matrix and a convolution, by hand."""
     train_step = bound("--config.model.ch=8")
-    shape = lambda *s: jax.ShapeDtypeStruct(s, jnp.float32)
+    z = jax.ShapeDtypeStruct((64, 12), jnp.float32)
     labels = jax.ShapeDtypeStruct((64,), jnp.int32)
-    rows = summary.layers(train_step.generator, shape(64, 12), labels)
+    rows = summary.layers(train_step.generator, z, labels)
     by_name = {row.name: row for row in rows}
     linear, rgb = by_name["linear"], by_name["rgb"]
     assert linear.kind == "Dense" and linear.parameters == 4 * 512 + 512
