@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import jax
 import numpy as np
 
 from biggan_jax import __version__
@@ -131,22 +130,11 @@ class Evaluator:
 
     def _generate(self, generator, truncation, weights, progress) -> Fakes:
         """All samples: the processes of a run share them, and all get what the scores need."""
-        share, problem, fakes = self._share(), None, None
-        try:
-            fakes = self._generate_share(generator, truncation, weights, share, progress)
-        except UserError as error:
-            problem = str(error)
-        # The others are not left waiting for one that has failed.
-        problem = next(filter(None, processes.gather(problem)), None)
-        if problem is not None:
-            raise UserError(problem)
+        share = processes.share(self.num_samples, BATCH_SIZE)
+        fakes = processes.together(
+            lambda: self._generate_share(generator, truncation, weights, share, progress)
+        )
         return fakes.joined()
-
-    def _share(self) -> range:
-        """Numbers of this process's samples: whole batches, the same as in a run of one process."""
-        batches, count = -(-self.num_samples // BATCH_SIZE), jax.process_count()
-        ends = [batches * (jax.process_index() + i) // count * BATCH_SIZE for i in (0, 1)]
-        return range(min(ends[0], self.num_samples), min(ends[1], self.num_samples))
 
     def _generate_share(self, generator, truncation, weights, share: range, progress) -> Fakes:
         k = generator.num_classes

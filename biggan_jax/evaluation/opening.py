@@ -15,6 +15,7 @@ from biggan_jax.errors import UserError
 from biggan_jax.evaluation import inputs, reference
 from biggan_jax.evaluation.evaluator import COMMAND, KEEP, Evaluator, Options, one_line_warnings
 from biggan_jax.metrics.features import Extractor
+from biggan_jax.parallel import processes
 from biggan_jax.storage import label_counts
 
 NUM_SAMPLES = {"inception": 50_000, "classifier": 10_000}
@@ -63,6 +64,8 @@ def open_evaluator(
 ) -> Evaluator:
     """Opens the features network and measures the real side; both are cached.
 
+    All processes of a run call it.
+
     Args:
       config: of the model; `data.source` names the training data.
       cache: folder of fitted classifiers and measured real images; its own `settings.cache` was
@@ -86,7 +89,8 @@ def open_evaluator(
     real = trained_on
     if real is None and (settings.reference is None or name == "classifier"):
         real = _open_first(name, config, cache, settings)
-    extractor, class_names = _open_network(name, real, cache, settings)
+    with processes.main_first():  # it fills the cache
+        extractor, class_names = _open_network(name, real, cache, settings)
     evaluator = Evaluator(  # it refuses too few samples before hours are spent on real images
         extractor,
         None,

@@ -9,12 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from biggan_jax.data import Source
 from biggan_jax.errors import UserError
+from biggan_jax.evaluation.streaming import joined_moments
 from biggan_jax.metrics import moments
 from biggan_jax.metrics.features import Extractor
+from biggan_jax.parallel import processes
 from biggan_jax.storage import paths
 
 BATCH_SIZE = 256  # images read at once
@@ -74,13 +77,16 @@ def measure(
 ) -> Reference:
     """Measures all images of a source, or finds in the cache that it was done before.
 
+    All processes of a run call it, share the images and get the same; the cache is that of
+    process 0.
+
     Args:
       source: the real images.
       digest: of the source.
       extractor: the features network.
       cache: folder for `reference-*.npz` (statistics) and `features-*.npz`.
       keep: features to keep at most.
-      progress: called with (images done, images in all).
+      progress: called with (images done, images of this process).
 
     Returns:
       The reference.
@@ -99,28 +105,63 @@ def measure(
         json.dumps({**fields, "real": None, "keep": keep}, sort_keys=True).encode()
     ).hexdigest()[:16]
     files = cache / f"reference-{key}.npz", cache / f"features-{key}.npz"
-    found = _cached(*files, extractor.feature_dim, fields)
-    if found is not None:
-        return found
-    stream = moments.Moments(extractor.feature_dim)
+    found = _cached(*files, extractor.feature_dim, fields) if processes.is_main() else None
+    if processes.from_main(found is not None):
+        return _of_main(found, extractor.feature_dim, fields)
     kept = np.sort(np.random.default_rng(0).permutation(len(source))[:keep])
+    stream, features, labels = processes.together(
+        lambda: _measure_share(source, extractor, kept, progress)
+    )
+    statistics = joined_moments(stream).statistics(fields)
+    sides = processes.concatenated(features), processes.concatenated(labels)
+    if processes.is_main():
+        kept_arrays = io.BytesIO()
+        np.savez(kept_arrays, features=sides[0], labels=sides[1])
+        paths.write_bytes(files[0], statistics.to_bytes())
+        paths.write_bytes(files[1], kept_arrays.getvalue())
+    return Reference(statistics, *sides)
+
+
+def _measure_share(
+    source: Source,
+    extractor: Extractor,
+    kept: np.ndarray,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[moments.Moments, np.ndarray, np.ndarray]:
+    """(moments of all features, features and labels of those in `kept`) of this process's share."""
+    share = processes.share(len(source), BATCH_SIZE)
+    stream = moments.Moments(extractor.feature_dim)
+    kept = kept[slice(*np.searchsorted(kept, (share.start, share.stop)))]
     features = np.empty((len(kept), extractor.feature_dim), np.float32)
     labels = np.empty(len(kept), np.int32)
-    for start in range(0, len(source), BATCH_SIZE):
-        stop = min(start + BATCH_SIZE, len(source))
+    for start in share[::BATCH_SIZE]:
+        stop = min(start + BATCH_SIZE, share.stop)
         images, classes = source.read(range(start, stop))
         batch = extractor(images)["features"]
         stream.add(batch)
         rows = slice(*np.searchsorted(kept, (start, stop)))
         features[rows], labels[rows] = batch[kept[rows] - start], classes[kept[rows] - start]
         if progress is not None:
-            progress(stop, len(source))
-    reference = Reference(stream.statistics(fields), features, labels)
-    kept_arrays = io.BytesIO()
-    np.savez(kept_arrays, features=features, labels=labels)
-    paths.write_bytes(files[0], reference.statistics.to_bytes())
-    paths.write_bytes(files[1], kept_arrays.getvalue())
-    return reference
+            progress(stop - share.start, len(share))
+    return stream, features, labels
+
+
+def _of_main(found: Reference | None, dim: int, fields: dict[str, Any]) -> Reference:
+    """The reference that process 0 has found, on all processes."""
+    if jax.process_count() == 1:
+        return found
+    if found is None:
+        nothing = moments.Statistics(np.zeros(dim), np.zeros((dim, dim)))
+        found = Reference(nothing, np.zeros((0, dim), np.float32), np.zeros(0, np.int32))
+    mean, covariance = found.statistics.mean, found.statistics.covariance
+    statistics = moments.Statistics(
+        processes.total(mean),
+        processes.total(covariance),
+        processes.from_main(found.statistics.count),
+        fields,
+    )
+    sides = processes.concatenated(found.features), processes.concatenated(found.labels)
+    return Reference(statistics, *sides)
 
 
 def extractor_fields(extractor: Extractor) -> dict[str, Any]:

@@ -59,6 +59,31 @@ def gather(value: Any) -> list[Any]:
     return [json.loads(rows[i]) for i in range(jax.process_count())]
 
 
+def together(call: Callable[[], Any]) -> Any:
+    """What a function returns, unless it raises a UserError in any process: then all raise it.
+
+    So no process is left waiting for one that has failed.
+    """
+    result, problem = None, None
+    try:
+        result = call()
+    except UserError as error:
+        problem = error
+    found = next(filter(None, gather(problem and str(problem))), None)
+    if problem is not None:
+        raise problem
+    if found is not None:
+        raise UserError(found)
+    return result
+
+
+def share(count: int, batch_size: int) -> range:
+    """The numbers below `count` that this process takes: whole batches, as one process has them."""
+    batches, processes = -(-count // batch_size), jax.process_count()
+    ends = [batches * (jax.process_index() + i) // processes * batch_size for i in (0, 1)]
+    return range(min(ends[0], count), min(ends[1], count))
+
+
 def total(x: np.ndarray) -> np.ndarray:
     """The sum of one array of every process, in the order of the processes.
 

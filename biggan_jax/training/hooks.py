@@ -112,10 +112,7 @@ def score(run: Run) -> Sequence[Every]:
 
 def _scorer(run: Run) -> Callable[[dict, int], dict]:
     """`evaluate.during_training`, the same result on all processes of a run."""
-    with processes.main_first():  # it fills the cache
-        measure = evaluate.during_training(
-            run.config, run.source, run.meta["data_digest"], run.workdir
-        )
+    measure = evaluate.during_training(run.config, run.source, run.meta["data_digest"], run.workdir)
     # Of weights that lie on many processes each takes the whole.
     whole = processes.compile_together(
         jax.jit(lambda tree: tree, out_shardings=sharding.replicated(run.train_step.mesh))

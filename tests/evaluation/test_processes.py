@@ -12,8 +12,9 @@ import jax
 import numpy as np
 import pytest
 
+from biggan_jax import data
 from biggan_jax.errors import UserError
-from biggan_jax.evaluation import evaluate, streaming
+from biggan_jax.evaluation import evaluate, reference, streaming
 from biggan_jax.evaluation import evaluator as evaluator_lib
 from biggan_jax.evaluation.streaming import Fakes
 from biggan_jax.metrics import classifier
@@ -162,6 +163,40 @@ def counting(made, add):
         add(self, features, logits, labels)
 
     return counted
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_the_real_side_is_that_of_one_process(opened, tmp_path, monkeypatch, count):
+    scorer, _ = opened
+    monkeypatch.setattr(reference, "BATCH_SIZE", 128)  # 3 batches of 355 images
+    source = data.open_source("digits:test", resolution=16, channels=1)
+    alone = scorer.reference
+    taken = []
+    read = source.read
+    monkeypatch.setattr(source, "read", lambda rows: taken.extend(rows) or read(rows))
+    threads = Threads(count, monkeypatch)
+    caches = [tmp_path / str(i) for i in range(count)]  # not one folder that all see
+
+    def measure(number, keep=300):
+        extractor = scorer.extractor
+        return reference.measure(source, "digest", extractor, caches[number], keep=keep)
+
+    once = threads.results(measure)
+    assert sorted(taken) == list(range(355))
+    again = threads.results(measure)  # found by process 0
+    assert len(taken) == 355
+    assert [len(list(folder.glob("*.npz"))) for folder in caches if folder.exists()] == [2]
+    for got in (*once, *again):
+        for name in ("mean", "covariance"):
+            x, y = (getattr(side.statistics, name) for side in (got, alone))
+            np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+            np.testing.assert_array_equal(x, getattr(once[0].statistics, name))
+        assert got.statistics.count == 355 and len(got.features) == 300
+        np.testing.assert_array_equal(got.features, once[0].features)
+        np.testing.assert_array_equal(got.labels, once[0].labels)
+    kept = np.sort(np.random.default_rng(0).permutation(355)[:300])
+    np.testing.assert_array_equal(once[0].labels, read(range(355))[1][kept])
+    np.testing.assert_allclose(once[0].features, alone.features[kept], rtol=1e-5, atol=1e-5)
 
 
 def test_all_processes_hear_of_one_that_fails(opened, monkeypatch):
