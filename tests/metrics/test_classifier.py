@@ -87,7 +87,7 @@ def test_save_and_load(fitted, tmp_path):
 
 
 def test_damage_is_noticed(fitted, tmp_path):
-    with pytest.raises(UserError, match="no classifier in .*--fit-classifier"):
+    with pytest.raises(UserError, match="no classifier in .*: fit one and save it there"):
         Classifier.load(tmp_path)
     paths.write_bytes(tmp_path / classifier.FILE, fitted.to_bytes())
     path = tmp_path / "classifier.npz"
@@ -95,7 +95,7 @@ def test_damage_is_noticed(fitted, tmp_path):
         arrays = dict(file)
     name = "params/Dense_0/bias"
     np.savez(path, **(arrays | {name: arrays[name] + 1}))
-    with pytest.raises(UserError, match="is damaged"):
+    with pytest.raises(UserError, match="is damaged: delete it, and it is fitted again"):
         Classifier.load(tmp_path)
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(UserError, match="cannot be read"):
