@@ -20,7 +20,8 @@ from biggan_jax.models import (
     stages,
 )
 from biggan_jax.models import remat as remat_lib
-from biggan_jax.models.layers import LayerSettings
+from biggan_jax.models.initializers import INITIALIZERS
+from biggan_jax.models.settings import LayerSettings, of_section
 
 # A family is a module with G_WIDTHS, `check(model)` and `build(model, g_settings, d_settings)`.
 REGISTRY = {
@@ -29,12 +30,6 @@ REGISTRY = {
     "dcgan": dcgan,
     "sagan": sagan,
     "sngan": sngan,
-}
-INITIALIZERS = {
-    "orthogonal": nn.initializers.orthogonal(),  # Brock et al. 2019
-    "xavier": nn.initializers.xavier_uniform(),  # Zhang et al. 2019
-    "normal": nn.initializers.normal(0.02),  # Radford et al. 2016
-    "glorot_relu": sngan.glorot_relu,  # Miyato and Koyama 2018
 }
 
 
@@ -69,20 +64,13 @@ def build(
       UserError: when the section asks for something that the family does not have.
     """
     check(model)
-    settings = LayerSettings(
+    settings = of_section(
+        LayerSettings,
+        model,
         dtype=jnp.dtype(dtype),
         param_dtype=jnp.dtype(param_dtype),
         kernel_init=INITIALIZERS[model.init],
-        sn_eps=model.sn_eps,
-        sn_iterations=model.sn_iterations,
-        sn_eval=model.sn_eval,
-        bn_eps=model.bn_eps,
-        bn_momentum=model.bn_momentum,
-        bn_variance=model.bn_variance,
         fused=fused,
-        attention_kind=model.attention_kind,
-        attention_form=model.attention_form,
-        attention_reduction=model.attention_reduction,
         bn_group_size=bn_group_size,
         remat=tuple(remat),
     )

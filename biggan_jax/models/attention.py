@@ -79,10 +79,11 @@ class SelfAttention(nn.Module):
             return conv(inputs, train)
 
         keys, values = widths(c, s)
-        pool = resample.max_pool if s.attention_form == "published" else lambda x: x
         theta_NQD = project("theta", x, keys).reshape(n, h * w, keys)
-        phi_NKD = pool(project("phi", x, keys)).reshape(n, -1, keys)
-        g_NKD = pool(project("g", x, values)).reshape(n, -1, values)
+        phi, g = project("phi", x, keys), project("g", x, values)
+        if s.attention_form == "published":
+            phi, g = resample.max_pool(phi), resample.max_pool(g)
+        phi_NKD, g_NKD = phi.reshape(n, -1, keys), g.reshape(n, -1, values)
         beta_NQK = jax.nn.softmax(logits(theta_NQD, phi_NKD), axis=-1)
         self.sow("attention", "map", beta_NQK)
         o_NQD = jnp.einsum("nqk,nkd->nqd", beta_NQK.astype(g_NKD.dtype), g_NKD)
@@ -140,5 +141,8 @@ def control_width(channels: int, settings: LayerSettings) -> int:
     """Hidden width of the bottleneck whose parameters are nearest to the attention block's."""
     keys, values = widths(channels, settings)
     attention = 2 * channels * (keys + values) + 1
-    size = lambda hidden: 2 * channels * hidden + 9 * hidden**2
-    return min(range(1, channels + 1), key=lambda hidden: abs(size(hidden) - attention))
+
+    def difference(hidden: int) -> int:
+        return abs(2 * channels * hidden + 9 * hidden**2 - attention)
+
+    return min(range(1, channels + 1), key=difference)

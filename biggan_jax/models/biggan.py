@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from biggan_jax.errors import UserError
 from biggan_jax.models import attention, checks, conditioning, heads, layers, remat
+from biggan_jax.models.settings import of_section
 from biggan_jax.models.widths import WIDTH_TABLES
 
 G_WIDTHS, D_WIDTHS = WIDTH_TABLES["biggan_pytorch"]
@@ -36,15 +37,19 @@ class GeneratorBlock(nn.Module):
     def __call__(self, x: jax.Array, condition: jax.Array, train: bool) -> jax.Array:
         """[N, H, W, C], condition (see `conditioning.batch_norm`) -> [N, 2H, 2W, features]."""
         s = self.settings
-        norm = lambda name: conditioning.batch_norm(s, condition, self.num_classes, name)
-        conv = lambda name, size, up: layers.Conv(
-            s, s.spectral_norm, self.features, kernel_size=size, resample=up, name=name
-        )
-        h = nn.relu(norm("bn1")(x, train))
-        h = conv("conv1", 3, "up")(h, train)
-        h = nn.relu(norm("bn2")(h, train))
-        h = conv("conv2", 3, "none")(h, train)
-        return h + conv("shortcut", 1, "up")(x, train)
+
+        def activate(name: str, x: jax.Array) -> jax.Array:
+            return nn.relu(conditioning.batch_norm(s, condition, self.num_classes, name)(x, train))
+
+        def conv(name: str, x: jax.Array, size: int, up: str) -> jax.Array:
+            layer = layers.Conv(
+                s, s.spectral_norm, self.features, kernel_size=size, resample=up, name=name
+            )
+            return layer(x, train)
+
+        h = conv("conv1", activate("bn1", x), 3, "up")
+        h = conv("conv2", activate("bn2", h), 3, "none")
+        return h + conv("shortcut", x, 1, "up")
 
 
 class Generator(nn.Module):
@@ -76,14 +81,14 @@ class Generator(nn.Module):
     channels: int
     num_classes: int
     dim_z: int
-    shared_dim: int = 128
-    attention: tuple[int, ...] = ()
-    cond_order: str = "embedding_z"
-    rgb_width: int | None = None
-    shared_embedding: bool = True
-    hierarchical_z: bool = True
-    width_table: str = "biggan_pytorch"
-    settings: layers.LayerSettings = layers.LayerSettings()
+    shared_dim: int
+    attention: tuple[int, ...]
+    cond_order: str
+    rgb_width: int | None
+    shared_embedding: bool
+    hierarchical_z: bool
+    width_table: str
+    settings: layers.LayerSettings
 
     @nn.compact
     def __call__(self, z: jax.Array, labels: jax.Array, train: bool = False) -> jax.Array:
@@ -153,19 +158,23 @@ class DiscriminatorBlock(nn.Module):
         """[N, H, W, C] -> [N, H/2, W/2, features] (or the same size without `down`)."""
         s = self.settings
         resample = "down" if self.down else "none"
-        conv = lambda name, size, down, features=self.features: layers.Conv(
-            s, s.spectral_norm, features, kernel_size=size, resample=down, name=name
-        )
+
+        def conv(name: str, x: jax.Array, features: int, size: int, down: str) -> jax.Array:
+            layer = layers.Conv(
+                s, s.spectral_norm, features, kernel_size=size, resample=down, name=name
+            )
+            return layer(x, train)
+
         # The first block sees the image itself: no activation before its first convolution.
         h = x if self.first else nn.relu(x)
         # BigGAN-PyTorch's --D_thin: the first block's hidden width is the image's 3 channels too
         # (Miyato and Koyama's first block is wide).
         hidden = x.shape[-1] if self.thin else self.features
-        h = conv("conv1", 3, "none", hidden)(h, train)
-        h = conv("conv2", 3, resample)(nn.relu(h), train)
+        h = conv("conv1", h, hidden, 3, "none")
+        h = conv("conv2", nn.relu(h), self.features, 3, resample)
         # Identity where nothing changes (BigGAN-PyTorch; compare_gan has no skip there at all).
         if self.down or x.shape[-1] != self.features:
-            x = conv("shortcut", 1, resample)(x, train)
+            x = conv("shortcut", x, self.features, 1, resample)
         return h + x
 
 
@@ -189,10 +198,10 @@ class Discriminator(nn.Module):
     resolution: int
     ch: int
     num_classes: int
-    attention: tuple[int, ...] = ()
-    thin: bool = False
-    width_table: str = "biggan_pytorch"
-    settings: layers.LayerSettings = layers.LayerSettings()
+    attention: tuple[int, ...]
+    thin: bool
+    width_table: str
+    settings: layers.LayerSettings
 
     @nn.compact
     def __call__(self, images: jax.Array, labels: jax.Array, train: bool = False) -> jax.Array:
@@ -251,28 +260,14 @@ def build(
     model: Any, g_settings: layers.LayerSettings, d_settings: layers.LayerSettings
 ) -> tuple[Generator, Discriminator]:
     """(generator, discriminator) of a checked `model` section; see `models.build`."""
-    generator = Generator(
-        resolution=model.resolution,
-        ch=model.ch,
-        channels=model.channels,
-        num_classes=model.num_classes,
-        dim_z=model.dim_z,
-        shared_dim=model.shared_dim,
-        attention=tuple(model.g_attention),
-        cond_order=model.cond_order,
-        rgb_width=model.rgb_width,
-        shared_embedding=model.shared_embedding,
-        hierarchical_z=model.hierarchical_z,
-        width_table=model.width_table,
-        settings=g_settings,
+    generator = of_section(
+        Generator, model, attention=tuple(model.g_attention), settings=g_settings
     )
-    discriminator = Discriminator(
-        resolution=model.resolution,
-        ch=model.ch,
-        num_classes=model.num_classes,
+    discriminator = of_section(
+        Discriminator,
+        model,
         attention=tuple(model.d_attention),
         thin=model.d_thin,
-        width_table=model.width_table,
         settings=d_settings,
     )
     return generator, discriminator

@@ -20,6 +20,7 @@ from biggan_jax.models import attention, checks, conditioning, heads, layers, re
 # G's stages have the widths of BigGAN's blocks. A stage is two blocks: one that changes nothing,
 # then one that doubles the resolution and takes the width.
 from biggan_jax.models.biggan import BOTTOM, G_WIDTHS
+from biggan_jax.models.settings import of_section
 
 # Entry 0 is the width of the stem, entry i that of stage i's output; then how many stages (the
 # first ones) halve the resolution. A stage is two blocks: one that takes the width and may halve
@@ -56,16 +57,18 @@ class GeneratorBlock(nn.Module):
         """[N, H, W, C], [N, K] -> [N, 2H, 2W, features] (or the same size without `up`)."""
         s = self.settings
         hidden = x.shape[-1] // BOTTLENECK
-        norm = lambda i, h: nn.relu(
-            layers.ConditionalBatchNorm(s, name=f"bn{i}")(h, condition, train)
-        )
-        conv = lambda i, features, size, up="none": layers.Conv(
-            s, s.spectral_norm, features, kernel_size=size, resample=up, name=f"conv{i}"
-        )
-        h = conv(1, hidden, 1)(norm(1, x), train)
-        h = conv(2, hidden, 3, "up" if self.up else "none")(norm(2, h), train)
-        h = conv(3, hidden, 3)(norm(3, h), train)
-        h = conv(4, self.features, 1)(norm(4, h), train)
+
+        def conv(i: int, x: jax.Array, features: int, size: int, up: str = "none") -> jax.Array:
+            x = nn.relu(layers.ConditionalBatchNorm(s, name=f"bn{i}")(x, condition, train))
+            layer = layers.Conv(
+                s, s.spectral_norm, features, kernel_size=size, resample=up, name=f"conv{i}"
+            )
+            return layer(x, train)
+
+        h = conv(1, x, hidden, 1)
+        h = conv(2, h, hidden, 3, "up" if self.up else "none")
+        h = conv(3, h, hidden, 3)
+        h = conv(4, h, self.features, 1)
         x = x[..., : self.features]
         return h + (resample.upsample(x) if self.up else x)
 
@@ -93,11 +96,11 @@ class Generator(nn.Module):
     channels: int
     num_classes: int
     dim_z: int
-    shared_dim: int = 128
-    attention: tuple[int, ...] = ()
-    cond_order: str = "embedding_z"
-    rgb_width: int | None = None
-    settings: layers.LayerSettings = layers.LayerSettings()
+    shared_dim: int
+    attention: tuple[int, ...]
+    cond_order: str
+    rgb_width: int | None
+    settings: layers.LayerSettings
 
     @nn.compact
     def __call__(self, z: jax.Array, labels: jax.Array, train: bool = False) -> jax.Array:
@@ -156,16 +159,20 @@ class DiscriminatorBlock(nn.Module):
         """[N, H, W, C] -> [N, H/2, W/2, features] (or the same size without `down`)."""
         s = self.settings
         hidden = self.features // BOTTLENECK
-        conv = lambda name, features, size, down="none": layers.Conv(
-            s, s.spectral_norm, features, kernel_size=size, resample=down, name=name
-        )
-        h = conv("conv1", hidden, 1)(nn.relu(x), train)
-        h = conv("conv2", hidden, 3)(nn.relu(h), train)
-        h = conv("conv3", hidden, 3)(nn.relu(h), train)
-        h = conv("conv4", self.features, 1, "down" if self.down else "none")(nn.relu(h), train)
+
+        def conv(name: str, x: jax.Array, features: int, size: int, down="none") -> jax.Array:
+            layer = layers.Conv(
+                s, s.spectral_norm, features, kernel_size=size, resample=down, name=name
+            )
+            return layer(x, train)
+
+        h = conv("conv1", nn.relu(x), hidden, 1)
+        h = conv("conv2", nn.relu(h), hidden, 3)
+        h = conv("conv3", nn.relu(h), hidden, 3)
+        h = conv("conv4", nn.relu(h), self.features, 1, "down" if self.down else "none")
         x = resample.average_pool(x) if self.down else x
         if x.shape[-1] != self.features:
-            extra = conv("shortcut", self.features - x.shape[-1], 1)(x, train)
+            extra = conv("shortcut", x, self.features - x.shape[-1], 1)
             x = jnp.concatenate([x, extra], axis=-1)
         return h + x
 
@@ -185,8 +192,8 @@ class Discriminator(nn.Module):
     resolution: int
     ch: int
     num_classes: int
-    attention: tuple[int, ...] = ()
-    settings: layers.LayerSettings = layers.LayerSettings()
+    attention: tuple[int, ...]
+    settings: layers.LayerSettings
 
     @nn.compact
     def __call__(self, images: jax.Array, labels: jax.Array, train: bool = False) -> jax.Array:
@@ -252,23 +259,10 @@ def build(
     model: Any, g_settings: layers.LayerSettings, d_settings: layers.LayerSettings
 ) -> tuple[Generator, Discriminator]:
     """(generator, discriminator) of a checked `model` section; see `models.build`."""
-    generator = Generator(
-        resolution=model.resolution,
-        ch=model.ch,
-        channels=model.channels,
-        num_classes=model.num_classes,
-        dim_z=model.dim_z,
-        shared_dim=model.shared_dim,
-        attention=tuple(model.g_attention),
-        cond_order=model.cond_order,
-        rgb_width=model.rgb_width,
-        settings=g_settings,
+    generator = of_section(
+        Generator, model, attention=tuple(model.g_attention), settings=g_settings
     )
-    discriminator = Discriminator(
-        resolution=model.resolution,
-        ch=model.ch,
-        num_classes=model.num_classes,
-        attention=tuple(model.d_attention),
-        settings=d_settings,
+    discriminator = of_section(
+        Discriminator, model, attention=tuple(model.d_attention), settings=d_settings
     )
     return generator, discriminator

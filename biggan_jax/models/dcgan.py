@@ -17,7 +17,7 @@ import jax
 
 from biggan_jax.errors import UserError
 from biggan_jax.models import checks, conditioning, heads, layers, resample
-from biggan_jax.models.settings import LayerSettings, at_least_float32
+from biggan_jax.models.settings import LayerSettings, at_least_float32, of_section
 
 # Multiples of ch: the first feature map, an eighth of the resolution, then each doubling of it.
 G_WIDTHS = dict.fromkeys((16, 32, 48, 64), (8, 4, 2, 1))
@@ -75,8 +75,8 @@ class Generator(nn.Module):
     channels: int
     num_classes: int
     dim_z: int
-    rgb_width: int | None = None
-    settings: LayerSettings = LayerSettings()
+    rgb_width: int | None
+    settings: LayerSettings
 
     @nn.compact
     def __call__(self, z: jax.Array, labels: jax.Array, train: bool = False) -> jax.Array:
@@ -117,7 +117,7 @@ class Discriminator(nn.Module):
     resolution: int
     ch: int
     num_classes: int
-    settings: LayerSettings = LayerSettings()
+    settings: LayerSettings
 
     @nn.compact
     def __call__(self, images: jax.Array, labels: jax.Array, train: bool = False) -> jax.Array:
@@ -125,12 +125,15 @@ class Discriminator(nn.Module):
         s = self.settings
         widths, last = D_WIDTHS[self.resolution]
         h = images.astype(s.dtype)
-        conv = lambda multiple, name: layers.Conv(s, s.spectral_norm, self.ch * multiple, name=name)
+
+        def activated(kind: type[layers.SpectralModule], multiple: int, name: str) -> jax.Array:
+            layer = kind(s, s.spectral_norm, features=self.ch * multiple, name=name)
+            return nn.leaky_relu(layer(h, train), SLOPE)
+
         for i, multiple in enumerate(widths):
-            h = nn.leaky_relu(conv(multiple, f"conv_{i}")(h, train), SLOPE)
-            down = StridedConv(s, s.spectral_norm, self.ch * multiple, name=f"down_{i}")
-            h = nn.leaky_relu(down(h, train), SLOPE)
-        h = nn.leaky_relu(conv(last, f"conv_{len(widths)}")(h, train), SLOPE)
+            h = activated(layers.Conv, multiple, f"conv_{i}")
+            h = activated(StridedConv, multiple, f"down_{i}")
+        h = activated(layers.Conv, last, f"conv_{len(widths)}")
         features = at_least_float32(h).reshape(h.shape[0], -1)
         return heads.logits(features, labels, train, s, self.num_classes)
 
@@ -154,16 +157,6 @@ def build(
     model: Any, g_settings: LayerSettings, d_settings: LayerSettings
 ) -> tuple[Generator, Discriminator]:
     """(generator, discriminator) of a checked `model` section; see `models.build`."""
-    generator = Generator(
-        resolution=model.resolution,
-        ch=model.ch,
-        channels=model.channels,
-        num_classes=model.num_classes,
-        dim_z=model.dim_z,
-        rgb_width=model.rgb_width,
-        settings=dataclasses.replace(g_settings, table_init=nn.initializers.zeros),
-    )
-    discriminator = Discriminator(
-        resolution=model.resolution, ch=model.ch, num_classes=model.num_classes, settings=d_settings
-    )
-    return generator, discriminator
+    per_class = dataclasses.replace(g_settings, table_init=nn.initializers.zeros)
+    generator = of_section(Generator, model, settings=per_class)
+    return generator, of_section(Discriminator, model, settings=d_settings)

@@ -17,6 +17,12 @@ from biggan_jax.models.batch_norm import BatchNorm
 from biggan_jax.models.settings import Dtype, LayerSettings, at_least_float32
 
 
+def _dot(a: jax.Array, b: jax.Array) -> jax.Array:
+    # HIGHEST: on TPU a float32 matmul otherwise runs in bfloat16 passes, and sigma scales every
+    # weight.
+    return jnp.dot(a, b, precision=lax.Precision.HIGHEST)
+
+
 def _unit(x: jax.Array, eps: float) -> jax.Array:
     return x / jnp.maximum(jnp.linalg.norm(x), eps)
 
@@ -36,15 +42,12 @@ def power_iteration(w: jax.Array, u: jax.Array, iterations: int, eps: float):
     References:
       Miyato et al. 2018, "Spectral Normalization for GANs", algorithm 1 and equation 12.
     """
-    # HIGHEST: on TPU a float32 matmul otherwise runs in bfloat16 passes, and sigma scales every
-    # weight.
-    dot = lambda a, b: jnp.dot(a, b, precision=lax.Precision.HIGHEST)
     w_constant = lax.stop_gradient(w)
     for _ in range(iterations):
-        v = _unit(dot(u, w_constant), eps)
-        u = _unit(dot(w_constant, v), eps)
+        v = _unit(_dot(u, w_constant), eps)
+        u = _unit(_dot(w_constant, v), eps)
     u, v = lax.stop_gradient((u, v))
-    return dot(u, dot(w, v)), u, v
+    return _dot(u, _dot(w, v)), u, v
 
 
 class SpectralModule(nn.Module):
@@ -75,8 +78,7 @@ class SpectralModule(nn.Module):
         if s.sn_eval == "stored":
             v = self.variable("spectral", "v", self._normal, matrix.shape[1], matrix.dtype)
             if not train:
-                dot = lambda a, b: jnp.dot(a, b, precision=lax.Precision.HIGHEST)
-                return weight / dot(u.value, dot(matrix, v.value)).astype(weight.dtype)
+                return weight / _dot(u.value, _dot(matrix, v.value)).astype(weight.dtype)
         iterations = s.sn_iterations if train else 1
         sigma, new_u, new_v = power_iteration(matrix, u.value, iterations, s.sn_eps)
         sigma, new_u, new_v = remat.keep((sigma, new_u, new_v))

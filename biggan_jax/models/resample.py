@@ -9,6 +9,7 @@ agree with the unfused form up to rounding (5e-7 relative).
 All activations are NHWC, all kernels HWIO.
 """
 
+import functools
 import math
 
 import jax
@@ -41,9 +42,12 @@ def conv(x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding="SAME") ->
     size, _, channels, features = kernel.shape
     if stride == 1 and size == 1:
         return jnp.dot(x, kernel[0, 0])
-    general = lambda x, kernel: lax.conv_general_dilated(
-        x, kernel, (stride, stride), padding, dimension_numbers=_DIMENSIONS
-    )
+
+    def general(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return lax.conv_general_dilated(
+            x, kernel, (stride, stride), padding, dimension_numbers=_DIMENSIONS
+        )
+
     if size == 3 and stride == 1 and padding == "SAME":
         if min(channels, features) <= _FEW_CHANNELS:
             by_taps = _conv_of_few_inputs if channels <= features else _conv_to_few_outputs
@@ -66,7 +70,7 @@ def _by_platform(form: winograd.Form, on_cpu, general, x: jax.Array, kernel: jax
         if on_cpu is general:
             return general(x, kernel)
         return lax.platform_dependent(x, kernel, cpu=on_cpu, default=general)
-    minimal = lambda x, kernel: winograd.apply(form, x, kernel)
+    minimal = functools.partial(winograd.apply, form)
     return lax.platform_dependent(x, kernel, cpu=minimal, default=general)
 
 
@@ -134,8 +138,10 @@ def _phase_convs(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """`transposed_conv` as four 2x2 convolutions, one for each phase of the output."""
     n, h, w, _ = x.shape
     pad = _PHASE_PADDING
-    phase = lambda a, b: conv(x, kernel[a::2, b::2], padding=(pad[a], pad[b]))
-    rows = [jnp.stack([phase(a, 0), phase(a, 1)], axis=3) for a in range(2)]
+    phases = [
+        [conv(x, kernel[a::2, b::2], padding=(pad[a], pad[b])) for b in range(2)] for a in range(2)
+    ]
+    rows = [jnp.stack(row, axis=3) for row in phases]
     return jnp.stack(rows, axis=2).reshape(n, 2 * h, 2 * w, kernel.shape[-1])
 
 
@@ -151,8 +157,13 @@ def upsample_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """
     if kernel.shape[0] == 1:
         return upsample(conv(x, kernel))
-    by_phases = lambda x, kernel: _phase_convs(x, _spread(kernel))
-    transposed = lambda x, kernel: dilated_conv(x, _spread(kernel))
+
+    def by_phases(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return _phase_convs(x, _spread(kernel))
+
+    def transposed(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return dilated_conv(x, _spread(kernel))
+
     return _by_platform(winograd.UP, by_phases, transposed, x, kernel)
 
 

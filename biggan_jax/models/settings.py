@@ -2,19 +2,27 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any, TypeVar
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from biggan_jax.config import default_config
+from biggan_jax.models.initializers import INITIALIZERS
+
 Dtype = jnp.dtype
 Initializer = Callable[..., jax.Array]
+Made = TypeVar("Made")
+_DEFAULTS = default_config().model  # values stand there alone
 
 
 @dataclasses.dataclass(frozen=True)
 class LayerSettings:
     """What every layer of a model shares.
+
+    A field with the name of an entry of the config's `model` section takes its value from there
+    (`of_section`).
 
     Attributes:
       dtype: dtype of activations and of the convolutions (float32 or bfloat16).
@@ -42,21 +50,34 @@ class LayerSettings:
 
     dtype: Dtype = jnp.float32
     param_dtype: Dtype = jnp.float32
-    kernel_init: Initializer = nn.initializers.orthogonal()
+    kernel_init: Initializer = INITIALIZERS[_DEFAULTS.init]
     table_init: Initializer | None = None
-    sn_eps: float = 1e-6
-    sn_iterations: int = 1
-    sn_eval: str = "iterate"
-    bn_eps: float = 1e-5
-    bn_momentum: float = 0.9
-    bn_variance: str = "unbiased"
+    sn_eps: float = _DEFAULTS.sn_eps
+    sn_iterations: int = _DEFAULTS.sn_iterations
+    sn_eval: str = _DEFAULTS.sn_eval
+    bn_eps: float = _DEFAULTS.bn_eps
+    bn_momentum: float = _DEFAULTS.bn_momentum
+    bn_variance: str = _DEFAULTS.bn_variance
     spectral_norm: bool = True
     fused: bool = True
     bn_group_size: int | None = None
     remat: tuple[int | str, ...] = ()
-    attention_kind: str = "attention"
-    attention_form: str = "published"
-    attention_reduction: int = 8
+    attention_kind: str = _DEFAULTS.attention_kind
+    attention_form: str = _DEFAULTS.attention_form
+    attention_reduction: int = _DEFAULTS.attention_reduction
+
+
+def of_section(cls: type[Made], section: Any, **own: Any) -> Made:
+    """Makes a dataclass whose fields are named after the entries of a config section.
+
+    Args:
+      cls: `LayerSettings`, or a module.
+      section: of a config, such as `config.model`.
+      **own: fields that the section has no entry for, or another value.
+    """
+    # Every module has these two beside its own fields, and a model section a `name` as well.
+    names = {field.name for field in dataclasses.fields(cls)} - {"name", "parent"}
+    return cls(**{name: section[name] for name in names if name in section} | own)
 
 
 def at_least_float32(x: jax.Array) -> jax.Array:

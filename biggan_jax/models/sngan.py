@@ -17,32 +17,13 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from biggan_jax.models import attention, biggan, checks, heads, remat
-from biggan_jax.models.settings import LayerSettings
+from biggan_jax.models.settings import LayerSettings, of_section
 
 TABLE = "studiogan"
 G_WIDTHS, D_WIDTHS = biggan.WIDTH_TABLES[TABLE]
 D_WIDTHS = D_WIDTHS | {64: ((1, 2, 4, 8, 16), 5)}  # here the last block halves as well
-
-
-def glorot_relu(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
-    """Glorot-uniform with gain sqrt(2) for kernels over several pixels, 1 for all others.
-
-    The authors' choice for every convolution inside a block, against 1x1 shortcuts and linear
-    layers. The last convolution of G, to the image, has gain 1 there and sqrt(2) here.
-
-    Args:
-      key: PRNG key.
-      shape: [h, w, in, out] or [in, out].
-      dtype: of the result.
-
-    References:
-      Glorot and Bengio 2010, equation 16.
-    """
-    gain = 2.0 if len(shape) == 4 and shape[0] > 1 else 1.0
-    return nn.initializers.variance_scaling(gain, "fan_avg", "uniform")(key, shape, dtype)
 
 
 class Discriminator(biggan.Discriminator):
@@ -54,7 +35,7 @@ class Discriminator(biggan.Discriminator):
       head_bias: of the last linear layer.
     """
 
-    head_bias: bool = True
+    head_bias: bool
 
     @nn.compact
     def __call__(self, images: jax.Array, labels: jax.Array, train: bool = False) -> jax.Array:
@@ -86,24 +67,19 @@ def build(
     model: Any, g_settings: LayerSettings, d_settings: LayerSettings
 ) -> tuple[biggan.Generator, Discriminator]:
     """(generator, discriminator) of a checked `model` section; see `models.build`."""
-    generator = biggan.Generator(
-        resolution=model.resolution,
-        ch=model.ch,
-        channels=model.channels,
-        num_classes=model.num_classes,
-        dim_z=model.dim_z,
+    generator = of_section(
+        biggan.Generator,
+        model,
         attention=tuple(model.g_attention),
-        rgb_width=model.rgb_width,
         shared_embedding=False,
         hierarchical_z=False,
         width_table=TABLE,
         # Gain 1 and bias 0 for every class at init.
         settings=dataclasses.replace(g_settings, table_init=nn.initializers.zeros),
     )
-    discriminator = Discriminator(
-        resolution=model.resolution,
-        ch=model.ch,
-        num_classes=model.num_classes,
+    discriminator = of_section(
+        Discriminator,
+        model,
         attention=tuple(model.d_attention),
         thin=model.d_thin,
         width_table=TABLE,

@@ -174,17 +174,21 @@ def _forward(form: Form, x: jax.Array, kernel: jax.Array):
     return _apply(form, x, kernel), (x, kernel)
 
 
+def _flat(a: jax.Array) -> jax.Array:
+    """a as one matrix over its last axis."""
+    return a.reshape(-1, a.shape[-1])
+
+
 def _backward(form: Form, residuals, dy: jax.Array):
     x, kernel = residuals
-    flat = lambda a: a.reshape(-1, a.shape[-1])
     u = _transform(kernel, form)
     v = _both(form.analyse, x)
     if form is DOWN:
-        du = jnp.dot(flat(jnp.concatenate(v, -1)).T, flat(dy)).reshape(u.shape)
-        dv = jnp.split(jnp.dot(dy, flat(u).T), len(v), axis=-1)
+        du = jnp.dot(_flat(jnp.concatenate(v, -1)).T, _flat(dy)).reshape(u.shape)
+        dv = jnp.split(jnp.dot(dy, _flat(u).T), len(v), axis=-1)
     else:
         dm = _both(form.synthesise_transposed, dy)
-        du = jnp.stack([jnp.dot(flat(a).T, flat(b)) for a, b in zip(v, dm, strict=True)])
+        du = jnp.stack([jnp.dot(_flat(a).T, _flat(b)) for a, b in zip(v, dm, strict=True)])
         dv = [jnp.dot(m, u[i].T) for i, m in enumerate(dm)]
     _, transposed = jax.vjp(lambda kernel: _transform(kernel, form), kernel)
     return _back(form.analyse_transposed, dv), transposed(du)[0]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from biggan_jax import models
+from biggan_jax.models import initializers
 from biggan_jax.planning.summary import count_parameters
 from tests.models.test_biggan import inputs, section
 
@@ -104,7 +105,7 @@ def test_wide_blocks_and_norm_in_both_by_override():
 
 
 def test_glorot_with_gain_by_kernel_size():
-    fill = lambda *shape: np.asarray(models.sngan.glorot_relu(jax.random.key(0), shape))
+    fill = lambda *shape: np.asarray(initializers.glorot_relu(jax.random.key(0), shape))
     for shape, fans, gain in (
         ((3, 3, 16, 48), 9 * 64, 2**0.5),
         ((1, 1, 32, 64), 96, 1),
