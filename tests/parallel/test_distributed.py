@@ -31,12 +31,19 @@ ENDLESS = "--config.num_steps=100000"
 
 
 class Processes:
-    """A run of two processes of four devices each."""
+    """A run of two processes of some devices each."""
 
-    def __init__(self, workdir: Path, cache: Path, *overrides: str, own: dict | None = None):
+    def __init__(
+        self,
+        workdir: Path,
+        cache: Path,
+        *overrides: str,
+        own: dict | None = None,
+        devices: int = 4,
+    ):
         self.workdir = workdir
         self.outputs = [workdir.with_name(f"{workdir.name}-{i}.txt") for i in range(2)]
-        flags = os.environ["XLA_FLAGS"].replace("count=8", "count=4")
+        flags = os.environ["XLA_FLAGS"].replace("count=8", f"count={devices}")
         environment = runs.environment(cache) | {
             "XLA_FLAGS": flags,
             # The modules of a data set are large: each process would compile them anew.
