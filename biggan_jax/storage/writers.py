@@ -73,15 +73,6 @@ class MetricWriter:
         pictures = {name: np.atleast_3d(image) for name, image in images.items()}
         self._to_board("write_images", step, pictures)
 
-    def write_text(self, step: int, texts: Mapping[str, str]) -> None:
-        """Writes texts, to TensorBoard only.
-
-        Args:
-          step: number of finished training steps.
-          texts: name -> Markdown.
-        """
-        self._to_board("write_texts", step, dict(texts))
-
     def cut_after(self, step: int) -> None:
         """Drops the lines of `metrics.jsonl` that a resumed run is about to write again.
 

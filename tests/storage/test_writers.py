@@ -105,7 +105,6 @@ def test_inactive_process_writes_nothing(tmp_path):
     writer = MetricWriter(tmp_path / "run", active=False)
     writer.write(1, 1, {"x": 1.0})
     writer.write_images(1, {"x": np.zeros((2, 2, 3), np.uint8)})
-    writer.write_text(1, {"x": "y"})
     writer.cut_after(0)
     writer.flush()
     writer.close()
@@ -134,7 +133,6 @@ import numpy as np
 from biggan_jax.storage.writers import MetricWriter
 
 writer = MetricWriter(sys.argv[1])
-writer.write_text(0, {"note": "**bold**"})
 for step in (1, 2):
     writer.write(step, 64 * step, {"d_loss": step / 4, "bad": float("nan")})
 grey = np.arange(12, dtype=np.uint8).reshape(3, 4)
@@ -166,7 +164,7 @@ def test_event_files_read_back(tmp_path):
     events = json.loads(done.stdout)
     assert events["d_loss"] == [[1, 0.25], [2, 0.5]]
     assert events["images_seen"] == [[1, 64.0], [2, 128.0]]
-    assert np.isnan(events["bad"][0][1]) and events["note"] == [[0, "**bold**"]]
+    assert np.isnan(events["bad"][0][1])
     for tag in ("samples", "grey"):
         ((step, (width, height, png)),) = events[tag]
         assert (step, width, height, png[:4]) == (2, "4", "3", "\x89PNG")
