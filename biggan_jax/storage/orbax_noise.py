@@ -43,16 +43,19 @@ def silenced() -> Iterator[None]:
         _State.users += 1
         if _State.users == 1:
             _install(_State.undo)
+    failed = False
     try:
         yield
     except Exception as error:
-        _noted(not isinstance(error, UserError))  # its echoes are still to come
+        failed = _noted(not isinstance(error, UserError))  # its echoes are still to come
         raise
     finally:
-        # Threads that are still complaining fall silent first.
+        # Threads that are still complaining fall silent first, and so does what they left behind.
         deadline = time.monotonic() + LONGEST_SECONDS
         while time.monotonic() < min(deadline, _State.last_echo + QUIET_SECONDS):
             time.sleep(QUIET_SECONDS / 10)
+        if failed:
+            gc.collect()
         with _State.lock:
             _State.users -= 1
             if not _State.users:
