@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from biggan_jax.models import resample
-from biggan_jax.models.layers import Conv
-from biggan_jax.models.settings import LayerSettings, at_least_float32
+from biggan_jax.models.layers import Conv, spread
+from biggan_jax.models.settings import LayerSettings
 
 KINDS = ("attention", "residual")
 FORMS = ("published", "paper")
@@ -89,9 +89,7 @@ class SelfAttention(nn.Module):
         o_NQD = jnp.einsum("nqk,nkd->nqd", beta_NQK.astype(g_NKD.dtype), g_NKD)
         o = project("o", o_NQD.reshape(n, h, w, values), c)
         gamma = self.param("gamma", nn.initializers.zeros, (), s.param_dtype)
-        # In float32: gamma's gradient is a sum over all of x.
-        wide = at_least_float32(x)
-        return (wide + gamma.astype(wide.dtype) * at_least_float32(o)).astype(x.dtype)
+        return x + spread(gamma, x) * o
 
 
 def logits(theta_NQD: jax.Array, phi_NKD: jax.Array) -> jax.Array:

@@ -94,12 +94,19 @@ class SpectralModule(nn.Module):
 
 
 def add_bias(y: jax.Array, bias: jax.Array) -> jax.Array:
-    """y [..., C] + bias [C] in at least float32, rounded to y's dtype.
+    """y [..., C] + bias [C], in y's dtype."""
+    return y + spread(bias, y)
 
-    The gradient of the bias is a sum over all examples and pixels, which bfloat16 cannot hold.
+
+def spread(x: jax.Array, like: jax.Array) -> jax.Array:
+    """x [C] or a scalar as an array of the shape and dtype of `like` [..., C].
+
+    It is repeated before it is cast, so that its gradient, a sum over examples and pixels which
+    bfloat16 cannot hold, is taken in x's own dtype.
     """
-    wide = at_least_float32(y)
-    return (wide + bias.astype(wide.dtype).reshape((1,) * (y.ndim - 1) + (-1,))).astype(y.dtype)
+    return jnp.broadcast_to(x.reshape((1,) * (like.ndim - x.ndim) + x.shape), like.shape).astype(
+        like.dtype
+    )
 
 
 class Conv(SpectralModule):
