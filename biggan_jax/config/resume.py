@@ -1,6 +1,7 @@
 """Which settings of a run may change when it goes on."""
 
 import fnmatch
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -12,10 +13,7 @@ from biggan_jax.errors import UserError
 RESUMABLE = frozenset(
     {
         "num_steps",
-        "log_every_steps",
-        "checkpoint_every_steps",
-        "sample_every_steps",
-        "eval_every_steps",
+        "*_every_steps",  # of hooks; the penalties' `regularizer.every_steps` is no such name
         "eval_samples",
         "eval_features",
         "keep_checkpoints",
@@ -69,7 +67,7 @@ def check_resume(
     changes = [
         Change(key, old.get(key), new.get(key))
         for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and key not in RESUMABLE
+        if old.get(key) != new.get(key) and not _matches(key, RESUMABLE)
     ]
     fixed = [change for change in changes if not _is_changeable(change)]
     if not changes or (allow_change and not fixed):
@@ -91,7 +89,11 @@ def check_resume(
 def _is_changeable(change: Change) -> bool:
     if change.key in _STRUCTURAL and None in (change.old, change.new):
         return False
-    return any(fnmatch.fnmatchcase(change.key, pattern) for pattern in CHANGEABLE)
+    return _matches(change.key, CHANGEABLE)
+
+
+def _matches(key: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatch.fnmatchcase(key, pattern) for pattern in patterns)
 
 
 def _listed(changes: list[Change]) -> str:

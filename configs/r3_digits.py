@@ -1,0 +1,53 @@
+"""Digits at 16 pixels by R3GAN's game: relativistic pairing with R1 and R2, no spectral norm.
+
+    biggan train --config configs/r3_digits.py --workdir runs/r3_digits
+
+The network is that of configs/digits.py.
+"""
+
+from biggan_jax.config import default_config
+
+
+def get_config():
+    c = default_config()
+    c.batch_size = 32
+    c.num_d_steps = 1
+    c.num_steps = 1200
+    c.log_every_steps = 100
+    c.checkpoint_every_steps = 600
+    c.sample_every_steps = 600
+    c.loss = "relativistic"
+    c.model.resolution = 16
+    c.model.channels = 1
+    c.model.num_classes = 10
+    c.model.ch = 16
+    c.model.dim_z = 60
+    c.model.shared_dim = 32
+    c.model.g_attention = ()
+    c.model.d_attention = ()
+    c.model.g_spectral_norm = False
+    c.model.d_spectral_norm = False
+    c.optimizer.g_lr = 4e-4
+    c.optimizer.d_lr = 4e-4
+    c.optimizer.beta2 = 0.99
+    c.regularizer.g_orthogonal = 0.0
+    c.regularizer.r1 = 0.3
+    c.regularizer.r2 = 0.3
+    c.ema.decay = 0.98  # of 50 steps, as configs/digits.py
+    c.ema.start_step = 0
+    c.data.source = "digits"
+    return c
+
+
+def get_test_config():
+    c = get_config()
+    c.batch_size = 16
+    c.num_steps = 4
+    c.log_every_steps = 1
+    c.checkpoint_every_steps = 2
+    c.sample_every_steps = 4
+    c.model.ch = 4
+    c.model.dim_z = 12
+    c.model.shared_dim = 8
+    c.tensorboard = False
+    return c
