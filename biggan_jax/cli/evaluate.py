@@ -86,17 +86,17 @@ def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     Returns:
       (the JSON object of `biggan evaluate`, what it says to a person).
     """
-    from biggan_jax.evaluation import comparison, folders, follow, report
+    from biggan_jax.evaluation import comparison, folders, follow, opening, report
     from biggan_jax.evaluation import evaluate as evaluate_lib
     from biggan_jax.storage import paths
     from biggan_jax.storage.directory import open_directory
 
     if args.compare is not None:
         return comparison.compare(*args.compare)
-    names = [field.name for field in dataclasses.fields(evaluate_lib.Settings)]
+    names = [field.name for field in dataclasses.fields(opening.Settings)]
     given = {name: getattr(args, name) for name in names if hasattr(args, name)}
     given |= {"num_samples": args.samples, "intra_fid": not args.no_intra_fid}
-    settings = evaluate_lib.Settings(**given)
+    settings = opening.Settings(**given)
     weights = {"bn_mode": args.bn_mode, "ema": not args.raw}
     if args.follow:
         if args.matrix or len(args.truncation) > 1:
@@ -104,7 +104,7 @@ def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         directory, config = open_directory(args.source)
         follow.check(directory)
         cache = folders.cache(directory, settings.cache)
-        evaluator = evaluate_lib.open_evaluator(config, cache, settings)
+        evaluator = opening.open_evaluator(config, cache, settings)
         result = follow.follow(
             directory, config, evaluator, truncation=args.truncation[0], **weights
         )

@@ -11,15 +11,13 @@ from ml_collections import ConfigDict
 from biggan_jax import data
 from biggan_jax.errors import UserError
 from biggan_jax.evaluation import folders
-from biggan_jax.evaluation.evaluator import COMMAND, CONFIG
+from biggan_jax.evaluation.evaluator import CONFIG
 from biggan_jax.evaluation.opening import Settings, open_evaluator, progress_bar
 from biggan_jax.sampling import generator as generator_lib
 from biggan_jax.sampling import load
 from biggan_jax.storage import networks, paths
 from biggan_jax.storage import truncation_statistics as statistics
 from biggan_jax.storage.directory import open_directory
-
-__all__ = ["COMMAND", "CONFIG", "Settings", "during_training", "evaluate", "open_evaluator"]
 
 
 def evaluate(

@@ -14,7 +14,7 @@ from biggan_jax.interop.files import open_tensors
 from biggan_jax.storage import checkpoint, paths, truncation_statistics
 from biggan_jax.storage.digest import named_leaves
 from biggan_jax.storage.directory import open_directory
-from biggan_jax.storage.weights import saved_names
+from biggan_jax.storage.weights import load_weights, saved_names
 
 STATES = {"g": "generator", "g_ema": "ema", "d": "discriminator"}  # names in a checkpoint
 FORMAT = "biggan_jax"
@@ -43,7 +43,7 @@ def load(directory: str | Path) -> tuple[ConfigDict, dict[str, dict[str, Any]]]:
         found = [name for name in names if name in saved_names(directory)]
         if not found:
             raise UserError(f"{directory} holds no weights: none of {', '.join(STATES)}")
-        trees = {name: checkpoint.load_weights(directory, name) for name in found}
+        trees = {name: load_weights(directory, name) for name in found}
     return config, {name: named_leaves(tree) for name, tree in trees.items()}
 
 

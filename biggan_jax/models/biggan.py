@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from biggan_jax.errors import UserError
 from biggan_jax.models import attention, checks, conditioning, heads, layers, remat
-from biggan_jax.models.settings import of_section
+from biggan_jax.models.settings import LayerSettings, of_section
 from biggan_jax.models.widths import WIDTH_TABLES
 
 G_WIDTHS, D_WIDTHS = WIDTH_TABLES["biggan_pytorch"]
@@ -30,7 +30,7 @@ class GeneratorBlock(nn.Module):
     """
 
     features: int
-    settings: layers.LayerSettings
+    settings: LayerSettings
     num_classes: int = 0
 
     @nn.compact
@@ -88,7 +88,7 @@ class Generator(nn.Module):
     shared_embedding: bool
     hierarchical_z: bool
     width_table: str
-    settings: layers.LayerSettings
+    settings: LayerSettings
 
     @nn.compact
     def __call__(self, z: jax.Array, labels: jax.Array, train: bool = False) -> jax.Array:
@@ -150,7 +150,7 @@ class DiscriminatorBlock(nn.Module):
     features: int
     down: bool
     first: bool
-    settings: layers.LayerSettings
+    settings: LayerSettings
     thin: bool = False
 
     @nn.compact
@@ -201,7 +201,7 @@ class Discriminator(nn.Module):
     attention: tuple[int, ...]
     thin: bool
     width_table: str
-    settings: layers.LayerSettings
+    settings: LayerSettings
 
     @nn.compact
     def __call__(self, images: jax.Array, labels: jax.Array, train: bool = False) -> jax.Array:
@@ -257,7 +257,7 @@ def check(model: Any) -> None:
 
 
 def build(
-    model: Any, g_settings: layers.LayerSettings, d_settings: layers.LayerSettings
+    model: Any, g_settings: LayerSettings, d_settings: LayerSettings
 ) -> tuple[Generator, Discriminator]:
     """(generator, discriminator) of a checked `model` section; see `models.build`."""
     generator = of_section(

@@ -20,7 +20,7 @@ from biggan_jax.models import attention, checks, conditioning, heads, layers, re
 # G's stages have the widths of BigGAN's blocks. A stage is two blocks: one that changes nothing,
 # then one that doubles the resolution and takes the width.
 from biggan_jax.models.biggan import BOTTOM, G_WIDTHS
-from biggan_jax.models.settings import of_section
+from biggan_jax.models.settings import LayerSettings, of_section
 
 # Entry 0 is the width of the stem, entry i that of stage i's output; then how many stages (the
 # first ones) halve the resolution. A stage is two blocks: one that takes the width and may halve
@@ -50,7 +50,7 @@ class GeneratorBlock(nn.Module):
 
     features: int
     up: bool
-    settings: layers.LayerSettings
+    settings: LayerSettings
 
     @nn.compact
     def __call__(self, x: jax.Array, condition: jax.Array, train: bool) -> jax.Array:
@@ -100,7 +100,7 @@ class Generator(nn.Module):
     attention: tuple[int, ...]
     cond_order: str
     rgb_width: int | None
-    settings: layers.LayerSettings
+    settings: LayerSettings
 
     @nn.compact
     def __call__(self, z: jax.Array, labels: jax.Array, train: bool = False) -> jax.Array:
@@ -152,7 +152,7 @@ class DiscriminatorBlock(nn.Module):
 
     features: int
     down: bool
-    settings: layers.LayerSettings
+    settings: LayerSettings
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -193,7 +193,7 @@ class Discriminator(nn.Module):
     ch: int
     num_classes: int
     attention: tuple[int, ...]
-    settings: layers.LayerSettings
+    settings: LayerSettings
 
     @nn.compact
     def __call__(self, images: jax.Array, labels: jax.Array, train: bool = False) -> jax.Array:
@@ -256,7 +256,7 @@ def check(model: Any) -> None:
 
 
 def build(
-    model: Any, g_settings: layers.LayerSettings, d_settings: layers.LayerSettings
+    model: Any, g_settings: LayerSettings, d_settings: LayerSettings
 ) -> tuple[Generator, Discriminator]:
     """(generator, discriminator) of a checked `model` section; see `models.build`."""
     generator = of_section(

@@ -18,13 +18,14 @@ import flax.linen as nn
 
 from biggan_jax.models import biggan, checks
 from biggan_jax.models.settings import LayerSettings
+from biggan_jax.models.widths import WIDTH_TABLES
 
 G_WIDTHS, D_WIDTHS = biggan.G_WIDTHS, biggan.D_WIDTHS
 
 
 def check(model: Any) -> None:
     """Raises UserError for a `model` section that SAGAN cannot be built from."""
-    checks.choice("model.width_table", model.width_table, biggan.WIDTH_TABLES)
+    checks.choice("model.width_table", model.width_table, WIDTH_TABLES)
     checks.resolution(model, G_WIDTHS)
 
 

@@ -20,9 +20,10 @@ import jax
 
 from biggan_jax.models import attention, biggan, checks, heads, remat
 from biggan_jax.models.settings import LayerSettings, of_section
+from biggan_jax.models.widths import WIDTH_TABLES
 
 TABLE = "studiogan"
-G_WIDTHS, D_WIDTHS = biggan.WIDTH_TABLES[TABLE]
+G_WIDTHS, D_WIDTHS = WIDTH_TABLES[TABLE]
 D_WIDTHS = D_WIDTHS | {64: ((1, 2, 4, 8, 16), 5)}  # here the last block halves as well
 
 

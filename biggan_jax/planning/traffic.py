@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from biggan_jax.models import layers, walk
+from biggan_jax.models.batch_norm import BatchNorm
 from biggan_jax.training.step import TrainStep
 
 # Sums over the batch for each channel of a batch norm: mean and variance forward; gain or scale,
@@ -59,7 +60,7 @@ def _gradients(found: walk.Walk) -> tuple[int, int]:
     widths = {}  # path of a layer -> bytes of one of its gradients, those of what it multiplies in
     for call in found.calls:
         m, inputs = call.module, call.inputs[0].shape[-1]
-        if isinstance(m, layers.BatchNorm):
+        if isinstance(m, BatchNorm):
             channels += inputs
         elif isinstance(m, layers.SpectralModule) and not isinstance(m, layers.Embed):
             widths[call.path] = jnp.dtype(getattr(m, "dtype", None) or m.settings.dtype).itemsize

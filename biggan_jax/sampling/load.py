@@ -6,10 +6,10 @@ from pathlib import Path
 from biggan_jax.sampling import standing
 from biggan_jax.sampling.discriminator import LoadedDiscriminator
 from biggan_jax.sampling.generator import LoadedGenerator
-from biggan_jax.storage import checkpoint, networks
+from biggan_jax.storage import networks
 from biggan_jax.storage import truncation_statistics as statistics
 from biggan_jax.storage.directory import open_directory
-from biggan_jax.storage.weights import saved_names
+from biggan_jax.storage.weights import load_weights, saved_names
 
 
 def load_generator(
@@ -53,7 +53,7 @@ def load_generator(
         if ema and "g_ema" not in saved and "g" in saved:
             weights = "g"
             print(f"{directory} holds no averaged weights: using g", file=sys.stderr)
-        variables, step = checkpoint.load_weights(directory, weights), None
+        variables, step = load_weights(directory, weights), None
     if truncation_statistics is not None or hf_interpolation:
         t = 1.0 if truncation_statistics is None else truncation_statistics
         variables = statistics.select(variables, directory, t, hf_interpolation)
@@ -75,4 +75,4 @@ def load_discriminator(directory: str | Path) -> LoadedDiscriminator:
         return LoadedDiscriminator(
             config, networks.from_checkpoint(directory, config, "discriminator")[0]
         )
-    return LoadedDiscriminator(config, checkpoint.load_weights(directory, "d"))
+    return LoadedDiscriminator(config, load_weights(directory, "d"))

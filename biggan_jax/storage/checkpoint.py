@@ -15,9 +15,6 @@ from etils import epath
 from biggan_jax.errors import UserError
 from biggan_jax.parallel import processes
 from biggan_jax.storage import integrity, orbax_noise
-from biggan_jax.storage.weights import load_weights, save_weights
-
-__all__ = ["Checkpoints", "load_weights", "save_weights"]
 
 
 def _warn(line: str) -> None:

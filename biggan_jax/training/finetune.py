@@ -20,7 +20,7 @@ from biggan_jax.errors import UserError
 from biggan_jax.models import stages
 from biggan_jax.storage import checkpoint
 from biggan_jax.storage.directory import open_directory
-from biggan_jax.storage.weights import saved_names
+from biggan_jax.storage.weights import load_weights, saved_names
 from biggan_jax.training import build as build_lib
 from biggan_jax.training import state as state_lib
 from biggan_jax.training import step, transfer
@@ -183,7 +183,7 @@ def _read_checkpoint(directory: Path, shapes: state_lib.GANState, keep_optimizer
 def _read_weights(directory: Path, shapes: state_lib.GANState) -> dict[str, Variables]:
     saved = saved_names(directory)
     found = {
-        name: checkpoint.load_weights(directory, file, _stored(getattr(shapes, name)))
+        name: load_weights(directory, file, _stored(getattr(shapes, name)))
         for name, file in FILES.items()
         if file in saved
     }

@@ -14,17 +14,18 @@ from PIL import Image
 
 from biggan_jax import cli, data
 from biggan_jax.errors import UserError
-from biggan_jax.evaluation import evaluate, folders, follow, inputs, reference
+from biggan_jax.evaluation import evaluate, folders, follow, inputs, opening, reference
 from biggan_jax.evaluation import evaluator as evaluator_lib
 from biggan_jax.metrics import classifier, moments
-from biggan_jax.metrics.classifier import Classifier, Recipe
+from biggan_jax.metrics.classifier import Classifier
+from biggan_jax.metrics.fitting import Recipe
 from biggan_jax.sampling import load
 from biggan_jax.storage import best, checkpoint
 from tests import runs
 
 pytestmark = pytest.mark.usefixtures("few_steps")
 TEST = "digits:test"
-SETTINGS = evaluate.Settings(data=TEST, num_samples=90)
+SETTINGS = opening.Settings(data=TEST, num_samples=90)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def workdir(trained, tmp_path_factory, few_steps):
 def opened(workdir):
     """(evaluator, generator) of the run."""
     config = runs.tiny_config("--config.model.num_classes=10")
-    scorer = evaluate.open_evaluator(config, workdir / "cache", SETTINGS)
+    scorer = opening.open_evaluator(config, workdir / "cache", SETTINGS)
     return scorer, load.load_generator(workdir)
 
 
@@ -226,20 +227,20 @@ def test_advice_can_be_followed_literally(workdir, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "advice"),
     [
-        (evaluate.COMMAND, ["--features", "inception"]),
-        (evaluate.CONFIG, ["--config.eval_features=inception"]),
+        (evaluator_lib.COMMAND, ["--features", "inception"]),
+        (evaluator_lib.CONFIG, ["--config.eval_features=inception"]),
     ],
 )
 def test_a_single_class_asks_for_other_features(tmp_path, options, advice):
     (tmp_path / "images" / "one").mkdir(parents=True)
     for name in ("a.png", "b.png"):
         Image.new("L", (16, 16)).save(tmp_path / "images" / "one" / name)
-    settings = evaluate.Settings(features="classifier", num_samples=90, options=options)
+    settings = opening.Settings(features="classifier", num_samples=90, options=options)
     config = runs.tiny_config(f"--config.data.source=folder:{tmp_path / 'images'}")
     with pytest.raises(UserError, match="single class") as caught:
-        evaluate.open_evaluator(config, tmp_path / "cache", settings)
+        opening.open_evaluator(config, tmp_path / "cache", settings)
     assert advised(str(caught.value)).split() == advice
-    if options is evaluate.CONFIG:
+    if options is evaluator_lib.CONFIG:
         assert runs.tiny_config(*advice).eval_features == "inception"
     else:
         args = cli.parser().parse_args(["evaluate", "--from=x", *advice])

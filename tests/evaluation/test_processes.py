@@ -14,10 +14,11 @@ import pytest
 
 from biggan_jax import data
 from biggan_jax.errors import UserError
-from biggan_jax.evaluation import evaluate, reference, streaming
 from biggan_jax.evaluation import evaluator as evaluator_lib
+from biggan_jax.evaluation import opening, reference, streaming
 from biggan_jax.evaluation.streaming import Fakes
 from biggan_jax.metrics import classifier
+from biggan_jax.metrics.fitting import Recipe
 from biggan_jax.parallel import processes
 from biggan_jax.sampling import load
 from tests import runs
@@ -127,13 +128,13 @@ class Threads:
 @pytest.fixture(scope="module")
 def opened(trained, tmp_path_factory):
     """(evaluator, generator) of the tiny run."""
-    recipe = classifier.Recipe(max_images=640, batch_size=64, holdout=0.02)
-    settings = evaluate.Settings(data="digits:test", num_samples=90)
+    recipe = Recipe(max_images=640, batch_size=64, holdout=0.02)
+    settings = opening.Settings(data="digits:test", num_samples=90)
     config = runs.tiny_config("--config.model.num_classes=10")
     with pytest.MonkeyPatch.context() as patch:
         fitted = functools.partial(classifier.cached, recipe=recipe)
         patch.setattr("biggan_jax.evaluation.inputs.cached", fitted)
-        scorer = evaluate.open_evaluator(config, tmp_path_factory.mktemp("cache"), settings)
+        scorer = opening.open_evaluator(config, tmp_path_factory.mktemp("cache"), settings)
     return scorer, load.load_generator(trained)
 
 

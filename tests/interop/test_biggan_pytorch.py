@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 from biggan_jax import cli, load_discriminator, load_generator, models
 from biggan_jax.errors import UserError
-from biggan_jax.storage.checkpoint import load_weights
+from biggan_jax.storage.weights import load_weights
 from tests import peer, runs
 from tests import pytorch_files as files
 from tests.peer import nhwc

@@ -9,7 +9,7 @@ import pytest
 
 from biggan_jax import cli
 from biggan_jax.interop import export
-from biggan_jax.storage.checkpoint import load_weights
+from biggan_jax.storage.weights import load_weights
 from tests import pytorch_files as files
 from tests import runs
 
@@ -99,7 +99,7 @@ def test_what_the_peer_does_not_have(run_copy, tmp_path, capsys, setting):
     config["model"] |= {key: value, "g_attention": []}
     shutil.rmtree(run_copy / "checkpoints")
     (run_copy / "config.json").write_text(json.dumps(config))
-    from biggan_jax.storage.checkpoint import save_weights
+    from biggan_jax.storage.weights import save_weights
 
     save_weights(run_copy, "g", {"params": {"x": np.ones(2, np.float32)}})
     argv = ["export", "--from", run_copy, "--format", "biggan-pytorch", "--out", tmp_path / "p"]

@@ -12,7 +12,7 @@ from biggan_jax.config import default_config
 from biggan_jax.errors import UserError
 from biggan_jax.interop import convert
 from biggan_jax.storage import truncation_statistics
-from biggan_jax.storage.checkpoint import load_weights, save_weights
+from biggan_jax.storage.weights import load_weights, save_weights
 from tests import peer, runs
 from tests import pytorch_files as files
 

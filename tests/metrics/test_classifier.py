@@ -9,7 +9,8 @@ import pytest
 from biggan_jax.data import open_source
 from biggan_jax.errors import UserError
 from biggan_jax.metrics import classifier
-from biggan_jax.metrics.classifier import Classifier, Recipe
+from biggan_jax.metrics.classifier import Classifier
+from biggan_jax.metrics.fitting import Recipe
 from biggan_jax.storage import paths
 
 SHORT = Recipe(epochs=4, batch_size=64)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from biggan_jax.models import layers
-from biggan_jax.models.layers import LayerSettings
+from biggan_jax.models.settings import LayerSettings
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 MUTABLE = ["spectral", "batch_stats"]

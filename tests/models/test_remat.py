@@ -8,7 +8,7 @@ import pytest
 from biggan_jax import models
 from biggan_jax.errors import UserError
 from biggan_jax.models import layers
-from biggan_jax.models.layers import LayerSettings
+from biggan_jax.models.settings import LayerSettings
 from tests.models.test_biggan import section
 
 FAMILIES = ("biggan", "biggan_deep", "sagan", "sngan")

@@ -12,7 +12,8 @@ from biggan_jax import cli, models
 from biggan_jax.errors import UserError
 from biggan_jax.pictures import attention_figure, grids
 from biggan_jax.sampling import load, look
-from biggan_jax.storage import checkpoint, networks
+from biggan_jax.storage import networks
+from biggan_jax.storage.weights import save_weights
 from tests import runs
 
 
@@ -32,9 +33,9 @@ def with_d_attention(trained, tmp_path_factory, cache_dir):
         variables = jax.jit(d.init)(jax.random.key(0), images, labels)
     variables = {name: variables[name] for name in ("params", "spectral")}
     variables["params"]["attention_8"]["gamma"] = jnp.asarray(0.25)
-    checkpoint.save_weights(folder, "d", variables)
+    save_weights(folder, "d", variables)
     g = load.load_generator(trained)
-    checkpoint.save_weights(folder, "g_ema", g._variables)
+    save_weights(folder, "g_ema", g._variables)
     (folder / "config.json").write_text(json.dumps({"model": config.model.to_dict()}))
     return folder
 
@@ -217,7 +218,7 @@ def test_a_generator_without_attention(trained, tmp_path):
     weights = dict(load.load_generator(trained)._variables)
     for name in ("params", "spectral"):
         weights[name] = {k: v for k, v in weights[name].items() if k != "attention_8"}
-    checkpoint.save_weights(tmp_path, "g_ema", weights)
+    save_weights(tmp_path, "g_ema", weights)
     with pytest.raises(UserError, match="generator has no attention.*model.g_attention"):
         look.attention(tmp_path, tmp_path / "x.png")
 

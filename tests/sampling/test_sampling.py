@@ -17,11 +17,12 @@ from biggan_jax.config import default_config
 from biggan_jax.errors import UserError
 from biggan_jax.models import latents
 from biggan_jax.pictures import grids
+from biggan_jax.sampling import classes as classes_lib
 from biggan_jax.sampling import files as sample_files
 from biggan_jax.sampling import forward, load
 from biggan_jax.sampling import latents as sample_latents
 from biggan_jax.sampling.generator import LoadedGenerator
-from biggan_jax.storage import checkpoint
+from biggan_jax.storage.weights import save_weights
 from tests import peer, runs
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
@@ -406,7 +407,7 @@ def test_model_directory(trained, generator, state, tmp_path, capsys):
     model = json.loads((trained / "config.json").read_text())["model"]
     (tmp_path / "config.json").write_text(json.dumps({"model": model}))
     z, labels = inputs(generator, 5)
-    checkpoint.save_weights(tmp_path, "g", state.generator.variables)
+    save_weights(tmp_path, "g", state.generator.variables)
     raw = apply(generator, state.generator.variables, z, labels)
     g = load.load_generator(tmp_path)
     assert f"{tmp_path} holds no averaged weights: using g" in capsys.readouterr().err
@@ -414,12 +415,12 @@ def test_model_directory(trained, generator, state, tmp_path, capsys):
     assert g.step is None
     with pytest.raises(UserError, match="no weights 'd'.*it has g"):
         load.load_discriminator(tmp_path)
-    checkpoint.save_weights(tmp_path, "g_ema", state.ema.variables)
+    save_weights(tmp_path, "g_ema", state.ema.variables)
     np.testing.assert_array_equal(load.load_generator(tmp_path)(z, labels), generator(z, labels))
     raw_again = load.load_generator(tmp_path, ema=False)(z, labels)
     np.testing.assert_allclose(raw_again, raw, atol=1e-5)
     assert capsys.readouterr().err == ""
-    checkpoint.save_weights(tmp_path, "d", state.discriminator.variables)
+    save_weights(tmp_path, "d", state.discriminator.variables)
     images = generator(z, labels)
     here, there = (load.load_discriminator(d)(images, labels) for d in (tmp_path, trained))
     np.testing.assert_array_equal(here, there)
@@ -480,7 +481,7 @@ def test_great_circle_keeps_the_norm():
     ],
 )
 def test_classes(text, classes, picture, expected):
-    got = sample_files.parse_classes(text, classes, picture=picture)
+    got = classes_lib.parse_classes(text, classes, picture=picture)
     assert got.tolist() == expected and got.dtype == np.int32
 
 

@@ -16,6 +16,7 @@ from biggan_jax.errors import UserError
 from biggan_jax.models import stages
 from biggan_jax.parallel import sharding
 from biggan_jax.storage import checkpoint
+from biggan_jax.storage.weights import save_weights
 from biggan_jax.training import build as build_lib
 from biggan_jax.training import finetune, optimizers, transfer
 from biggan_jax.training import state as state_lib
@@ -72,7 +73,7 @@ def model_directory(trained, path, **weights):
     saved = json.loads((trained / "config.json").read_text())
     (path / "config.json").write_text(json.dumps({"model": saved["model"]}))
     for name, tree in weights.items():
-        checkpoint.save_weights(path, name, {k: v for k, v in tree.items() if v})
+        save_weights(path, name, {k: v for k, v in tree.items() if v})
     return path
 
 
