@@ -91,7 +91,8 @@ def step_flops(train_step: TrainStep, batch_size: int) -> float:
     z, labels = walk.generator_inputs(g, b)
     images, _ = walk.discriminator_inputs(single.discriminator, g.channels, b)
     d_flops = _flops(single.d_step, state, images, labels, z, labels)
-    g_flops = _flops(single.g_step, state, z, labels)
+    real = (images, labels) if single.objective.paired else ()
+    g_flops = _flops(single.g_step, state, z, labels, *real)
     return (train_step.num_d_steps * d_flops + g_flops) / b
 
 

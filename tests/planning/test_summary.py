@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from biggan_jax import cli
+from biggan_jax.models import walk
 from biggan_jax.parallel import sharding
 from biggan_jax.planning import summary
 from biggan_jax.training import build as build_lib
@@ -78,6 +79,18 @@ def test_updates_and_microbatches_multiply():
     assert flops[1] > one_d_update  # and a G update
     parts = summary.step_flops(bound("--config.accumulation_steps=4"), 64)
     assert parts == pytest.approx(flops[1])  # four microbatches of 16
+
+
+def test_real_images_of_a_paired_objective_are_counted():
+    """G's update then judges as many images more: D's forward, and its gradient by the images."""
+    apart, paired = bound(), bound("--config.loss=relativistic")
+    d = apart.discriminator
+    rows = summary.layers(d, *walk.discriminator_inputs(d, 1, 16))
+    forward = sum(row.flops for row in rows)
+    more = summary.step_flops(paired, 16) - summary.step_flops(apart, 16)
+    assert forward < more < 3 * forward
+    r1 = bound("--config.loss=relativistic", "--config.regularizer.r1=1")
+    assert summary.step_flops(r1, 16) > summary.step_flops(paired, 16) + 2 * forward
 
 
 def test_unset_classes_are_refused(capsys, tmp_path):
