@@ -4,6 +4,7 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -40,10 +41,12 @@ def find(path: str) -> str:
     known = carried()
     if file in known:
         return ":".join([known[file], *argument])
-    names = (
-        "" if os.path.dirname(file) else f" and no config of this name{did_you_mean(file, known)}"
+    if os.path.dirname(file):
+        raise UserError(f"--config {file}: no such file; give a file, or one of {', '.join(known)}")
+    raise UserError(
+        f"--config {file}: no such file and no config of this name{did_you_mean(file, known)}; "
+        f"give a file, or one of {', '.join(known)}"
     )
-    raise UserError(f"--config {file}: no such file{names}")
 
 
 def load(path: str, overrides: list[str]) -> ConfigDict:
@@ -72,6 +75,7 @@ def load(path: str, overrides: list[str]) -> ConfigDict:
         config = values.config
     except (Exception, SystemExit) as e:
         _check_overrides(overrides)
+        _check_value(e)
         raise UserError(f"--config {path}: {type(e).__name__}: {first_line(e)}") from e
     if not isinstance(config, ConfigDict):
         raise UserError(f"--config {path}: get_config() returned {type(config).__name__}")
@@ -102,6 +106,7 @@ def override(config: ConfigDict, overrides: list[str]) -> ConfigDict:
         rest = values(argv)
     except (Exception, SystemExit) as e:
         _check_overrides(overrides)
+        _check_value(e)
         raise UserError(f"{type(e).__name__}: {first_line(e)}") from e
     if len(rest) > 1:
         raise UserError(f"unexpected argument {rest[1]!r}; overrides are --config.KEY=VALUE")
@@ -122,6 +127,22 @@ def _check_overrides(overrides: list[str]) -> None:
         key = _key(override)
         if key not in known and override.startswith("--"):
             raise UserError(f"unknown config key {key!r}{did_you_mean(key, known)}")
+
+
+def _check_value(error: BaseException) -> None:
+    """Refuses an override whose value is of another type, with a value that is taken."""
+    if not isinstance(error, flags.IllegalFlagValueError):
+        return
+    text = first_line(error).removeprefix("flag ")
+    key = _key(text.partition(": ")[0])
+    default = flatten(default_config()).get(key)
+    example = "" if default is None else f"; write it as --config.{key}={_written(default)}"
+    raise UserError(f"{text}{example}") from error
+
+
+def _written(value: Any) -> str:
+    """A value as it may stand on a shell's command line."""
+    return f'"{value}"' if isinstance(value, tuple) else str(value)
 
 
 def _key(override: str) -> str:

@@ -33,6 +33,7 @@ def train(workdir, *overrides):
         (["frobnicate"], "frobnicate.*train.*sample"),
         (["train"], "--config, --workdir"),
         (["train", "--config", "none.py", "--workdir", "w"], "none.py: no such file"),
+        (["train", "--config", "nosuch", "--workdir", "w"], "nosuch: no such.*one of .*digits"),
         (["train", "--conf", runs.DIGITS, "--workdir", "w"], "required: --config"),
         (["sample", "--from", "d", "--out", "x.png", "--per-classs", "3"], "--per-classs"),
         (["sample", "--from", "d", "--out", "x.png", "--per-class", "few"], "--per-class.*'few'"),
@@ -76,6 +77,11 @@ def test_bad_usage(capsys, monkeypatch, argv, words):
         ("--config.mesh=(-2,)", r"mesh is \(-2,\).*--config.mesh"),
         ("--config.seed=-1", "seed is -1"),
         ("--config.optimizer.beta2=1", "beta2 is 1.0"),
+        ("--config.loss=relativstic", "unknown loss 'relativstic'.*mean 'relativistic'.*hinge"),
+        ("--config.regularizer.r1=-1", "r1 is -1.0; set --config.regularizer.r1 to 0 or more"),
+        ("--config.regularizer.r2=nan", "r2 is nan; set --config.regularizer.r2 to a finite"),
+        ("--config.regularizer.every_steps=0", "is 0; set --config.regularizer.every_steps to 1"),
+        ("--config.model.attention_form=papr", "'papr'.*mean 'paper'.*one of published, paper"),
     ],
 )
 def test_bad_settings_of_a_training(tmp_path, capsys, override, words):
@@ -83,6 +89,30 @@ def test_bad_settings_of_a_training(tmp_path, capsys, override, words):
     words = words or "12 is not divisible by 8 devices .*--config.batch_size=8"
     fails(capsys, train(tmp_path / "w", override, *mesh), words)
     assert not (tmp_path / "w" / "config.json").exists()
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "--config.loss=relativstic",
+        "--config.regularizer.r1=-1",
+        "--config.regularizer.r1=nan",
+        "--config.regularizer.r2=much",
+        "--config.regularizer.every_steps=0",
+        "--config.regularizer.every_steps=1.5",
+        "--config.model.attention_form=papr",
+        "--config.optimizer.d_lr=-1e-4",
+    ],
+)
+def test_the_value_that_a_refusal_names_is_taken(capsys, override):
+    inspect, key = ["inspect", "--config", runs.DIGITS], override.partition("=")[0]
+    fails(capsys, [*inspect, override], ADVICE)
+    assert cli.main([*inspect, override]) == 2
+    found = runs.re.search(ADVICE, capsys.readouterr().err)
+    assert cli.main([*inspect, f"{key}={next(filter(None, found.groups()))}"]) == 0
+
+
+ADVICE = "did you mean '(.+?)'|to (?:a finite value, )?([0-9.]+) or more|write it as --.+?=(.+)"
 
 
 def images(folder, count=10):

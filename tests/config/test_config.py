@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -89,6 +90,15 @@ def test_bad_override(argument, words):
     with pytest.raises(UserError) as error:
         load(argument)
     assert words in str(error.value) and "\n" not in str(error.value)
+    assert "FlagValueError" not in str(error.value)
+
+
+@pytest.mark.parametrize("key", ["batch_size", "data.flip", "ema.decay"])
+def test_a_value_of_another_type_is_answered_with_one_that_is_taken(key):
+    with pytest.raises(UserError, match="; write it as ") as error:
+        load(f"--config.{key}=x")
+    got = load(*shlex.split(str(error.value).partition("; write it as ")[2]))
+    assert config_lib.flatten(got)[key] == config_lib.flatten(config_lib.default_config())[key]
 
 
 @pytest.mark.parametrize(
@@ -125,7 +135,7 @@ def test_a_config_by_its_name(tmp_path, monkeypatch):
     named = config_file.load("digits", ["--config.seed=3"])
     assert named == load("--config.seed=3") and config_file.carried()["digits"] == runs.DIGITS
     assert config_file.carried().keys() == {f.stem for f in (runs.ROOT / "configs").glob("*.py")}
-    with pytest.raises(UserError, match=r"no such file .* \(did you mean 'digits'\?\)$"):
+    with pytest.raises(UserError, match=r"no such file .* \(did you mean 'digits'\?\); give"):
         config_file.load("digit", [])
     (tmp_path / "digits").mkdir()  # a folder is no config file
     assert config_file.load("digits", []) == load()
