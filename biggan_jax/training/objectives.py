@@ -5,12 +5,14 @@ An objective of either player is a function
     d(D, real, real_labels, fake, fake_labels, key) -> (loss, metrics)
     g(D, fake, fake_labels, real, real_labels, key) -> (loss, metrics)
 
-of images [B, H, W, C], class ids int32 [B] and a key of its own; `D(images, labels)` gives logits
-[N] at D's parameters. A penalty is a function of what `d` takes that gives a scalar. The losses of
-logits are in `losses`; this file says which images D judges for them. Where an update has several
-forwards of D, the first one advances D's spectral vectors, and the others use what it left: so a
-loss calls D once on all its images (`joint_logits`), outside of any derivative, and penalties come
-after it.
+of images [B, H, W, C] (at least float32), class ids int32 [B] and a key of its own; metrics are
+scalars by name, averaged over microbatches. `D(images, labels)` gives logits [N] (at least float32)
+at D's parameters, of N images, a multiple of the mesh's devices: D is never called on single images
+(under `jax.vmap`), and `D(x, y).sum()` has the gradients of all images apart. With accumulation B
+is a microbatch. A penalty is a function of what `d` takes that gives a scalar. The losses of logits
+are in `losses`; this file says which images D judges for them. Where an update has several forwards
+of D, the first one advances D's spectral vectors, and the others use what it left: so a loss calls
+D once on all its images (`joint_logits`), outside of any derivative, and penalties come after it.
 """
 
 import dataclasses

@@ -268,7 +268,12 @@ class Judge:
         self.spectral, self._advanced = spectral, False
 
     def __call__(self, images: jax.Array, labels: jax.Array) -> jax.Array:
-        """Logits [N] of images [N, H, W, C] and class ids [N]."""
+        """Logits [N] of images [N, H, W, C] and class ids [N]; N a multiple of the devices."""
+        if len(images) % self._mesh.size:
+            raise ValueError(
+                f"D is called with {len(images)} images on a mesh of {self._mesh.size} devices: "
+                "call it with a multiple of them, such as all images of the update"
+            )
         images, labels = sharding.constrain_batch((images, labels), self._mesh)
         variables = {"params": self._params, "spectral": self.spectral}
         if self._advanced:
