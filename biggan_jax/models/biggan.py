@@ -216,7 +216,7 @@ class Discriminator(nn.Module):
           Logits [N], at least float32.
         """
         s = self.settings
-        widths, num_down = self._plan()
+        widths, num_down = self._blocks()
         h = images.astype(s.dtype)
         seen = set()
         for i, multiple in enumerate(widths):
@@ -228,13 +228,13 @@ class Discriminator(nn.Module):
             seen.add(h.shape[1])
         return heads.projection(h, labels, train, s, self.num_classes)
 
-    def _plan(self) -> tuple[tuple[int, ...], int]:
+    def _blocks(self) -> tuple[tuple[int, ...], int]:
         """Multiples of ch of every block's output, and how many blocks halve the resolution."""
         return WIDTH_TABLES[self.width_table][1][self.resolution]
 
     def attention_widths(self) -> dict[int, int]:
         """{resolution: channels} of every place where attention can stand."""
-        widths, num_down = self._plan()
+        widths, num_down = self._blocks()
         places, resolution = {}, self.resolution
         for i, multiple in enumerate(widths):
             resolution //= 2 if i < num_down else 1

@@ -3,7 +3,7 @@
 References:
   Brock et al. 2019, "Large Scale GAN Training for High Fidelity Natural Image Synthesis", appendix
   B, figure 16 and tables 7 to 9. Widths of 32 and 64 pixels as in BigGAN-PyTorch; 512 as in
-  compare_gan and pytorch-pretrained-BigGAN. 16 pixels is the 32-pixel plan with one stage fewer.
+  compare_gan and pytorch-pretrained-BigGAN. 16 pixels is the 32-pixel table with one stage fewer.
   StudioGAN's `big_resnet_deep_legacy` is this model; its `big_resnet_deep_studiogan`, with learned
   1x1 shortcuts wherever the width changes, is not, and has more parameters.
 """

@@ -42,7 +42,7 @@ class Discriminator(biggan.Discriminator):
     def __call__(self, images: jax.Array, labels: jax.Array, train: bool = False) -> jax.Array:
         """Judges images; see `biggan.Discriminator`."""
         s = self.settings
-        widths, num_down = self._plan()
+        widths, num_down = self._blocks()
         h = images.astype(s.dtype)
         seen = set()
         for i, multiple in enumerate(widths):
@@ -55,7 +55,7 @@ class Discriminator(biggan.Discriminator):
             seen.add(h.shape[1])
         return heads.projection(h, labels, train, s, self.num_classes, self.head_bias)
 
-    def _plan(self) -> tuple[tuple[int, ...], int]:
+    def _blocks(self) -> tuple[tuple[int, ...], int]:
         return D_WIDTHS[self.resolution]
 
 

@@ -3,7 +3,7 @@
 References:
   Brock et al. 2019, "Large Scale GAN Training for High Fidelity Natural Image Synthesis", appendix
   B, tables 4 to 6. 32 and 64 pixels as in BigGAN-PyTorch; D at 512 as in StudioGAN. 16 pixels is
-  the 32-pixel plan with one stage fewer.
+  the 32-pixel table with one stage fewer.
 """
 
 # Multiples of ch: entry 0 is the width of the 4x4 input, entry i that of block i's output; every

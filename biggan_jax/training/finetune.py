@@ -65,6 +65,10 @@ class Source:
     notes: list[str]
 
 
+def _print(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
 def check(config: ConfigDict) -> None:
     """Raises UserError for settings of `finetune` outside their domain, or without init_from."""
     f = config.finetune
@@ -80,7 +84,7 @@ def check(config: ConfigDict) -> None:
 def create(
     config: ConfigDict,
     train_step: step.TrainStep,
-    tell: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
+    tell: Callable[[str], None] = _print,
 ) -> state_lib.GANState:
     """A fresh state, sharded over the mesh, with the weights of `config.init_from`.
 
@@ -105,7 +109,7 @@ def create(
     shapes = state_lib.abstract(train_step.init)
     ours = _stages(train_step.generator, train_step.discriminator)
     classes = config.model.num_classes, source.config.model.num_classes
-    plans, rows = {}, {}
+    matchings, rows = {}, {}
     for name in PLAYERS:
         params = getattr(shapes, name).params
         theirs = source.weights[name].get("params", {})
@@ -113,18 +117,18 @@ def create(
             ours[name], source.stages[name], discriminator=name == "discriminator"
         )
         blocks = {stage.name for stage in ours[name] if stage.is_block}
-        plans[name] = transfer.plan(params, theirs, modules, classes, blocks)
+        matchings[name] = transfer.match_layers(params, theirs, modules, classes, blocks)
         order = [stage.name for stage in ours[name]]
-        rows[name] = transfer.rows(plans[name], params, theirs, order, mean=mean)
+        rows[name] = transfer.rows(matchings[name], params, theirs, order, mean=mean)
     _check_fit(config, source, rows, ours, train_step.d_frozen)
 
     state = state_lib.create(train_step.init, config.seed, train_step.mesh)
-    for name, plan in (*plans.items(), ("ema", plans["generator"])):
+    for name, matching in (*matchings.items(), ("ema", matchings["generator"])):
         fresh = getattr(state, name)
-        taken = transfer.take(plan, fresh.variables, source.weights[name], mean=mean)
+        taken = transfer.take(matching, fresh.variables, source.weights[name], mean=mean)
         if name in source.optimizers:
             old = source.optimizers[name]
-            taken["opt_state"] = transfer.take_moments(plan, fresh.opt_state, old)
+            taken["opt_state"] = transfer.take_moments(matching, fresh.opt_state, old)
         state = state.replace(**{name: fresh.replace(**taken)})
     if jax.process_index() == 0:
         for line in _report(config, source, rows, train_step.d_frozen):
@@ -169,7 +173,7 @@ def read(config: ConfigDict, mesh: Mesh) -> Source:
 
 def _read_checkpoint(directory: Path, shapes: state_lib.GANState, keep_optimizer: bool):
     """(weights, optimizers, step) of the newest intact checkpoint."""
-    target = {name: _stored(getattr(shapes, name)) for name in FILES}
+    target = {name: _nonempty(getattr(shapes, name)) for name in FILES}
     if keep_optimizer:
         for name in PLAYERS:
             target[name]["opt_state"] = getattr(shapes, name).opt_state
@@ -183,7 +187,7 @@ def _read_checkpoint(directory: Path, shapes: state_lib.GANState, keep_optimizer
 def _read_weights(directory: Path, shapes: state_lib.GANState) -> dict[str, Variables]:
     saved = saved_names(directory)
     found = {
-        name: load_weights(directory, file, _stored(getattr(shapes, name)))
+        name: load_weights(directory, file, _nonempty(getattr(shapes, name)))
         for name, file in FILES.items()
         if file in saved
     }
@@ -192,7 +196,7 @@ def _read_weights(directory: Path, shapes: state_lib.GANState) -> dict[str, Vari
     return found
 
 
-def _stored(player: state_lib.Player | state_lib.Average) -> Variables:
+def _nonempty(player: state_lib.Player | state_lib.Average) -> Variables:
     """The collections that hold something."""
     return {name: tree for name, tree in player.variables.items() if jax.tree.leaves(tree)}
 

@@ -137,10 +137,12 @@ def abstract(init: Callable[[jax.Array], GANState], mesh: Mesh | None = None) ->
     shapes = jax.eval_shape(init, jax.random.key(0))
     if mesh is None:
         return shapes
-    place = lambda x: jax.ShapeDtypeStruct(
-        x.shape, x.dtype, sharding=sharding.over_weights(x, mesh)
-    )
-    return jax.tree.map(place, shapes)
+
+    def placed(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        place = sharding.over_weights(x, mesh)
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
+
+    return jax.tree.map(placed, shapes)
 
 
 def update_average(ema: Average, player: Player, decay: jax.Array) -> Average:
@@ -150,7 +152,10 @@ def update_average(ema: Average, player: Player, decay: jax.Array) -> Average:
       Karras et al. 2018; Brock et al. 2019, appendix C. The statistics are averaged too, as
       BigGAN-PyTorch does with the whole state_dict.
     """
-    mix = lambda old, new: decay.astype(old.dtype) * old + (1 - decay).astype(old.dtype) * new
+
+    def mix(old: jax.Array, new: jax.Array) -> jax.Array:
+        return decay.astype(old.dtype) * old + (1 - decay).astype(old.dtype) * new
+
     return Average(
         jax.tree.map(mix, ema.params, player.params),
         jax.tree.map(mix, ema.spectral, player.spectral),

@@ -21,7 +21,7 @@ Variables = dict[str, dict]  # {params, spectral, batch_stats} of one network
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class Matching:
     """What of a source goes where.
 
     Attributes:
@@ -86,9 +86,9 @@ def match_stages(
     return {name: theirs[place] for place, name in places(target).items() if place in theirs}
 
 
-def plan(
+def match_layers(
     target: dict, source: dict, modules: dict[str, str], classes: tuple[int, int], blocks: set[str]
-) -> Plan:
+) -> Matching:
     """Finds the layers that fit.
 
     Args:
@@ -98,7 +98,7 @@ def plan(
       blocks: names of the target's blocks.
 
     Returns:
-      The plan.
+      The layers that are kept, each with its counterpart, and class tables of another size.
     """
     ours, theirs = _layers(target), _layers(source)
     layers, tables, unfit = {}, {}, set()
@@ -112,20 +112,20 @@ def plan(
         else:
             unfit.add(path[0])
     incomplete = unfit - blocks
-    return Plan(
+    return Matching(
         modules,
         {path: there for path, there in layers.items() if path[0] not in incomplete},
         tables,
     )
 
 
-def take(fits: Plan, fresh: Variables, source: Variables, *, mean: bool) -> Variables:
+def take(matching: Matching, fresh: Variables, source: Variables, *, mean: bool) -> Variables:
     """Takes over what fits; everything else stays fresh.
 
     Spectral vectors go with their layer, running statistics with their module.
 
     Args:
-      fits: from `plan`.
+      matching: from `match_layers`.
       fresh: variables of the target.
       source: variables of the source; their arrays are used as they are, not copied.
       mean: whether the rows of class tables of another size become the mean of the source's rows.
@@ -134,13 +134,13 @@ def take(fits: Plan, fresh: Variables, source: Variables, *, mean: bool) -> Vari
       Variables like `fresh`.
     """
     with_params = set(_layers(fresh["params"]))
-    partly_kept = {path[0] for path in fits.layers}
+    partly_kept = {path[0] for path in matching.layers}
 
     def counterpart(layer: Path) -> Path | None:
         if layer in with_params:
-            return fits.layers.get(layer)
+            return matching.layers.get(layer)
         # Running statistics stand beside the layers that give a batch norm its gain and bias.
-        return (fits.modules[layer[0]], *layer[1:]) if layer[0] in partly_kept else None
+        return (matching.modules[layer[0]], *layer[1:]) if layer[0] in partly_kept else None
 
     taken = {}
     for collection, tree in fresh.items():
@@ -150,13 +150,13 @@ def take(fits: Plan, fresh: Variables, source: Variables, *, mean: bool) -> Vari
             there = None if layer is None else theirs.get((*layer, path[-1]))
             if there is not None and there.shape == leaf.shape:
                 flat[path] = there
-            elif mean and collection == "params" and path[:-1] in fits.tables:
-                flat[path] = _mean_rows(theirs[*fits.tables[path[:-1]], path[-1]], leaf)
+            elif mean and collection == "params" and path[:-1] in matching.tables:
+                flat[path] = _mean_rows(theirs[*matching.tables[path[:-1]], path[-1]], leaf)
         taken[collection] = unflatten_dict(flat)
     return taken
 
 
-def take_moments(fits: Plan, fresh: Any, source: Any) -> Any:
+def take_moments(matching: Matching, fresh: Any, source: Any) -> Any:
     """Takes over Adam's moments of the kept layers.
 
     Adam's count comes along only when no trained parameter is new. A new one under an old count
@@ -164,7 +164,7 @@ def take_moments(fits: Plan, fresh: Any, source: Any) -> Any:
     of 0 the old second moments make for small first steps instead.
 
     Args:
-      fits: from `plan`.
+      matching: from `match_layers`.
       fresh: Optax state of the target.
       source: Optax state of the source.
 
@@ -177,7 +177,7 @@ def take_moments(fits: Plan, fresh: Any, source: Any) -> Any:
     found = {}
     for at, field, path in ours:
         if field in ("mu", "nu"):
-            layer = fits.layers.get(path[:-1])
+            layer = matching.layers.get(path[:-1])
             counterpart = None if layer is None else (there, field, (*layer, path[-1]))
             found[at, field, path] = theirs.get(counterpart)
     if all(leaf is not None for leaf in found.values()):
@@ -186,11 +186,13 @@ def take_moments(fits: Plan, fresh: Any, source: Any) -> Any:
     return jax.tree.structure(fresh).unflatten(leaves)
 
 
-def rows(fits: Plan, target: dict, source: dict, order: list[str], *, mean: bool) -> list[Row]:
+def rows(
+    matching: Matching, target: dict, source: dict, order: list[str], *, mean: bool
+) -> list[Row]:
     """Counts parameters per top-level module.
 
     Args:
-      fits: from `plan`.
+      matching: from `match_layers`.
       target, source: parameter trees of both.
       order: top-level modules of the target in the order of their calls.
       mean: as `take` takes it.
@@ -202,22 +204,22 @@ def rows(fits: Plan, target: dict, source: dict, order: list[str], *, mean: bool
     size = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))
     parts = {name: collections.Counter() for name in order}
     for path, leaf in flatten_dict(target).items():
-        kind = "kept" if path[:-1] in fits.layers else "new"
-        if mean and path[:-1] in fits.tables:
+        kind = "kept" if path[:-1] in matching.layers else "new"
+        if mean and path[:-1] in matching.tables:
             kind = "averaged"
         parts[path[0]][kind] += leaf.size
     used: collections.Counter = collections.Counter()
     flat = flatten_dict(source)
-    for layer in (*fits.layers.values(), *(fits.tables.values() if mean else ())):
+    for layer in (*matching.layers.values(), *(matching.tables.values() if mean else ())):
         used[layer[0]] += sum(leaf.size for path, leaf in flat.items() if path[:-1] == layer)
     result = []
     for name in order:
         if name not in target:  # it has no parameters
             continue
-        there = fits.modules.get(name)
+        there = matching.modules.get(name)
         dropped = size(source.get(there, {})) - used[there]
         result.append(Row(name, there, **parts[name], dropped=dropped))
-    gone = [name for name in source if name not in fits.modules.values()]
+    gone = [name for name in source if name not in matching.modules.values()]
     return result + [Row(name, None, dropped=size(source[name])) for name in gone]
 
 

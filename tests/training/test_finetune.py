@@ -136,16 +136,18 @@ def test_tables_of_unshared_classes():
 
     old, new = variables(10, 0), variables(2, 1)
     modules = {name: name for name in new["params"]}
-    plan = transfer.plan(new["params"], old["params"], modules, (2, 10), {"block_0", "block_1"})
-    assert len(plan.tables) == 8
-    taken = transfer.take(plan, new, old, mean=True)
+    matching = transfer.match_layers(
+        new["params"], old["params"], modules, (2, 10), {"block_0", "block_1"}
+    )
+    assert len(matching.tables) == 8
+    taken = transfer.take(matching, new, old, mean=True)
     for block, norm, part in (("block_0", "bn1", "gain"), ("block_1", "bn2", "bias")):
         rows, theirs = (x["params"][block][norm][part]["embedding"] for x in (taken, old))
         np.testing.assert_allclose(rows, np.tile(theirs.mean(0), (2, 1)), rtol=1e-5)
     assert_equal(taken["params"]["block_0"]["conv1"], old["params"]["block_0"]["conv1"])
     assert_equal(taken["spectral"], old["spectral"])
     assert_equal(taken["batch_stats"], old["batch_stats"])
-    fresh = transfer.take(plan, new, old, mean=False)
+    fresh = transfer.take(matching, new, old, mean=False)
     assert_equal(fresh["params"]["block_1"]["bn1"], new["params"]["block_1"]["bn1"])
 
 
@@ -200,8 +202,8 @@ def table(target, source):
         shapes.append(jax.eval_shape(init, jax.random.key(0))["params"])
         order.append([stage.name for stage in stages.generator_stages(g)])
     modules = {name: name for name in order[0] if name in order[1]}
-    plan = transfer.plan(*shapes, modules, (10, 10), {"block_0", "block_1"})
-    return {row.module: row for row in transfer.rows(plan, *shapes, order[0], mean=False)}
+    matching = transfer.match_layers(*shapes, modules, (10, 10), {"block_0", "block_1"})
+    return {row.module: row for row in transfer.rows(matching, *shapes, order[0], mean=False)}
 
 
 def test_another_length_of_z_keeps_the_layers_that_do_not_see_it():
@@ -268,8 +270,10 @@ def test_kept_moments_of_other_optimizers():
     of = {}
     for name, optimizer in (("plain", plain), ("decaying", decaying), ("frozen", frozen)):
         _, of[name] = optimizers.update(optimizer, params, optimizer.init(params), params)
-    plan = transfer.plan(params, params, {name: name for name in params}, (2, 2), {"block_0"})
-    take = functools.partial(transfer.take_moments, plan)
+    matching = transfer.match_layers(
+        params, params, {name: name for name in params}, (2, 2), {"block_0"}
+    )
+    take = functools.partial(transfer.take_moments, matching)
     got = take(decaying.init(params), of["decaying"])
     assert_equal(got[0], of["plain"][0])
     assert got[0].count == 1 and got[1].count == 0
