@@ -4,6 +4,7 @@ import difflib
 import os
 import sys
 from collections.abc import Iterable
+from typing import Any
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2  # bad usage or input
@@ -37,6 +38,20 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """
     found = nearest(word, known)
     return f" (did you mean {found!r}?)" if found else ""
+
+
+def some(names: Iterable[Any], limit: int = 3) -> str:
+    """Lists a few names on one line.
+
+    Args:
+      names: what to list.
+      limit: how many are spelled out.
+
+    Returns:
+      'a, b, c and 5 more'.
+    """
+    names = [str(name) for name in names]
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if names[limit:] else "")
 
 
 # Whatever else is raised is a defect of this program, and shows its traceback.

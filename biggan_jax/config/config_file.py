@@ -124,7 +124,7 @@ def _check_overrides(overrides: list[str]) -> None:
     """Refuses overrides of a setting that does not exist."""
     known = flatten(default_config())
     for override in overrides:
-        key = _key(override)
+        key = key_of(override)
         if key not in known and override.startswith("--"):
             raise UserError(f"unknown config key {key!r}{did_you_mean(key, known)}")
 
@@ -134,7 +134,7 @@ def _check_value(error: BaseException) -> None:
     if not isinstance(error, flags.IllegalFlagValueError):
         return
     text = first_line(error).removeprefix("flag ")
-    key = _key(text.partition(": ")[0])
+    key = key_of(text.partition(": ")[0])
     default = flatten(default_config()).get(key)
     example = "" if default is None else f"; write it as --config.{key}={_written(default)}"
     raise UserError(f"{text}{example}") from error
@@ -145,7 +145,8 @@ def _written(value: Any) -> str:
     return f'"{value}"' if isinstance(value, tuple) else str(value)
 
 
-def _key(override: str) -> str:
+def key_of(override: str) -> str:
+    """The setting that an override such as `--config.model.ch=96` is of: `model.ch`."""
     return re.sub(r"^--(no)?config\.|=.*", "", override, flags=re.DOTALL)
 
 
@@ -155,8 +156,8 @@ def _last_of_each(overrides: list[str]) -> list[str]:
     last = None  # the group of an override that may take the next argument as its value
     for text in overrides:
         if text.startswith("--"):
-            groups.pop(_key(text), None)
-            groups[_key(text)] = group = [text]
+            groups.pop(key_of(text), None)
+            groups[key_of(text)] = group = [text]
             last = None if "=" in text else group
         elif last is not None:
             last.append(text)

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from biggan_jax.data.source import Source
+from biggan_jax.errors import some
 
 # Up to this many classes are listed one by one.
 LISTED_CLASSES = 20
@@ -59,11 +60,7 @@ class DataReport:
         if not counts.all():
             lines.append(f"{int((counts == 0).sum())} classes have no image")
         if self.empty_classes:
-            names = ", ".join(self.empty_classes[:LISTED_CLASSES])
-            more = len(self.empty_classes) - LISTED_CLASSES
-            lines.append(
-                f"left out, no image inside: {names}" + (f" and {more} more" if more > 0 else "")
-            )
+            lines.append(f"left out, no image inside: {some(self.empty_classes, LISTED_CLASSES)}")
         if self.ignored_files:
             lines.append(f"ignored, no image of a class: {self.ignored_files:,} files")
         return lines

@@ -17,7 +17,6 @@ from biggan_jax.storage import best, checkpoint, networks, paths, writers
 from biggan_jax.storage.directory import open_directory
 
 POLL_SECONDS = 5.0
-BEST = "fid"  # lower is better
 
 
 def follow(
@@ -122,7 +121,9 @@ class Log:
 
     def is_best(self, result: dict[str, Any]) -> bool:
         """Whether a result is better than all before."""
-        return all(result["scores"][BEST] < line["scores"][BEST] for line in self._lines)
+        return all(
+            result["scores"][best.METRIC] < line["scores"][best.METRIC] for line in self._lines
+        )
 
     def add(self, result: dict[str, Any], config: ConfigDict) -> None:
         """Writes a result."""
@@ -139,8 +140,8 @@ class Log:
     def result(self) -> dict[str, Any]:
         """What `follow` returns."""
         lines = sorted(self._lines, key=lambda line: line["step"])
-        best = min(lines, key=lambda line: line["scores"][BEST], default=None)
-        found = best and {"step": best["step"], BEST: best["scores"][BEST]}
+        lowest = min(lines, key=lambda line: line["scores"][best.METRIC], default=None)
+        found = lowest and {"step": lowest["step"], best.METRIC: lowest["scores"][best.METRIC]}
         return {"evaluations": lines, "best": found}
 
     def close(self) -> None:
@@ -178,4 +179,4 @@ def _save_best(directory: Path, weights: dict, result: dict[str, Any], name: str
     # A run that scores itself has a best state of its own.
     folder = directory if config.get("eval_every_steps") is None else directory / "evaluations"
     scores, protocol = result["scores"], result["protocol"]
-    best.keep_networks(folder, protocol["step"], {name: weights}, config, scores, BEST, protocol)
+    best.keep_networks(folder, protocol["step"], {name: weights}, config, scores, protocol)

@@ -14,10 +14,10 @@ from ml_collections import ConfigDict
 
 from biggan_jax import models
 from biggan_jax.config import config_file, default_config
-from biggan_jax.errors import UserError
+from biggan_jax.errors import UserError, some
 from biggan_jax.interop import convert, infer, layout
 from biggan_jax.interop.files import Tensors, open_tensors
-from biggan_jax.storage.integrity import some
+from biggan_jax.storage.weights import NETWORKS
 
 FILE = re.compile(r"(G_ema|G|D)(?:_(?!optim)(.+))?\.(?:pth|pt|safetensors)")
 NAMES = {"G": "g", "G_ema": "g_ema", "D": "d"}
@@ -111,7 +111,7 @@ def assign(opened: list[Tensors]) -> dict[str, Tensors]:
                 "averaged G has 'ema' in its name)"
             )
         found[name] = source
-    return {name: found[name] for name in ("g", "g_ema", "d") if name in found}
+    return {name: found[name] for name in NETWORKS if name in found}
 
 
 def settings(

@@ -10,18 +10,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 from ml_collections import ConfigDict
 
 from biggan_jax import config as config_lib
-from biggan_jax.errors import UserError
+from biggan_jax.errors import UserError, some
 from biggan_jax.interop.files import Tensors
 from biggan_jax.storage import networks as networks_lib
 from biggan_jax.storage import paths
 from biggan_jax.storage.digest import named_leaves
-from biggan_jax.storage.integrity import some
-from biggan_jax.storage.weights import save_weights
+from biggan_jax.storage.weights import NETWORKS, save_weights
 
-NETWORKS = ("g", "g_ema", "d")
 NAMES = 20  # tensors that a message spells out
 
 
@@ -73,28 +72,15 @@ class Network:
     def tree(self) -> dict:
         """The weights as a nested dict of float32 arrays, read and converted one by one."""
         # On the device at once: saving numpy arrays would put all of them there a second time.
-        return unflatten(
-            {
-                path: jnp.asarray(np.array(self.read(path), np.float32, order="C"))
-                for path in self.keys
-            }
-        )
+        flat = {
+            path: jnp.asarray(np.array(self.read(path), np.float32, order="C"))
+            for path in self.keys
+        }
+        return traverse_util.unflatten_dict(flat, sep="/")
 
     def parameters(self) -> int:
         """Number of trainable parameters."""
         return sum(math.prod(s) for path, s in self.shapes.items() if path.startswith("params/"))
-
-
-def unflatten(flat: dict[str, Any]) -> dict:
-    """{'a/b': x} -> {'a': {'b': x}}."""
-    tree: dict = {}
-    for path, value in flat.items():
-        *parents, leaf = path.split("/")
-        node = tree
-        for name in parents:
-            node = node.setdefault(name, {})
-        node[leaf] = value
-    return tree
 
 
 def target(model: Any, player: str) -> dict[str, jax.ShapeDtypeStruct]:

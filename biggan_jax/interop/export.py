@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from flax import traverse_util
 from ml_collections import ConfigDict
 
 from biggan_jax.config import config_file, from_saved
@@ -14,9 +15,8 @@ from biggan_jax.interop.files import open_tensors
 from biggan_jax.storage import checkpoint, paths, truncation_statistics
 from biggan_jax.storage.digest import named_leaves
 from biggan_jax.storage.directory import open_directory
-from biggan_jax.storage.weights import load_weights, saved_names
+from biggan_jax.storage.weights import NETWORKS, load_weights, saved_names
 
-STATES = {"g": "generator", "g_ema": "ema", "d": "discriminator"}  # names in a checkpoint
 FORMAT = "biggan_jax"
 
 
@@ -33,16 +33,16 @@ def load(directory: str | Path) -> tuple[ConfigDict, dict[str, dict[str, Any]]]:
     directory, config = open_directory(directory)
     if (directory / "checkpoints").is_dir():
         target = {
-            state: convert.unflatten(convert.target(config.model, name[0]))
-            for name, state in STATES.items()
+            state: traverse_util.unflatten_dict(convert.target(config.model, name[0]), sep="/")
+            for name, state in NETWORKS.items()
         }
         part, _, _ = checkpoint.Checkpoints(directory / "checkpoints").restore_partial(target)
-        trees = {name: part[state] for name, state in STATES.items()}
+        trees = {name: part[state] for name, state in NETWORKS.items()}
     else:
-        names = [*STATES, truncation_statistics.NAME]
+        names = [*NETWORKS, truncation_statistics.NAME]
         found = [name for name in names if name in saved_names(directory)]
         if not found:
-            raise UserError(f"{directory} holds no weights: none of {', '.join(STATES)}")
+            raise UserError(f"{directory} holds no weights: none of {', '.join(NETWORKS)}")
         trees = {name: load_weights(directory, name) for name in found}
     return config, {name: named_leaves(tree) for name, tree in trees.items()}
 
@@ -90,11 +90,11 @@ def from_safetensors(sources: list[Path], out: Path, overrides: list[str] | None
     saved = from_saved(json.loads(source.metadata["config"]))
     config = config_file.override(saved, overrides or [])
     networks = []
-    for name in [*STATES, truncation_statistics.NAME]:
+    for name in [*NETWORKS, truncation_statistics.NAME]:
         part = source.below(f"{name}/")
         if not part.shapes:
             continue
-        if name in STATES:
+        if name in NETWORKS:
             shapes = {k: x.shape for k, x in convert.target(config.model, name[0]).items()}
         else:
             shapes = dict(part.shapes)

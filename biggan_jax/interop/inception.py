@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 
 from biggan_jax.errors import UserError
 from biggan_jax.interop.files import Tensors, open_tensors
@@ -16,6 +17,7 @@ from biggan_jax.metrics import network_files
 from biggan_jax.metrics.inception import FILE, PUBLISHED_DIGEST, PUBLISHED_NAME, RESOLUTION, URL
 from biggan_jax.metrics.inception_v3 import InceptionV3
 from biggan_jax.storage import paths
+from biggan_jax.storage.digest import named_leaves
 
 _WANTED = f"import {PUBLISHED_NAME}; torchvision's Inception is another network"
 _PEER_LEAF = {
@@ -60,8 +62,7 @@ def convert(tensors: Tensors) -> dict[str, Any]:
     # Batch norm's own counter, which some files carry and no forward pass reads.
     unused = {key for key in tensors.shapes if not key.endswith("num_batches_tracked")}
     params: dict[str, np.ndarray] = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(_abstract()):
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
+    for name, leaf in named_leaves(_abstract()).items():
         key, order = peer_key(name), (3, 2, 0, 1) if leaf.ndim == 4 else range(leaf.ndim)[::-1]
         expected = tuple(leaf.shape[i] for i in order)
         if key not in tensors.shapes:
@@ -78,7 +79,7 @@ def convert(tensors: Tensors) -> dict[str, Any]:
         unused.discard(key)
     if unused:
         raise UserError(f"{tensors.path} has {min(unused)}, the FID Inception has not: {_WANTED}")
-    return network_files.nested(params)
+    return traverse_util.unflatten_dict(params, sep="/")
 
 
 def import_inception(

@@ -15,11 +15,10 @@ from ml_collections import ConfigDict
 
 from biggan_jax import models
 from biggan_jax.config import config_file, default_config
-from biggan_jax.errors import UserError
+from biggan_jax.errors import UserError, some
 from biggan_jax.interop import convert
 from biggan_jax.interop.files import Tensors, open_tensors
 from biggan_jax.storage import truncation_statistics
-from biggan_jax.storage.integrity import some
 
 CONFIG = re.compile(r"(.*)config\.json")
 WEIGHTS = re.compile(r"(.*?)(?:pytorch_model|model)\.(?:bin|safetensors)")

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import traverse_util
 
 from biggan_jax.errors import UserError
 
@@ -56,7 +57,7 @@ def load(path: Path, cure: str) -> tuple[dict[str, Any], dict[str, Any]]:
         raise
     except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as e:
         raise UserError(f"{path} cannot be read ({e}): {cure}") from e
-    variables = nested(arrays)
+    variables = traverse_util.unflatten_dict(arrays, sep="/")
     if weights_digest(variables) != digest:
         raise UserError(f"{path} is damaged: {cure}")
     return variables, meta
@@ -80,18 +81,5 @@ def weights_digest(tree: Any) -> str:
 
 def _flat(tree: Any) -> dict[str, np.ndarray]:
     """A nested dict of arrays as {names joined by '/': array on the host}."""
-    leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(tree))
-    name = lambda path: jax.tree_util.keystr(path, simple=True, separator="/")
-    return {name(path): np.asarray(leaf) for path, leaf in leaves}
-
-
-def nested(flat_tree: dict[str, np.ndarray]) -> dict[str, Any]:
-    """A nested dict of {names joined by '/': array}."""
-    tree: dict[str, Any] = {}
-    for path, leaf in flat_tree.items():
-        *folders, name = path.split("/")
-        node = tree
-        for folder in folders:
-            node = node.setdefault(folder, {})
-        node[name] = leaf
-    return tree
+    flat = traverse_util.flatten_dict(jax.device_get(tree), sep="/")
+    return {name: np.asarray(leaf) for name, leaf in flat.items()}

@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import Iterator
 
-from biggan_jax.errors import UserError
+from biggan_jax.errors import UserError, some
 
 HELLO_SECONDS = 5.0  # for one line of a process that has connected
 LATE_SECONDS = 3.0  # to hear of what is wrong already
@@ -78,7 +78,7 @@ def _answer(address: str, port: int, num_processes: int, timeout: float) -> None
             missing = sorted(set(range(1, num_processes)) - here.keys())
             lost = (
                 f"{len(here) + 1} of {num_processes} processes came to {address} within "
-                f"{timeout:g} s, missing --process-id {_some(missing)}: start them with the same "
+                f"{timeout:g} s, missing --process-id {some(missing, 8)}: start them with the same "
                 "command, or raise --connect-timeout"
             )
         _tell(connections, {"problem": problem, "lost": lost})
@@ -285,8 +285,3 @@ def _has_ended(connection: socket.socket) -> bool:
         return False
     except OSError:
         return True
-
-
-def _some(numbers: list[int], limit: int = 8) -> str:
-    more = f" and {len(numbers) - limit} more" if numbers[limit:] else ""
-    return ", ".join(map(str, numbers[:limit])) + more

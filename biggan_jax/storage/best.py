@@ -15,9 +15,10 @@ import jax
 from biggan_jax.parallel import processes
 from biggan_jax.storage import integrity, paths, replacement
 from biggan_jax.storage.directory import BEST
-from biggan_jax.storage.weights import save_weights
+from biggan_jax.storage.weights import NETWORKS, save_weights
 
 SCORE = "score.json"
+METRIC = "fid"  # the score that decides; lower is better
 
 
 def keep(
@@ -26,7 +27,6 @@ def keep(
     state: Any,
     config: Mapping[str, Any],
     scores: Mapping[str, float],
-    metric: str = "fid",
     protocol: Mapping[str, Any] | None = None,
 ) -> bool:
     """Copies a training state aside when its score is the best so far.
@@ -38,8 +38,7 @@ def keep(
       step: finished training steps.
       state: a `training.state.GANState`.
       config: the full config of the run as a nested dict.
-      scores: name -> value; where `metric` is missing or not finite nothing is kept.
-      metric: the score that decides; lower is better.
+      scores: name -> value; where `METRIC` is missing or not finite nothing is kept.
       protocol: how the scores were measured.
 
     Returns:
@@ -48,12 +47,8 @@ def keep(
     Raises:
       OSError: it could not be written; the old best one is still there.
     """
-    networks = {
-        "g": state.generator.variables,
-        "g_ema": state.ema.variables,
-        "d": state.discriminator.variables,
-    }
-    return keep_networks(workdir, step, networks, config, scores, metric, protocol)
+    networks = {name: getattr(state, part).variables for name, part in NETWORKS.items()}
+    return keep_networks(workdir, step, networks, config, scores, protocol)
 
 
 def keep_networks(
@@ -62,7 +57,6 @@ def keep_networks(
     networks: Mapping[str, Mapping[str, Any]],
     config: Mapping[str, Any],
     scores: Mapping[str, float],
-    metric: str = "fid",
     protocol: Mapping[str, Any] | None = None,
 ) -> bool:
     """Copies any of the networks aside when their score is the best so far; see `keep`.
@@ -74,7 +68,7 @@ def keep_networks(
       workdir: where `best/` lies.
       step: finished training steps.
       networks: variables by the name of their weights: any of `g`, `g_ema` and `d`.
-      config, scores, metric, protocol: see `keep`.
+      config, scores, protocol: see `keep`.
 
     Returns:
       Whether it became the best.
@@ -83,9 +77,9 @@ def keep_networks(
       OSError: it could not be written.
     """
     path = integrity.absolute(workdir) / BEST
-    score = scores.get(metric)
+    score = scores.get(METRIC)
     score = float("nan") if score is None else float(score)
-    record = {"step": int(step), "metric": metric, "score": score}
+    record = {"step": int(step), "metric": METRIC, "score": score}
     finite = {name: float(x) if math.isfinite(x) else None for name, x in scores.items()}
     record |= {"scores": finite, "protocol": protocol and dict(protocol)}
     better = False

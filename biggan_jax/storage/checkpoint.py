@@ -12,7 +12,7 @@ from typing import Any
 import orbax.checkpoint as ocp
 from etils import epath
 
-from biggan_jax.errors import UserError
+from biggan_jax.errors import UserError, some
 from biggan_jax.parallel import processes
 from biggan_jax.storage import integrity, orbax_noise
 
@@ -242,7 +242,7 @@ class Checkpoints:
         if not steps:
             raise UserError(f"no checkpoint in {self.directory}: train first")
         if step is not None and step not in steps:
-            has = integrity.some(reversed(steps))
+            has = some(reversed(steps))
             raise UserError(f"no checkpoint {step} in {self.directory}: it has {has}")
         candidates = steps[::-1] if step is None else [step]
         for candidate in candidates:
@@ -252,6 +252,6 @@ class Checkpoints:
             except integrity.CorruptError as error:
                 on_warning(f"checkpoint {candidate} in {self.directory} is corrupt: {error}")
         raise UserError(
-            f"no intact checkpoint in {self.directory} (corrupt: {integrity.some(candidates)}); "
+            f"no intact checkpoint in {self.directory} (corrupt: {some(candidates)}); "
             "put a copy back, or start again in an empty workdir"
         )

@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable
 from typing import Any, NoReturn
 
 import jax
@@ -18,8 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
+from flax import traverse_util
 
-from biggan_jax.errors import UserError
+from biggan_jax.errors import UserError, some
 from biggan_jax.parallel import processes
 from biggan_jax.storage import orbax_noise, paths
 from biggan_jax.storage.digest import digests, named_leaves
@@ -129,14 +129,11 @@ def nested_target(record: dict) -> dict:
     Returns:
       A nested dict of `jax.ShapeDtypeStruct`.
     """
-    target: dict = {}
-    for name, array in record["arrays"].items():
-        *parents, last = name.split("/")
-        node = target
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = jax.ShapeDtypeStruct(array["shape"], jnp.dtype(array["dtype"]))
-    return target
+    flat = {
+        name: jax.ShapeDtypeStruct(array["shape"], jnp.dtype(array["dtype"]))
+        for name, array in record["arrays"].items()
+    }
+    return traverse_util.unflatten_dict(flat, sep="/")
 
 
 def raise_as_os_error(error: Exception, what: str, path: epath.Path) -> NoReturn:
@@ -154,20 +151,6 @@ def raise_as_os_error(error: Exception, what: str, path: epath.Path) -> NoReturn
     if code is None:
         raise error
     raise OSError(code, f"{what} ({os.strerror(code)})", os.fspath(path)) from error
-
-
-def some(names: Iterable[Any], limit: int = 3) -> str:
-    """Lists a few names on one line.
-
-    Args:
-      names: what to list.
-      limit: how many are spelled out.
-
-    Returns:
-      'a, b, c and 5 more'.
-    """
-    names = [str(name) for name in names]
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if names[limit:] else "")
 
 
 def absolute(directory: epath.PathLike) -> epath.Path:

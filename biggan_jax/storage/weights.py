@@ -5,9 +5,12 @@ from typing import Any
 import orbax.checkpoint as ocp
 from etils import epath
 
-from biggan_jax.errors import UserError
+from biggan_jax.errors import UserError, some
 from biggan_jax.parallel import processes
 from biggan_jax.storage import integrity, orbax_noise, replacement
+
+# weights/<name> -> the part of a training state that it holds.
+NETWORKS = {"g": "generator", "g_ema": "ema", "d": "discriminator"}
 
 
 @orbax_noise.silenced()
@@ -74,7 +77,7 @@ def load_weights(directory: epath.PathLike, name: str, target: Any = None) -> An
     """
     path = replacement.whole(integrity.absolute(directory) / "weights" / name)
     if not path.is_dir():
-        has = integrity.some(saved_names(directory)) or "none at all"
+        has = some(saved_names(directory)) or "none at all"
         raise UserError(f"no weights {name!r} in {directory}: it has {has}")
     try:
         if target is None:

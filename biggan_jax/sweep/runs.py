@@ -109,7 +109,7 @@ def make_runs(
     out = epath.Path(out)
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file: choose another folder")
-    common = {re.sub(r"^--(no)?config\.|=.*", "", text, flags=re.DOTALL) for text in shared}
+    common = {config_file.key_of(text) for text in shared}
     runs: list[Run] = []
     seen: dict[str, str] = {}  # what a config says -> name of its run
     for listed in [{}] if points is None else read_points(points):

@@ -20,13 +20,13 @@ from biggan_jax.errors import UserError
 from biggan_jax.models import stages
 from biggan_jax.storage import checkpoint
 from biggan_jax.storage.directory import open_directory
-from biggan_jax.storage.weights import load_weights, saved_names
+from biggan_jax.storage.weights import NETWORKS, load_weights, saved_names
 from biggan_jax.training import build as build_lib
 from biggan_jax.training import state as state_lib
 from biggan_jax.training import step, transfer
 from biggan_jax.training.transfer import Row, Variables
 
-FILES = {"generator": "g", "ema": "g_ema", "discriminator": "d"}  # in a model directory
+FILES = {part: name for name, part in NETWORKS.items()}  # in a model directory
 PLAYERS = ("generator", "discriminator")
 # Settings of a model whose difference shows in the table by itself.
 SHAPES = frozenset(

@@ -6,6 +6,7 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
+from flax import traverse_util
 
 from biggan_jax import cli, load_generator
 from biggan_jax.config import default_config
@@ -89,7 +90,8 @@ def directory(tmp_path_factory):
     rng = np.random.default_rng(0)
     shapes = {path: leaf.shape for path, leaf in convert.target(config.model, "g").items()}
     flat = {path: rng.standard_normal(shape, np.float32) for path, shape in shapes.items()}
-    variables = convert.unflatten({p: abs(x) if p.endswith("/var") else x for p, x in flat.items()})
+    flat = {path: abs(x) if path.endswith("/var") else x for path, x in flat.items()}
+    variables = traverse_util.unflatten_dict(flat, sep="/")
     scales = np.array([1, 9, 2], np.float32)
     rows = jax.tree.map(lambda x: scales[:, None] * x[None], variables["batch_stats"])
     save_weights(out, "g_ema", variables)
