@@ -131,9 +131,10 @@ def _check_overrides(overrides: list[str]) -> None:
 
 def _check_value(error: BaseException) -> None:
     """Refuses an override whose value is of another type, with a value that is taken."""
-    if not isinstance(error, flags.IllegalFlagValueError):
-        return
     text = first_line(error).removeprefix("flag ")
+    # A config file that fails is an illegal value of --config itself, with a traceback.
+    if not isinstance(error, flags.IllegalFlagValueError) or not text.startswith("--config."):
+        return
     key = key_of(text.partition(": ")[0])
     default = flatten(default_config()).get(key)
     example = "" if default is None else f"; write it as --config.{key}={_written(default)}"
