@@ -16,7 +16,6 @@ def get_config():
     c.batch_size = 64
     c.num_d_steps = 1
     c.num_steps = 100_000
-    c.log_every_steps = 100
     c.checkpoint_every_steps = 5000
     c.sample_every_steps = 2500
     c.loss = "non_saturating"

@@ -13,7 +13,6 @@ def get_config():
     c.batch_size = 32
     c.num_d_steps = 1
     c.num_steps = 1200
-    c.log_every_steps = 100
     c.checkpoint_every_steps = 600
     c.sample_every_steps = 600
     c.model.resolution = 16

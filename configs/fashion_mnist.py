@@ -14,7 +14,6 @@ def get_config():
     c.batch_size = 32
     c.num_d_steps = 1
     c.num_steps = 3500
-    c.log_every_steps = 100
     c.checkpoint_every_steps = 500
     c.sample_every_steps = 500
     c.model.resolution = 32

@@ -1,8 +1,8 @@
 """Your own images at 64 x 64: one sub-folder per class.
 
     biggan prepare --source folder:PATH --resolution 64 --out data/mine
-    biggan train --config configs/folder.py --workdir runs/mine
-    --config.data.source=records:data/mine
+    biggan train --config configs/folder.py --workdir runs/mine \\
+        --config.data.source=records:data/mine
 
 `folder:PATH` works without `prepare` as well and decodes the images at every step. Hardware: one
 GPU, or a patient CPU with --config.model.ch=16. Small data sets overfit: watch `d_real` climb away
@@ -15,10 +15,8 @@ from biggan_jax.config import default_config
 def get_config():
     c = default_config()
     c.batch_size = 64
-    c.num_d_steps = 2
     c.num_steps = 50_000
     c.log_every_steps = 50
-    c.checkpoint_every_steps = 1000
     c.sample_every_steps = 500
     c.model.resolution = 64
     c.model.ch = 32

@@ -2,7 +2,12 @@
 
     biggan train --config configs/r3_digits.py --workdir runs/r3_digits
 
-The network is that of configs/digits.py.
+Hardware: 2 CPU cores, no download. An independent SVM agrees with the class of 99.4% of 1,000
+samples, which spread 92% as far as real ones within a class (docs/training.md). The network is
+that of configs/digits.py.
+
+References:
+  Huang et al. 2024, "The GAN is dead; long live the GAN! A Modern Baseline GAN" (R3GAN).
 """
 
 from biggan_jax.config import default_config
@@ -13,7 +18,6 @@ def get_config():
     c.batch_size = 32
     c.num_d_steps = 1
     c.num_steps = 1200
-    c.log_every_steps = 100
     c.checkpoint_every_steps = 600
     c.sample_every_steps = 600
     c.loss = "relativistic"

@@ -26,11 +26,9 @@ def get_config():
     c.batch_size = 256
     c.num_d_steps = 1
     c.num_steps = 1_000_000  # as far as the paper's training curves go
-    c.log_every_steps = 100
     c.checkpoint_every_steps = 5000
     c.sample_every_steps = 5000
     c.model.name = "sagan"
-    c.model.resolution = 128
     c.model.num_classes = 1000
     c.model.ch = 64
     c.model.dim_z = 128

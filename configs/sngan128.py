@@ -21,11 +21,9 @@ def get_config():
     c.batch_size = 64
     c.num_d_steps = 5
     c.num_steps = 450_000
-    c.log_every_steps = 100
     c.checkpoint_every_steps = 5000
     c.sample_every_steps = 5000
     c.model.name = "sngan"
-    c.model.resolution = 128
     c.model.num_classes = 1000
     c.model.ch = 64
     c.model.dim_z = 128
