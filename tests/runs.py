@@ -8,6 +8,9 @@ import json
 import os
 import re
 import shutil
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -115,6 +118,33 @@ def environment(cache: Path) -> dict[str, str]:
         | {name.upper(): str(value) for name, value in CACHE.items()}
         | {"JAX_COMPILATION_CACHE_DIR": str(cache)}
     )
+
+
+def free_port() -> int:
+    """A port of this machine where nothing listens at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return probe.getsockname()[1]
+
+
+def two_processes(program: str) -> list[dict]:
+    """What two real processes find, one device each, which run `python -c program PORT NUMBER`.
+
+    The program prints it as JSON behind the word RESULT.
+    """
+    port = str(free_port())
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, port, str(i)],
+            cwd=ROOT,
+            env=os.environ | {"XLA_FLAGS": ""},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    outputs = [process.communicate(timeout=300)[0] for process in started]
+    return [json.loads(output.partition("RESULT")[2].splitlines()[0]) for output in outputs]
 
 
 def load_state(workdir: Path, number: int | None = None) -> tuple[state_lib.GANState, int]:

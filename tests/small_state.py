@@ -130,8 +130,8 @@ def remove_record(step: Path) -> None:
 
 
 def save_two_steps(directory: Path) -> Checkpoints:
-    """A run with checkpoints 1 and 2."""
-    checkpoints = Checkpoints(directory)
+    """A run with checkpoints 1 and 2, which keeps two."""
+    checkpoints = Checkpoints(directory, keep_latest=2)
     for step in (1, 2):
         assert checkpoints.save(step, make_state(step), {"images": step})
     checkpoints.close()

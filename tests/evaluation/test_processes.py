@@ -3,9 +3,6 @@
 import dataclasses
 import functools
 import json
-import os
-import subprocess
-import sys
 import threading
 
 import jax
@@ -22,7 +19,6 @@ from biggan_jax.metrics.fitting import Recipe
 from biggan_jax.parallel import processes
 from biggan_jax.sampling import load
 from tests import runs
-from tests.parallel.test_rendezvous import free_port
 
 PROGRAM = """
 import json, sys
@@ -70,19 +66,7 @@ def assert_same_sums(got, expected):
 
 
 def test_two_real_processes_have_the_sums_of_one():
-    port = str(free_port())
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, port, str(i)],
-            cwd=runs.ROOT,
-            env=os.environ | {"XLA_FLAGS": ""},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for i in range(2)
-    ]
-    outputs = [process.communicate(timeout=300)[0] for process in started]
-    zero, one = (json.loads(output.partition("RESULT")[2].splitlines()[0]) for output in outputs)
+    zero, one = runs.two_processes(PROGRAM)
     assert zero == one  # bit for bit: all take the same decisions
     assert_same_sums(zero, json.loads(json.dumps(numbers(share(range(40))))))
 

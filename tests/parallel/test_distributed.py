@@ -17,7 +17,6 @@ import pytest
 from biggan_jax.storage import checkpoint
 from biggan_jax.training import optimizers
 from tests import runs, sgd_train
-from tests.parallel.test_rendezvous import free_port
 
 SETTINGS = (
     *runs.TINY,
@@ -50,7 +49,7 @@ class Processes:
             "PYTHONPYCACHEPREFIX": str(cache.with_name(f"{cache.name}-modules")),
             "PYTHONDONTWRITEBYTECODE": "",
         }
-        port = free_port()
+        port = runs.free_port()
         self.processes = []
         for i, output in enumerate(self.outputs):
             where = (f"--coordinator=localhost:{port}", "--num-processes=2", f"--process-id={i}")

@@ -1,12 +1,6 @@
 """What processes tell each other, between two real ones."""
 
-import json
-import os
-import subprocess
-import sys
-
 from tests import runs
-from tests.parallel.test_rendezvous import free_port
 
 # Each waits a moment at random places, so that either may be the last to read.
 PROGRAM = """
@@ -36,19 +30,7 @@ jax.distributed.shutdown()
 
 
 def test_keys_are_deleted_once_all_have_read_them():
-    port = str(free_port())
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, port, str(i)],
-            cwd=runs.ROOT,
-            env=os.environ | {"XLA_FLAGS": ""},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for i in range(2)
-    ]
-    outputs = [process.communicate(timeout=120)[0] for process in started]
-    zero, one = (json.loads(output.partition("RESULT")[2].splitlines()[0]) for output in outputs)
+    zero, one = runs.two_processes(PROGRAM)
     assert zero["seen"] == one["seen"]
     assert zero["seen"] == [[{"process": p, "call": i} for p in range(2)] for i in range(30)]
     assert zero["keys"] == one["keys"] == [2, 2]  # those of the last call, of either process

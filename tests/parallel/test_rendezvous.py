@@ -19,15 +19,9 @@ def impatient(monkeypatch):
     monkeypatch.setattr(rendezvous, "LATE_SECONDS", 0.2)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return probe.getsockname()[1]
-
-
 def meet_all(told: list[tuple[int, int]], timeout: float = 10) -> list[BaseException | None]:
     """What `meet` raises for every (num_processes, process_id), each in a thread."""
-    address, raised = f"localhost:{free_port()}", [None] * len(told)
+    address, raised = f"localhost:{runs.free_port()}", [None] * len(told)
 
     def one(i: int) -> None:
         try:
@@ -46,7 +40,7 @@ def meet_all(told: list[tuple[int, int]], timeout: float = 10) -> list[BaseExcep
 
 def test_all_meet_and_leave_the_port_free():
     assert meet_all([(3, 0), (3, 1), (3, 2)]) == [None] * 3
-    port = free_port()
+    port = runs.free_port()
     for _ in range(2):  # again at once, as a restart does
         others = threading.Thread(target=rendezvous.meet, args=(f"localhost:{port}", 2, 1, 10))
         others.start()
@@ -78,7 +72,7 @@ def test_missing_processes_are_named():
 def test_strangers_and_an_earlier_run_are_not_the_coordinator(monkeypatch):
     monkeypatch.setattr(rendezvous, "HELLO_SECONDS", 0.2)
     monkeypatch.setattr(rendezvous, "ANSWER_SECONDS", 0.2)
-    port = free_port()
+    port = runs.free_port()
     with socket.create_server(("", port)) as earlier:
 
         def serve():  # as gRPC: its settings first, then it hangs up on what it does not understand
@@ -127,7 +121,7 @@ def test_noise_on_the_port_is_nothing():
     rng = random.Random(0)
     noise = [*NOISE, *(b"{" * rng.randint(0, 1) + rng.randbytes(200) + b"\n" for _ in range(50))]
     # As many as keep an answer waiting for minutes where one is heard after the other.
-    port, raised, started = free_port(), [], time.monotonic()
+    port, raised, started = runs.free_port(), [], time.monotonic()
 
     def zero():
         try:
@@ -156,7 +150,7 @@ def test_noise_on_the_port_is_nothing():
 def test_an_answer_that_is_none(monkeypatch, answer):
     monkeypatch.setattr(rendezvous, "RETRY_SECONDS", 0.05)
     monkeypatch.setattr(rendezvous, "ANSWER_SECONDS", 0.1)
-    port = free_port()
+    port = runs.free_port()
 
     def serve(other):
         with contextlib.suppress(OSError):  # closed at the end
@@ -198,7 +192,7 @@ def test_bad_flags(tmp_path, capsys, flags, words):
 
 
 def test_an_unreachable_coordinator_is_named(tmp_path, capsys):
-    address = f"localhost:{free_port()}"
+    address = f"localhost:{runs.free_port()}"
     flags = (f"--coordinator={address}", "--num-processes=2", "--process-id=1")
     arguments = ["train", f"--config={runs.DIGITS}", f"--workdir={tmp_path}", *flags]
     assert cli.main([*arguments, "--connect-timeout=1"]) == 2

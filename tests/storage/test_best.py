@@ -17,7 +17,6 @@ from biggan_jax.storage import best, replacement
 from biggan_jax.storage.directory import open_directory
 from biggan_jax.storage.weights import load_weights, saved_names
 from tests import killing, runs
-from tests.parallel.test_rendezvous import free_port
 from tests.small_state import on_mesh
 
 CONFIG = runs.tiny_config().to_dict()
@@ -142,7 +141,7 @@ def test_a_kill_at_any_instant_leaves_the_old_or_the_new_one(tmp_path, monkeypat
 
 
 def test_arrays_on_two_processes(tmp_path):
-    command = [sys.executable, "-m", "tests.storage.keep_best", str(free_port())]
+    command = [sys.executable, "-m", "tests.storage.keep_best", str(runs.free_port())]
     flags = os.environ["XLA_FLAGS"].replace("count=8", "count=4")
     started = [
         subprocess.Popen(
