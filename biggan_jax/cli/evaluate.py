@@ -29,13 +29,12 @@ def add(command) -> None:
     add("--inception", type=Path, metavar="DIR", help="weights of `import --format inception-fid`")
     add("--fit-classifier", action="store_true", help="fit the classifier anew")
     add("--on-bad-record", choices=("error", "skip"), help="default: as in training")
-    add = sub.add_argument_group("the samples").add_argument
+    group = sub.add_argument_group("the samples")
+    add = group.add_argument
     add("--samples", type=int, metavar="N", help="50,000 with inception, 10,000 with classifier")
     add("--truncation", type=thresholds, default=(None,), metavar="T,...", help="several: a curve")
-    add("--truncation-kind", choices=("resample", "scale"), default="resample")
-    add("--seed", type=int, default=0)
-    add("--bn-mode", choices=("running", "batch", "standing"), default="running")
-    add("--raw", action="store_true", help="raw weights instead of the average")
+    options.add_draw(group)
+    options.add_weights(group)
     add("--matrix", action="store_true", help="every bn mode with averaged and raw weights")
     add = sub.add_argument_group("output").add_argument
     add("--no-intra-fid", action="store_true", help="where a class has too few real images")
@@ -94,10 +93,10 @@ def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     if args.compare is not None:
         return comparison.compare(*args.compare)
     names = [field.name for field in dataclasses.fields(opening.Settings)]
-    given = {name: getattr(args, name) for name in names if hasattr(args, name)}
+    given = options.given(args, *names)
     given |= {"num_samples": args.samples, "intra_fid": not args.no_intra_fid}
     settings = opening.Settings(**given)
-    weights = {"bn_mode": args.bn_mode, "ema": not args.raw}
+    weights = options.given(args, "bn_mode") | {"ema": not args.raw}
     if args.follow:
         if args.matrix or len(args.truncation) > 1:
             raise UserError("--follow takes no --matrix and a single --truncation")

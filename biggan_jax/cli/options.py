@@ -5,6 +5,9 @@ from typing import Any
 
 from biggan_jax.errors import UserError
 
+# Default of an option whose default is that of the function which takes it.
+UNSET = argparse.SUPPRESS
+
 
 def add_config(sub: argparse.ArgumentParser, required: bool = True) -> None:
     """--config and its overrides; `load_config` reads them."""
@@ -23,15 +26,20 @@ def add_source(sub: argparse.ArgumentParser) -> None:
 
 
 def add_latents(sub: argparse.ArgumentParser) -> None:
-    """--truncation, --truncation-kind and --seed."""
+    """--truncation, and the options of `add_draw`."""
     sub.add_argument("--truncation", type=float, metavar="T", help="redraw every |z_i| > T")
-    sub.add_argument("--truncation-kind", choices=("resample", "scale"), default="resample")
-    sub.add_argument("--seed", type=int, default=0)
+    add_draw(sub)
 
 
-def add_weights(sub: argparse.ArgumentParser) -> None:
-    """--bn-mode and --raw."""
-    sub.add_argument("--bn-mode", choices=("running", "batch", "standing"), default="running")
+def add_draw(sub) -> None:
+    """--truncation-kind and --seed, for a parser or a group of one."""
+    sub.add_argument("--truncation-kind", choices=("resample", "scale"), default=UNSET)
+    sub.add_argument("--seed", type=int, default=UNSET)
+
+
+def add_weights(sub) -> None:
+    """--bn-mode and --raw, for a parser or a group of one."""
+    sub.add_argument("--bn-mode", choices=("running", "batch", "standing"), default=UNSET)
     sub.add_argument("--raw", action="store_true", help="raw weights instead of the average")
 
 
@@ -55,8 +63,8 @@ def add_sweep(sub: argparse.ArgumentParser, help: str) -> None:
 
 
 def given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
-    """Some of the arguments, to be handed on by name."""
-    return {name: getattr(args, name) for name in names}
+    """Some of the arguments, to be handed on by name; those that are `UNSET` are left out."""
+    return {name: getattr(args, name) for name in names if hasattr(args, name)}
 
 
 def standing(args: argparse.Namespace) -> dict[str, Any]:

@@ -31,7 +31,13 @@ def add_plan(sub: argparse.ArgumentParser) -> None:
     """The options of `biggan plan`."""
     add = sub.add_argument
     add("--topology", required=True, metavar="GEN:SHAPE", help="of one slice, such as v4:4x4x4")
-    add("--slices", type=int, default=1, metavar="N", help="joined by the data-center network")
+    add(
+        "--slices",
+        type=int,
+        default=options.UNSET,
+        metavar="N",
+        help="joined by the data-center network; 1",
+    )
     add("--usd-per-chip-hour", type=float, metavar="X", help="price, for the cost of the run")
     options.add_sweep(
         sub, "one table over all values, such as batch_size=512,1024; repeat it to combine"

@@ -16,7 +16,7 @@ def add(command) -> None:
     sub.add_argument("--source", required=True, metavar="SPEC", help=kinds.described())
     sub.add_argument("--resolution", required=True, type=int, metavar="R", help="pixels")
     sub.add_argument("--channels", type=int, choices=(1, 3), default=3)
-    sub.add_argument("--on-bad-record", choices=("error", "skip"), default="error")
+    sub.add_argument("--on-bad-record", choices=("error", "skip"), default=options.UNSET)
     sub.add_argument("--out", required=True, type=Path, metavar="DIR")
 
 

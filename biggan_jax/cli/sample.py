@@ -13,7 +13,9 @@ def add(command) -> None:
     options.add_source(sub)
     sub.add_argument("--out", required=True, metavar="F.png|F.npz")
     sub.add_argument("--classes", metavar="0,3", help="default: all (a picture: 10 at most)")
-    sub.add_argument("--per-class", type=int, default=10, metavar="N")
+    sub.add_argument(
+        "--per-class", type=int, default=options.UNSET, metavar="N", help="of the images; 10"
+    )
     options.add_latents(sub)
     options.add_weights(sub)
     options.add_standing(sub)
@@ -51,8 +53,8 @@ def add_truncation_statistics(sub: argparse.ArgumentParser) -> None:
 def add_kind(kinds, name: str, help: str) -> argparse.ArgumentParser:
     """One kind of `biggan look`, with the options that all of them take."""
     one = kinds.add_parser(name, help=help, description=help)
-    # Suppressed: a default here would undo a --json before KIND.
-    one.add_argument("--json", action="store_true", default=argparse.SUPPRESS)
+    # A default here would undo a --json before KIND.
+    one.add_argument("--json", action="store_true", default=options.UNSET)
     options.add_source(one)
     one.add_argument("--out", required=True, type=Path, metavar="F.png")
     options.add_latents(one)
@@ -78,7 +80,9 @@ def add_bn(one: argparse.ArgumentParser) -> None:
     """The options of `look bn`."""
     one.set_defaults(draw=bn)
     one.add_argument("--classes", metavar="0,3", help="default: 5, spread over all")
-    one.add_argument("--per-class", type=int, default=5, metavar="N")
+    one.add_argument(
+        "--per-class", type=int, default=options.UNSET, metavar="N", help="of the images; 5"
+    )
     options.add_standing(one)
 
 

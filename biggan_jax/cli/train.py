@@ -33,8 +33,14 @@ def add_multihost(sub: argparse.ArgumentParser) -> None:
     add("--num-processes", type=int, metavar="N", help="of the run")
     add("--process-id", type=int, metavar="I", help="of this process, from 0")
     silent = "seconds after which a silent process counts as dead, which ends the others; 20"
-    add("--heartbeat-timeout", type=int, default=20, metavar="S", help=silent)
-    add("--connect-timeout", type=int, default=60, metavar="S", help="to find each other; 60")
+    add("--heartbeat-timeout", type=int, default=options.UNSET, metavar="S", help=silent)
+    add(
+        "--connect-timeout",
+        type=int,
+        default=options.UNSET,
+        metavar="S",
+        help="to find each other; 60",
+    )
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:

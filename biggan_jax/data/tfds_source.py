@@ -37,7 +37,8 @@ def open_spec(
 ) -> "TfdsSource":
     """Opens the data set that `tfds:NAME[:SPLIT]` names; see `TfdsSource`.
 
-    NAME may go on with /config and :version; the split is `train` unless given.
+    NAME may go on with /config and :version; the split is `train` unless given. UserError for an
+    argument that is not of this form.
     """
     match = _ARGUMENT.fullmatch(argument)
     if match is None:

@@ -1,1 +1,1 @@
-"""Rooms of `evaluate`: protocol, real side, one pass over the fakes, reports, following a run."""
+"""Scores of a generator, each with its protocol: one feature pass, reports, following a run."""

@@ -66,12 +66,12 @@ class Evaluator:
     extractor: Extractor
     reference: Reference
     num_samples: int
-    seed: int = 0
-    truncation_kind: str = "resample"
-    class_names: tuple[str, ...] = ()
-    intra_fid: bool = True
-    keep: int = KEEP
-    options: Options = COMMAND
+    seed: int
+    truncation_kind: str
+    class_names: tuple[str, ...]
+    intra_fid: bool
+    keep: int
+    options: Options
 
     def __post_init__(self):
         dim = self.extractor.feature_dim

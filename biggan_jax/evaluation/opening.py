@@ -99,6 +99,7 @@ def open_evaluator(
         truncation_kind=settings.truncation_kind,
         class_names=class_names,
         intra_fid=settings.intra_fid and bool(class_names),
+        keep=KEEP,
         options=settings.options,
     )
     if settings.reference is not None:

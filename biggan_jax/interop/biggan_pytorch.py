@@ -32,8 +32,8 @@ def import_weights(
     out: Path,
     *,
     suffix: str | None = None,
-    bn_eps: float = 1e-5,
-    sn_eps: float = 1e-6,
+    bn_eps: float | None = None,
+    sn_eps: float | None = None,
     overrides: list[str] | None = None,
 ) -> dict:
     """Imports weights of BigGAN-PyTorch into a model directory.
@@ -42,7 +42,8 @@ def import_weights(
       sources: files of state_dicts, or one folder as the peer's training leaves it.
       out: the model directory.
       suffix: which of a folder's copies: 'best0' for G_best0.pth.
-      bn_eps, sn_eps: the peer's --BN_eps and --SN_eps, which no file of weights holds.
+      bn_eps, sn_eps: the peer's --BN_eps and --SN_eps, which no file of weights holds; by default
+        those of `config.default_config`, which are the ones of its scripts.
       overrides: `--config.model.KEY=VALUE` over what the tensors say.
 
     Returns:
@@ -63,7 +64,7 @@ def import_weights(
 
 
 def choose(sources: list[Path], suffix: str | None = None) -> list[Path]:
-    """The files to read: those given, or the newest set of a folder."""
+    """The files to read, those given or the newest set of a folder; UserError for no set."""
     if not any(path.is_dir() for path in sources):
         if suffix is not None:
             raise UserError("--suffix chooses within a folder; leave it out when files are given")
@@ -94,7 +95,10 @@ def choose(sources: list[Path], suffix: str | None = None) -> list[Path]:
 
 
 def assign(opened: list[Tensors]) -> dict[str, Tensors]:
-    """{'g', 'g_ema' or 'd': its file}: G or D by the tensors, averaged by the file's name."""
+    """{'g', 'g_ema' or 'd': its file}: G or D by the tensors, averaged by the file's name.
+
+    UserError for a file that is neither, and for two files of one network.
+    """
     found: dict[str, Tensors] = {}
     for source in opened:
         name = infer.player_of(source.shapes)
@@ -115,9 +119,15 @@ def assign(opened: list[Tensors]) -> dict[str, Tensors]:
 
 
 def settings(
-    opened: dict[str, Tensors], bn_eps: float, sn_eps: float, overrides: list[str]
+    opened: dict[str, Tensors],
+    bn_eps: float | None,
+    sn_eps: float | None,
+    overrides: list[str],
 ) -> ConfigDict:
-    """The config whose `model` section the tensors say, overrides applied."""
+    """The config whose `model` section the tensors say, overrides applied.
+
+    UserError where files contradict each other, or no model of ours is like them.
+    """
     found: dict[str, tuple[Any, Path]] = {}
     for name, source in opened.items():
         read = infer.discriminator if name == "d" else infer.generator
@@ -134,7 +144,9 @@ def settings(
             "has none here: import weights of 2 classes or more"
         )
     config = default_config()
-    values = {"g_attention": (), "d_attention": (), "bn_eps": bn_eps, "sn_eps": sn_eps}
+    values = {"g_attention": (), "d_attention": ()}
+    eps = {"bn_eps": bn_eps, "sn_eps": sn_eps}
+    values |= {key: value for key, value in eps.items() if value is not None}
     values |= {key: value for key, (value, _) in found.items()}
     if "dim_z" not in values:  # a lone D: any G that fits
         chunks = len(models.REGISTRY[values["name"]].G_WIDTHS[values["resolution"]])

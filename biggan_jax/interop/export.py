@@ -29,6 +29,9 @@ def load(directory: str | Path) -> tuple[ConfigDict, dict[str, dict[str, Any]]]:
     Returns:
       (config, {network: {our name: array}}); a model directory may add the statistics of several
       truncations.
+
+    Raises:
+      UserError: an unusable directory, or one without weights.
     """
     directory, config = open_directory(directory)
     if (directory / "checkpoints").is_dir():

@@ -38,7 +38,8 @@ def import_weights(
     """Imports a generator of pytorch-pretrained-BigGAN into a model directory.
 
     The stored u and v are kept and used as they are, and so are all rows of the batch-norm
-    statistics (see `truncation`). The weights are averaged ones: they become `g_ema`.
+    statistics (see `storage.truncation_statistics`). The weights are averaged ones: they become
+    `g_ema`.
 
     Args:
       sources: config.json and pytorch_model.bin (or .safetensors), or the folder that holds them.
@@ -60,7 +61,7 @@ def import_weights(
 
 
 def choose(sources: list[Path]) -> tuple[Path, Path]:
-    """(config, weights) among the given files or in the given folder."""
+    """(config, weights) among the given files or in the given folder; UserError unless one each."""
     files = [f for path in sources for f in (sorted(path.iterdir()) if path.is_dir() else [path])]
     configs = [path for path in files if path.suffix == ".json" and CONFIG.fullmatch(path.name)]
     weights = [path for path in files if WEIGHTS.fullmatch(path.name)]
@@ -100,7 +101,7 @@ def settings(
     sn_eps: float | None,
     overrides: list[str],
 ) -> ConfigDict:
-    """The config that the peer's own config says, overrides applied."""
+    """The config that the peer's own says, overrides applied; UserError for another model."""
     resolution, position = theirs["output_dim"], theirs["attention_layer_position"]
     table = models.REGISTRY["biggan_deep"].G_WIDTHS
     pairs = zip(table.get(resolution, ()), table.get(resolution, ())[1:], strict=False)

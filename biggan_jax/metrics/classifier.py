@@ -93,6 +93,9 @@ class Classifier:
           directory: the directory.
           **settings: `batch_size` and `devices`.
 
+        Returns:
+          The classifier.
+
         Raises:
           UserError: there is no classifier, or it is damaged.
         """

@@ -166,6 +166,9 @@ def compile_together(jitted: Callable) -> Callable:
 
     Args:
       jitted: from `jax.jit`; always called with the same shapes and shardings.
+
+    Returns:
+      A function of the same arguments; its first call is one of `gather`.
     """
     if jax.process_count() == 1:
         return jitted

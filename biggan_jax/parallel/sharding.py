@@ -21,13 +21,16 @@ from biggan_jax.errors import UserError
 AXES = ("data", "fsdp")
 
 
-def make_mesh(shape: tuple[int, ...] = (-1, 1), devices: list | None = None) -> Mesh:
+def make_mesh(shape: tuple[int, ...], devices: list | None = None) -> Mesh:
     """Builds the mesh ('data', 'fsdp').
 
     Args:
       shape: devices along each axis; one entry may be -1 and takes what is left. A missing last
         entry is 1.
       devices: devices to use; all of them when absent.
+
+    Returns:
+      The mesh, with axes of type Auto.
 
     Raises:
       UserError: when the shape does not fit the devices.
@@ -118,6 +121,9 @@ def over_weights(x: Any, mesh: Mesh) -> NamedSharding:
     Args:
       x: anything with a `shape`.
       mesh: from `make_mesh`.
+
+    Returns:
+      The sharding, `replicated` where nothing of the shape can be split.
 
     References:
       Rajbhandari et al. 2020, "ZeRO", stage 3.

@@ -78,6 +78,9 @@ class StopRequest:
 
         Args:
           step: the number of finished steps.
+
+        Returns:
+          True from then on.
         """
         if self._agreed is not None and self.exit_code is None and self._agreed(step):
             self.exit_code = EXIT_TERMINATED if self._first is None else EXIT_INTERRUPTED

@@ -108,6 +108,9 @@ def parse(name: str) -> Topology:
     Args:
       name: GENERATION:SHAPE, such as v4:4x4x4 (chips along each axis) or v5e:16x16.
 
+    Returns:
+      The topology.
+
     Raises:
       UserError: for a name that no generation has, with the nearest ones.
     """

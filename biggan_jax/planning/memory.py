@@ -43,6 +43,9 @@ def out_of_memory(message: str, arguments: int) -> Memory:
       message: its error.
       arguments: bytes of state and batch on one device.
 
+    Returns:
+      What the step would need; it does not fit.
+
     Raises:
       RuntimeError: when the error is another one.
     """

@@ -140,6 +140,9 @@ def run(
     Returns:
       (JSON keys and values, text for a person); of a sweep {'plans': [...]}, each with its
       `overrides`.
+
+    Raises:
+      UserError: as `plan`, for any config of the sweep, or for a negative price.
     """
     if usd_per_chip_hour is not None and usd_per_chip_hour < 0:
         raise UserError(f"--usd-per-chip-hour is {usd_per_chip_hour}; set it to 0 or more")
@@ -207,6 +210,9 @@ def costs(
       topology: of one slice.
       slices: how many.
       reduced: bytes per chip that are summed over all chips, as predicted.
+
+    Returns:
+      A part of what `plan` returns.
     """
     chip = topology.chip
     n = chip.devices

@@ -24,6 +24,9 @@ def suggestions(config: ConfigDict, result: dict[str, Any]) -> list[str]:
     Args:
       config: the config that was compiled.
       result: of `plan.plan`.
+
+    Returns:
+      Lines for a person.
     """
     if result["fits"]:
         return []

@@ -40,6 +40,9 @@ class LoadedDiscriminator:
 
         Returns:
           Logits [N], float32; higher is more real.
+
+        Raises:
+          UserError: for shapes that do not fit, or labels outside their range.
         """
         logits = np.empty(len(images), np.float32)
         batches = self._batches(images, labels, forward.BATCH_SIZE)
@@ -57,6 +60,9 @@ class LoadedDiscriminator:
 
         Returns:
           {layer: [N, Q, K]} as `LoadedGenerator.attention`.
+
+        Raises:
+          UserError: see `__call__`.
         """
 
         def compute(*batch):

@@ -91,8 +91,12 @@ class LoadedGenerator:
           labels: class ids [N].
 
         Returns:
-          {layer: [N, Q, K]}: for each of the Q = H * W query pixels a distribution over the
-          K = H * W / 4 keys, both in row-major order. Empty when the model has no attention.
+          {layer: [N, Q, K]}: for each of the Q = H * W query pixels a distribution over the keys,
+          both in row-major order; K = Q / 4, or Q with `model.attention_form='paper'`. Empty when
+          the model has no attention.
+
+        Raises:
+          UserError: see `__call__`.
         """
         z, labels = self._check(z, labels)
         size = forward.BATCH_SIZE if self._batch_statistics else forward.ATTENTION_BATCH_SIZE
@@ -161,6 +165,9 @@ class LoadedGenerator:
           truncation, seed, kind: of the latents behind standing statistics; see `sample_z`.
           batches: training forwards that standing statistics are averaged over.
           batch_size: samples of one of them, their classes drawn at random.
+
+        Raises:
+          UserError: for another mode, latents that `sample_z` refuses, or too few forwards.
         """
         check_bn_mode(mode)
         standing.check(batches, batch_size)

@@ -27,9 +27,9 @@ def draw(
     numbers: range,
     dim_z: int,
     *,
-    truncation: float | None = None,
-    kind: str = "resample",
-    distribution: str = "normal",
+    truncation: float | None,
+    kind: str,
+    distribution: str,
 ) -> np.ndarray:
     """Draws the latents of some samples of a seed.
 

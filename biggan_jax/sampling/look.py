@@ -51,7 +51,7 @@ class Rows:
         )
 
     def latents(self, generator: generator_lib.LoadedGenerator) -> tuple[np.ndarray, np.ndarray]:
-        """(z [N, dim_z], labels [N]) of the rows."""
+        """(z [N, dim_z], labels [N]) of the rows; UserError where they ask for none."""
         if self.count is not None and self.count < 1:
             raise UserError(f"--count is {self.count}; it must be at least 1")
         if self.classes is None:
@@ -220,6 +220,12 @@ def choose_queries(
       points: 'r,c;r,c' in image pixels, or None.
       num_points: points to pick; None is 5.
       size: side of the image in pixels.
+
+    Returns:
+      For each row indices into Q.
+
+    Raises:
+      UserError: text that names no points, points outside the image, or too many of them.
     """
     most = min(len(attention_figure.COLORS), maps.shape[1])
     if points is None:

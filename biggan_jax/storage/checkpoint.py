@@ -34,7 +34,7 @@ class Checkpoints:
 
     Args:
       directory: created by the first save.
-      keep_latest: how many of the newest steps are kept.
+      keep_latest: how many of the newest steps a save keeps; None: all of them.
       async_save: whether arrays are written while training goes on.
     """
 
@@ -42,7 +42,7 @@ class Checkpoints:
         self,
         directory: epath.PathLike,
         *,
-        keep_latest: int = 2,
+        keep_latest: int | None = None,
         async_save: bool = True,
     ):
         self.directory = integrity.absolute(directory)

@@ -39,6 +39,9 @@ def position(truncation: float, rows: int, hf_interpolation: bool = False) -> tu
 
     Returns:
       (i, weight): (1 - weight) * row i + weight * row i + 1.
+
+    Raises:
+      UserError: the truncation is outside [0, 1].
     """
     if not 0 <= truncation <= 1:
         raise UserError(

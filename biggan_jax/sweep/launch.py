@@ -39,6 +39,9 @@ def command_line(template: str, config: str, run: Run) -> str:
       config: the config file.
       run: what fills the template.
 
+    Returns:
+      The line, every field but the overrides quoted as one word.
+
     Raises:
       UserError: the template leaves out the workdir or the overrides.
     """

@@ -53,6 +53,9 @@ def read_points(path: str | Path) -> list[dict[str, str]]:
     Args:
       path: a text file; `#` starts a comment.
 
+    Returns:
+      [{key: value as written}, ...], at least one.
+
     Raises:
       UserError: the file is missing, empty or malformed.
     """
@@ -99,6 +102,10 @@ def make_runs(
       out: folder of their workdirs.
       sweep: `key=a,b,c` each; see `combinations.parse`.
       points: see `read_points`.
+
+    Returns:
+      The runs, none of them started; points in the order of their lines, the last axis of `sweep`
+      varying fastest.
 
     Raises:
       UserError: a setting is unknown, of the wrong type, given twice or out of its domain, or two

@@ -25,6 +25,9 @@ def train_step(
       fused: as `models.build` takes it.
       players: (generator, discriminator) in place of those of the config.
 
+    Returns:
+      The bound step; nothing is initialised or compiled.
+
     Raises:
       UserError: for a setting outside its domain, or more frozen blocks than D has.
     """

@@ -127,6 +127,9 @@ def separate(
     Args:
       d_loss: `(real logits, fake logits) -> (loss of the real, loss of the fake)`.
       g_loss: `(fake logits) -> loss`.
+
+    Returns:
+      The objective; `d_loss_real`, `d_loss_fake`, `d_real` and `d_fake` are among its metrics.
     """
 
     def d(D, real, real_labels, fake, fake_labels, key):
@@ -147,6 +150,9 @@ def paired(loss: Callable[[jax.Array, jax.Array], jax.Array]) -> Objective:
     Args:
       loss: `(logits to be higher, logits to be lower) -> loss`: D wants the real ones higher, G the
         generated ones.
+
+    Returns:
+      The objective, whose fakes share the labels of the real images.
     """
 
     def d(D, real, real_labels, fake, fake_labels, key):
@@ -211,6 +217,9 @@ def build(loss: str, regularizer: Any) -> Objective:
       loss: a name of `LOSSES`.
       regularizer: the `regularizer` section of a config, with a strength (0 is off) for every name
         of `PENALTIES`, and `every_steps`.
+
+    Returns:
+      The objective with every penalty whose strength is not 0.
 
     Raises:
       UserError: the loss is unknown; the message gives the nearest one and all of them.

@@ -96,7 +96,7 @@ class Run:
 
 
 def prepare(config: ConfigDict, workdir: str | Path, *, allow_change: bool = False) -> Run:
-    """Checks a config, opens data and workdir, and resumes or initialises.
+    """Checks a config, opens data and workdir, resumes or initialises, and returns the `Run`.
 
     Args:
       config: a full config; `model.num_classes` is filled from the data when unset.
