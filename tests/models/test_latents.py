@@ -145,10 +145,17 @@ def test_training_draws_from_it_in_float32(monkeypatch, distribution, dtype):
     c.compute_dtype, c.num_d_steps = dtype, 1
     train_step = build(c)
     seen = []
-    keep = lambda self, state, *args: (seen.append(args[-2]), (state, {}))[1]
-    monkeypatch.setattr(step.TrainStep, "d_step", keep)
-    monkeypatch.setattr(step.TrainStep, "g_step", keep)
-    state = state_lib.GANState(jnp.int32(0), jax.random.key(0), None, None, None)
+
+    def keep(state, z):
+        seen.append(z)
+        return state, {}
+
+    monkeypatch.setattr(
+        step.TrainStep, "d_step", lambda self, state, real, labels, z, *_, **__: keep(state, z)
+    )
+    monkeypatch.setattr(step.TrainStep, "g_step", lambda self, state, z, *_, **__: keep(state, z))
+    player = state_lib.Player({}, {}, {}, {})
+    state = state_lib.GANState(jnp.int32(0), jax.random.key(0), player, player, None)
     batch = {
         "image": np.zeros((1, 500, 16, 16, 3), np.uint8),
         "label": np.zeros((1, 500), np.int32),
