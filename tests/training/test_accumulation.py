@@ -73,6 +73,7 @@ def noisy_average(sign: int):
     return loss
 
 
+@pytest.mark.full
 def test_objectives_of_microbatches_see_the_whole_batch(loops):  # noqa: F811
     """Draws and penalties, too: second derivatives pass through what each device applies."""
     objective = objectives.Objective(

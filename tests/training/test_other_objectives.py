@@ -47,6 +47,7 @@ def bound(objective, mesh, **changes):
     return dataclasses.replace(train_step, objective=objective)
 
 
+@pytest.mark.full
 def test_eight_devices_equal_one(monkeypatch):
     """Second forwards, draws and second derivatives, over microbatches and split weights."""
     monkeypatch.setattr(microbatches, "unroll", lambda mesh: False)
