@@ -23,6 +23,10 @@ SCORED = (
 )
 
 
+# The sums that the processes share are tested in test_processes.py; this is a whole run.
+pytestmark = pytest.mark.full
+
+
 @pytest.fixture(scope="module")
 def one(tmp_path_factory):
     """The workdir of one process of two devices, whose classifier was fitted in a few steps."""
