@@ -47,6 +47,11 @@ def add_plan(sub: argparse.ArgumentParser) -> None:
         action="store_true",
         help="compile with little effort, 5 times quicker: HBM traffic is that of a slower program",
     )
+    add(
+        "--traffic",
+        action="store_true",
+        help="say where the HBM traffic comes from: by layer, direction and kind of instruction",
+    )
 
 
 def run_inspect(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:
@@ -83,7 +88,7 @@ def run_plan(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]
     def progress(line: str) -> None:
         print(line, file=sys.stderr)
 
-    names = ("topology", "slices", "usd_per_chip_hour", "sweep", "fast")
+    names = ("topology", "slices", "usd_per_chip_hour", "sweep", "fast", "traffic")
     result, text = plan.run(load, progress=progress, **options.given(args, *names))
     say(args, text)
     return result, 0

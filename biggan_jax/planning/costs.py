@@ -6,6 +6,7 @@ as often as it runs: the trip counts of the loops around it are multiplied.
 
 import math
 import re
+from collections.abc import Iterator
 
 from biggan_jax.planning.hlo import Computation, Instruction, Module, dimensions, nbytes
 
@@ -139,12 +140,16 @@ def hbm_bytes(module: Module) -> int:
     Every scheduled instruction reads its operands and writes its result, except what the compiler
     keeps in on-chip memory; of a gathered or sliced operand only the part that is read.
     """
-    total = 0
-    for name in module.scheduled:
-        computation = module.computations[name]
-        here = sum(_traffic(module, computation, i) for i in computation.values())
-        total += int(module.runs[name]) * here
-    return total
+    return sum(count for _, _, count in traffic(module))
+
+
+def traffic(module: Module) -> Iterator[tuple[str, Instruction, int]]:
+    """(name, instruction, its share of `hbm_bytes`) of every instruction that runs by itself."""
+    for scheduled in module.scheduled:
+        computation = module.computations[scheduled]
+        for name, instruction in computation.items():
+            count = _traffic(module, computation, instruction)
+            yield name, instruction, int(module.runs[scheduled]) * count
 
 
 def _traffic(module: Module, computation: Computation, instruction: Instruction) -> int:

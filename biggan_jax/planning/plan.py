@@ -18,7 +18,7 @@ from biggan_jax import config as config_lib
 from biggan_jax.config import combinations
 from biggan_jax.errors import UserError
 from biggan_jax.parallel import sharding
-from biggan_jax.planning import chips, compiler, hlo, suggestions, summary
+from biggan_jax.planning import breakdown, chips, compiler, hlo, suggestions, summary
 from biggan_jax.planning import costs as costs_lib
 from biggan_jax.planning import memory as memory_lib
 from biggan_jax.planning import report as report_lib
@@ -40,6 +40,7 @@ def plan(
     slices: int = 1,
     usd_per_chip_hour: float | None = None,
     fast: bool = False,
+    traffic: bool = False,
 ) -> dict[str, Any]:
     """Compiles one training step ahead of time and says what it needs.
 
@@ -49,6 +50,7 @@ def plan(
       slices: slices joined by the data-center network.
       usd_per_chip_hour: price of one chip, for `cost_usd`.
       fast: compile with little effort, see `compiler.compile_step`.
+      traffic: say where the HBM traffic comes from, `traffic` as in `breakdown.rows`.
 
     Returns:
       The JSON keys of `biggan plan`, per chip: fits, hbm_bytes (what a program may use),
@@ -96,7 +98,9 @@ def plan(
         result |= dict.fromkeys(_UNKNOWN)
         result |= {"collectives": {}, "unexpected_collectives": []}
     else:
-        result |= _of_program(compiled, train_step, shape, slices)
+        module = hlo.Module(compiled.as_text())
+        result |= _of_program(compiled, module, train_step, shape, slices)
+        result |= {"traffic": breakdown.rows(module, n)} if traffic else {}
         result |= _duration(config, result, usd_per_chip_hour)
     largest = memory_lib.largest_batch(config, mesh.size, memory, inputs, shape.chip)
     result["largest_batch_size"] = largest
@@ -106,12 +110,15 @@ def plan(
 
 
 def _of_program(
-    compiled: jax.stages.Compiled, train_step: step.TrainStep, topology: Topology, slices: int
+    compiled: jax.stages.Compiled,
+    module: hlo.Module,
+    train_step: step.TrainStep,
+    topology: Topology,
+    slices: int,
 ) -> dict[str, Any]:
     """What the compiled step costs, beside XLA's own counts and the predicted all-reduces."""
     predicted = topology.chip.devices * traffic_lib.all_reduce_bytes(train_step)
     analysis = compiled.cost_analysis()
-    module = hlo.Module(compiled.as_text())
     return costs(module, train_step.mesh, topology, slices, predicted) | {
         "all_reduce_bytes_predicted": predicted,
         "xla_flops_loops_once": float(analysis["flops"]),
@@ -127,13 +134,14 @@ def run(
     slices: int = 1,
     usd_per_chip_hour: float | None = None,
     fast: bool = False,
+    traffic: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> tuple[dict[str, Any], str]:
     """Plans one config, or every config of a sweep.
 
     Args:
       load: the config under further overrides such as `--config.batch_size=512`.
-      topology, slices, usd_per_chip_hour, fast: as in `plan`.
+      topology, slices, usd_per_chip_hour, fast, traffic: as in `plan`.
       sweep: `key=a,b,c`, one for each key; every combination is planned.
       progress: told of every plan of a sweep before it is compiled.
 
@@ -147,6 +155,7 @@ def run(
     if usd_per_chip_hour is not None and usd_per_chip_hour < 0:
         raise UserError(f"--usd-per-chip-hour is {usd_per_chip_hour}; set it to 0 or more")
     options = {"slices": slices, "usd_per_chip_hour": usd_per_chip_hour, "fast": fast}
+    options["traffic"] = traffic
     points = combinations.parse(sweep)
     configs = [load([f"--config.{k}={v}" for k, v in point.items()]) for point in points]
     for config in configs:  # before minutes are spent on the first
@@ -220,11 +229,11 @@ def costs(
     for row in collectives.values():
         row["bytes"] *= n
     flops = n * costs_lib.flops(module)
-    traffic = n * costs_lib.hbm_bytes(module)
+    moved = n * costs_lib.hbm_bytes(module)
     sent = n * costs_lib.wire_bytes(module, mesh.size)
     seconds = {
         "compute": flops / chip.flops,
-        "hbm": traffic / chip.hbm_bandwidth,
+        "hbm": moved / chip.hbm_bandwidth,
         "ici": sent / chip.ici_bandwidth,
     }
     if slices > 1 and chip.dcn_bandwidth is not None:
@@ -237,7 +246,7 @@ def costs(
         expected |= {"all-gather", "reduce-scatter"}
     return {
         "flops_per_chip": flops,
-        "bytes_per_chip": traffic,
+        "bytes_per_chip": moved,
         "collectives": collectives,
         "unexpected_collectives": sorted(collectives.keys() - expected),
         "ici_bytes_per_chip": sent,

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from biggan_jax.planning import breakdown
 from biggan_jax.planning.chips import GIB
 
 _BOUNDS = {"compute": "matrix units", "hbm": "HBM traffic", "ici": "ICI", "dcn": "DCN"}
@@ -51,6 +52,8 @@ def text(result: dict[str, Any]) -> str:
         f"compiled in {r['compile_seconds']:.0f} s"
         + (" with little effort (--fast): the real program moves less" if r["fast"] else ""),
     ]  # fmt: skip
+    if r.get("traffic"):
+        lines.append(breakdown.text(r["traffic"]))
     return "\n".join(lines)
 
 

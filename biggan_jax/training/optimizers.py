@@ -58,6 +58,7 @@ def freeze(
     return optax.masked(optimizer, trained)
 
 
+@jax.named_scope("optimizer")
 def update(
     optimizer: optax.GradientTransformation, grads: Any, opt_state: Any, params: Any
 ) -> tuple[Any, Any]:

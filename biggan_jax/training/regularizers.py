@@ -17,6 +17,7 @@ import numpy as np
 Form = Literal["off_diagonal", "full"]
 
 
+@jax.named_scope("regularizer")
 def orthogonal_gradient(
     params: Any,
     strength: float,

@@ -145,6 +145,7 @@ def abstract(init: Callable[[jax.Array], GANState], mesh: Mesh | None = None) ->
     return jax.tree.map(placed, shapes)
 
 
+@jax.named_scope("ema")
 def update_average(ema: Average, player: Player, decay: jax.Array) -> Average:
     """decay * ema + (1 - decay) * player, over parameters, spectral vectors and batch statistics.
 

@@ -69,6 +69,7 @@ class TrainStep:
             self.generator, self.discriminator, self.g_optimizer, self.d_optimizer
         )(key)
 
+    @jax.named_scope("d_update")
     def d_step(
         self, state: GANState, real, labels, z, gen_labels, key=None, update=0, g_params=None
     ) -> tuple[GANState, Metrics]:
@@ -125,6 +126,7 @@ class TrainStep:
         g = g.replace(spectral=g_spectral, batch_stats=g_stats)
         return state.replace(generator=g, discriminator=d), metrics
 
+    @jax.named_scope("g_update")
     def g_step(
         self, state: GANState, z, gen_labels, real=None, labels=None, key=None, g_params=None
     ) -> tuple[GANState, Metrics]:

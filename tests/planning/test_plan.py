@@ -37,7 +37,12 @@ def on_paper():
         patch.setattr(compiler, "devices", lambda t, slices: jax.devices()[: t.chips])
         shapes = {4: "v5e:2x2", 8: "v5e:2x4"}
         return {
-            n: plan.plan(config(f"--config.batch_size={2 * n}"), shape, usd_per_chip_hour=1.5)
+            n: plan.plan(
+                config(f"--config.batch_size={2 * n}", "--config.regularizer.g_orthogonal=1e-4"),
+                shape,
+                usd_per_chip_hour=1.5,
+                traffic=True,
+            )
             for n, shape in shapes.items()
         }
 
@@ -64,6 +69,37 @@ def test_weak_scaling(on_paper):
     assert eight["ici_bytes_per_chip"] > four["ici_bytes_per_chip"]
     # The whole of both updates, and nothing twice: XLA's count of the same layers on one device.
     assert eight["flops_per_chip"] == pytest.approx(eight["flops_per_chip_expected"], rel=0.1)
+
+
+def test_traffic_by_layer_adds_up(on_paper):
+    result = on_paper[8]
+    rows = result["traffic"]
+    assert sum(row["bytes"] for row in rows) == result["bytes_per_chip"]
+    seen = {(*row["layer"].split("/")[:2], row["direction"]) for row in rows}
+    for part in (
+        ("d_update", "discriminator", "forward"),
+        ("d_update", "discriminator", "backward"),
+        ("d_update", "generator", "forward"),
+        ("g_update", "generator", "backward"),
+        ("g_update", "discriminator", "backward"),
+        ("g_update", "generator", "spectral_norm"),
+        ("d_update", "optimizer"),
+        ("g_update", "optimizer"),
+        ("g_update", "ema"),
+        ("g_update", "regularizer"),
+    ):
+        assert part in seen
+    # D's update never differentiates G.
+    assert ("d_update", "generator", "backward") not in seen
+    named = sum(row["bytes"] for row in rows if row["direction"] != "other")
+    assert named > 0.95 * result["bytes_per_chip"]
+    kinds = {row["kind"] for row in rows}
+    assert kinds >= {"product", "reduce", "elementwise", "copy", "all-reduce"}
+
+    lines = report_lib.text(result).splitlines()
+    largest = rows[0]
+    assert any(line.split()[-3:] == [*list(largest.values())[2::-1]] for line in lines)
+    assert f"{len(rows) - 25} smaller rows" in lines[lines.index("by part of the step:") - 1]
 
 
 def test_only_all_reduces_of_the_predicted_size(on_paper):
