@@ -25,6 +25,11 @@ def add(command) -> None:
     options.add_config(sub)
     sub.add_argument("--data", action="store_true", help="time the input pipeline as well")
     sub.add_argument("--profile", type=Path, metavar="DIR", help="write a profiler trace")
+    sub.add_argument(
+        "--layers",
+        action="store_true",
+        help="say where the time goes: by layer, direction and kind of instruction",
+    )
 
 
 def add_plan(sub: argparse.ArgumentParser) -> None:
@@ -97,12 +102,15 @@ def run_plan(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]
 def run_bench(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:
     """`biggan bench`."""
     config = options.load_config(args, overrides)
-    from biggan_jax.planning import bench
+    from biggan_jax.planning import bench, layer_times
 
     if args.data and config.data.source is None:
         raise UserError("data.source is not set: set --config.data.source, or leave out --data")
-    result = bench.bench(config, profile=args.profile)
+    result = bench.bench(config, profile=args.profile, layers=args.layers)
     if args.data:
         result["input_images_per_second"] = bench.input_images_per_second(config)
-    say(args, "\n".join(f"{key:<26}{value:,.3f}" for key, value in result.items()))
+    figures = {key: value for key, value in result.items() if key != "layers"}
+    say(args, "\n".join(f"{key:<26}{value:,.3f}" for key, value in figures.items()))
+    if args.layers:
+        say(args, layer_times.text(result))
     return result, 0

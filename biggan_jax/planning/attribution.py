@@ -20,6 +20,7 @@ _NO_MODULE = frozenset(
     ("cond", "while", "body", "body_fun", "cond_fun", "scan", "closed_call", "checkpoint", "remat",
      "rematted_computation", "custom_jvp_call", "custom_vjp_call", "shard_map", "pallas_call")
 )  # fmt: skip
+_PRODUCTS = ("convolution", "dot")
 _NAME = re.compile(r"[A-Za-z_]\w*")
 _OP_NAME = re.compile(r'op_name="([^"]*)"')
 
@@ -93,8 +94,9 @@ def _no_module(name: str) -> bool:
 def places(module: Module) -> dict[str, Place]:
     """The part of the step of every instruction that runs by itself.
 
-    One without a name of its own (a copy that the compiler added) counts to what most of the
-    instructions fused into it say, then to where its inputs come from, then to its user.
+    A fusion counts to the convolution or matrix product in it. One without a name of its own (a
+    copy that the compiler added) counts to what most of the instructions fused into it say, then
+    to where its inputs come from, then to its user.
 
     Args:
       module: of the compiled step.
@@ -119,13 +121,18 @@ def places(module: Module) -> dict[str, Place]:
 
 
 def _own(module: Module, instruction: Instruction) -> Place:
+    fused: Computation = module.computations.get(dict(instruction.called()).get("calls", ""), {})
+    if instruction.opcode == "fusion":
+        # Its name is often that of what follows the product, such as the next batch norm.
+        products = (_own(module, i) for i in fused.values() if i.opcode in _PRODUCTS)
+        if found := next((p for p in products if p != NOWHERE), None):
+            return found
     if found := _OP_NAME.search(instruction.attributes):
         here = place(found[1])
         if here != NOWHERE or instruction.opcode != "fusion":
             return here
     if instruction.opcode != "fusion":
         return NOWHERE
-    fused: Computation = module.computations.get(dict(instruction.called()).get("calls", ""), {})
     votes = collections.Counter(_own(module, i) for i in fused.values())
     votes.pop(NOWHERE, None)
     return votes.most_common(1)[0][0] if votes else NOWHERE

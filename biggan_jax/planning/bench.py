@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from biggan_jax import config as config_lib
 from biggan_jax.parallel import sharding
-from biggan_jax.planning import summary
+from biggan_jax.planning import layer_times, summary
 from biggan_jax.training import build as build_lib
 from biggan_jax.training import state as state_lib
 from biggan_jax.training import step
@@ -21,55 +21,70 @@ TIMED_STEPS = 5
 INPUT_SECONDS = 3.0  # of reading that `--data` times, after as long a warm-up
 
 
-def bench(config: ConfigDict, *, profile: Path | None = None) -> dict[str, Any]:
+def bench(
+    config: ConfigDict, *, profile: Path | None = None, layers: bool = False
+) -> dict[str, Any]:
     """Times the training step.
 
     Args:
       config: a full config with `model.num_classes` set.
       profile: directory for a trace of the timed steps (TensorBoard's profile plugin reads it).
+      layers: profile a few more steps, and say where their time goes.
 
     Returns:
       images_per_second (real images consumed: d_steps * batch per update), step_seconds (median of
       5 after 2 warm-ups), compile_seconds, peak_bytes (of device memory, as the backend reports it,
-      or as the compiler laid it out), flops_per_second.
+      or as the compiler laid it out), flops_per_second; with `layers` also what
+      `layer_times.measure` returns.
     """
     if profile is not None:
         profile.mkdir(parents=True, exist_ok=True)  # before minutes are spent on the rest
-    mesh = sharding.make_mesh(config.mesh)
-    config_lib.validate(config, mesh.size)
-    train_step = build_lib.train_step(config, mesh)
-    state = state_lib.create(train_step.init, config.seed, mesh)
-    batch = sharding.global_batch(synthetic_batch(config), mesh, axis=1)
-
-    start = time.perf_counter()
-    compiled = step.jit_train_step(train_step).lower(state, batch).compile()
-    compile_seconds = time.perf_counter() - start
-
-    def timed(state):
-        start = time.perf_counter()
-        state, metrics = compiled(state, batch)
-        jax.block_until_ready(metrics)
-        return state, time.perf_counter() - start
-
+    stepper = Stepper(config)
     for _ in range(WARM_UP_STEPS):
-        state, _ = timed(state)
+        stepper()
     if profile is not None:
         jax.profiler.start_trace(str(profile))
-    seconds = []
-    for _ in range(TIMED_STEPS):
-        state, s = timed(state)
-        seconds.append(s)
+    seconds = [stepper() for _ in range(TIMED_STEPS)]
     if profile is not None:
         jax.profiler.stop_trace()
     step_seconds = statistics.median(seconds)
-    flops = summary.step_flops(train_step, config.batch_size) * config.batch_size
-    return {
+    flops = summary.step_flops(stepper.train_step, config.batch_size) * config.batch_size
+    result = {
         "images_per_second": config.batch_size * config.num_d_steps / step_seconds,
         "step_seconds": step_seconds,
-        "compile_seconds": compile_seconds,
-        "peak_bytes": peak_bytes(compiled),
+        "compile_seconds": stepper.compile_seconds,
+        "peak_bytes": peak_bytes(stepper.compiled),
         "flops_per_second": flops / step_seconds,
     }
+    return result | (layer_times.measure(stepper.compiled, stepper) if layers else {})
+
+
+class Stepper:
+    """The compiled step of a config with a state and a batch on the device; a call runs it once.
+
+    Attributes:
+      train_step: the bound step.
+      compiled: the program.
+      compile_seconds: of lowering and compiling it.
+    """
+
+    def __init__(self, config: ConfigDict):
+        mesh = sharding.make_mesh(config.mesh)
+        config_lib.validate(config, mesh.size)
+        self.train_step = build_lib.train_step(config, mesh)
+        self._state = state_lib.create(self.train_step.init, config.seed, mesh)
+        self._batch = sharding.global_batch(synthetic_batch(config), mesh, axis=1)
+        start = time.perf_counter()
+        jitted = step.jit_train_step(self.train_step)
+        self.compiled = jitted.lower(self._state, self._batch).compile()
+        self.compile_seconds = time.perf_counter() - start
+
+    def __call__(self) -> float:
+        """Runs one step to its end; seconds that it took."""
+        start = time.perf_counter()
+        self._state, metrics = self.compiled(self._state, self._batch)
+        jax.block_until_ready((self._state, metrics))
+        return time.perf_counter() - start
 
 
 def synthetic_batch(config: ConfigDict) -> dict[str, np.ndarray]:

@@ -4,11 +4,10 @@ import collections
 from collections.abc import Iterator
 from typing import Any
 
-from biggan_jax.planning import attribution
+from biggan_jax.planning import attribution, shares
 from biggan_jax.planning import costs as costs_lib
 from biggan_jax.planning.hlo import Instruction, Module
 
-LARGEST = 25
 # The first set that has an opcode of a fusion names it; a single instruction goes by its own.
 _KINDS = {
     "product": {"convolution", "dot"},
@@ -54,63 +53,32 @@ def kind(module: Module, instruction: Instruction) -> str:
     """What an instruction does: a collective's kind, or 'product', 'reduce', 'copy' and so on."""
     if collective := costs_lib.collective_kind(instruction):
         return collective
-    opcodes = set(_opcodes(module, instruction))
+    found = set(opcodes(module, instruction))
     for name, of_kind in _KINDS.items():
-        if opcodes & of_kind:
+        if found & of_kind:
             return name
-    return "copy" if opcodes <= _MOVES else "elementwise"
+    return "copy" if found <= _MOVES else "elementwise"
 
 
-def _opcodes(module: Module, instruction: Instruction) -> Iterator[str]:
+def opcodes(module: Module, instruction: Instruction) -> Iterator[str]:
+    """Opcodes of what runs as one instruction: of all that is fused into it, or its own."""
     if instruction.opcode != "fusion":
         yield instruction.opcode
         return
     for inner in module.computations.get(dict(instruction.called()).get("calls", ""), {}).values():
-        yield from _opcodes(module, inner)
+        yield from opcodes(module, inner)
 
 
 def text(traffic: list[dict[str, Any]]) -> str:
-    """The largest rows as a table, and the sums by update, by direction and by kind.
-
-    Each list of sums adds up to the whole.
-    """
+    """The largest rows as a table, and the sums by update, by direction and by kind."""
     whole = sum(row["bytes"] for row in traffic)
-    lines = [f"HBM traffic by layer, {whole / 1e9:.2f} GB a chip and step; the largest rows:"]
-    table = [["GB", "%", "kind", "direction", "layer"]]
-    table += [
-        [*_share(row["bytes"], whole), row["kind"], row["direction"], row["layer"]]
-        for row in traffic[:LARGEST]
-    ]
-    rest = traffic[LARGEST:]
-    if rest:
-        share = _share(sum(row["bytes"] for row in rest), whole)
-        table.append([*share, "", "", f"{len(rest)} smaller rows"])
-    lines += _aligned(table)
     parts = {
         "part of the step": lambda row: "/".join(row["layer"].split("/")[:2]),
         "direction": lambda row: row["direction"],
         "kind of instruction": lambda row: row["kind"],
     }
-    for title, of in parts.items():
-        sums: collections.Counter = collections.Counter()
-        for row in traffic:
-            sums[of(row)] += row["bytes"]
-        lines.append(f"by {title}:")
-        lines += _aligned([[*_share(count, whole), key] for key, count in sums.most_common()])
-    return "\n".join(lines)
-
-
-def _share(count: int, whole: int) -> list[str]:
-    return [f"{count / 1e9:.3f}", f"{100 * count / max(whole, 1):.1f}"]
-
-
-def _aligned(table: list[list[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = []
-    for row in table:
-        cells = [
-            cell.rjust(width) if i < 2 else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  " + "  ".join(cells).rstrip())
-    return lines
+    columns = ("kind", "direction", "layer")
+    return (
+        f"HBM traffic by layer, {whole / 1e9:.2f} GB a chip and step; the largest rows:\n"
+        + shares.text(traffic, "bytes", ("GB", 1e9), columns, parts)
+    )

@@ -15,7 +15,8 @@ _COMPUTATION = re.compile(r"(ENTRY )?%?([\w.\-]+) .*\{$")
 _INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?([\w.\-]+) = ")
 _CALLED = re.compile(r"\b(calls|to_apply|body|condition|true_computation|false_computation)=%?"
                      r"([\w.\-]+)")  # fmt: skip
-_CONTROL = frozenset({"while", "call", "conditional", "async-start"})
+# Instructions that run other computations one instruction after the other.
+CONTROL = frozenset({"while", "call", "conditional", "async-start"})
 
 # XLA keeps what fits in a memory beside the cores (`S(1)` in a layout); the rest is HBM.
 _ON_CHIP = re.compile(r"S\([1-9]")
@@ -79,7 +80,7 @@ class Module:
                 inner *= 1 if trips is None else trips
             for _, called in instruction.called():
                 if called in self.computations:
-                    self._visit(called, inner, scheduled and instruction.opcode in _CONTROL)
+                    self._visit(called, inner, scheduled and instruction.opcode in CONTROL)
 
     def _trip_count(self, loop: Instruction) -> int | None:
         known = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes)
@@ -96,6 +97,13 @@ class Module:
         if len(limits) == 1 and len(compares) == 1:
             return int(limits.pop())
         return None
+
+    def containers(self) -> Iterator[str]:
+        """Names of the instructions that only run others."""
+        for name in self.scheduled:
+            for label, instruction in self.computations[name].items():
+                if instruction.opcode in CONTROL:
+                    yield label
 
     def instructions(self) -> Iterator[tuple[Computation, Instruction, float]]:
         """(computation, instruction, how often it runs) of all that run."""

@@ -1,5 +1,7 @@
 """Names that XLA keeps of a step's instructions, as parts of the step."""
 
+import dataclasses
+
 import pytest
 
 from biggan_jax.planning import attribution, breakdown, hlo
@@ -51,7 +53,7 @@ def test_the_name_joins_update_and_layer():
 
 
 def test_instructions_without_a_name_follow_their_neighbours():
-    conv, relu = "jit(f)/Generator/conv/dot", "jit(f)/Generator/jit(relu)/max"
+    conv, relu = "jit(f)/Generator/conv/dot", "jit(f)/Generator/bn/jit(relu)/max"
     module = hlo.Module(f"""\
 %fused (a: f32[4,4]) -> f32[4,4] {{
   %a = f32[4,4]{{1,0}} parameter(0)
@@ -71,6 +73,12 @@ ENTRY %main (x: f32[4,4]) -> f32[4,4] {{
     layer = Place("", "generator/conv", "forward")
     assert [places[name] for name in ("before", "fusion", "after")] == [layer] * 3
     array = 4 * 4 * 4
+    later = module.computations["main"]["fusion"]
+    named = dataclasses.replace(
+        later, attributes=f'{later.attributes}, metadata={{op_name="{relu}"}}'
+    )
+    module.computations["main"]["fusion"] = named
+    assert attribution.places(module)["fusion"] == layer  # of the product, not of the name
     assert breakdown.rows(module, 2) == [
         {"layer": "generator/conv", "direction": "forward", "kind": "copy", "bytes": 8 * array},
         {"layer": "generator/conv", "direction": "forward", "kind": "product", "bytes": 4 * array},

@@ -3,6 +3,8 @@
 import json
 import types
 
+import pytest
+
 from biggan_jax import cli, data
 from biggan_jax.planning import bench
 from tests import runs
@@ -21,7 +23,11 @@ class Clock:
 def test_figures(monkeypatch, tmp_path):
     """Of a real step: images, FLOPs and memory are there, and a trace is written."""
     monkeypatch.setattr(data, "open_source", None)  # never a dataset
-    result = bench.bench(runs.tiny_config("--config.num_d_steps=2"), profile=tmp_path / "trace")
+    config = runs.tiny_config("--config.num_d_steps=2")
+    result = bench.bench(config, profile=tmp_path / "trace", layers=True)
+    layers = result.pop("layers")
+    check_layers(layers, result.pop("profiled_step_seconds"))
+    assert 0 < result.pop("busy_cores") < 1000
     assert list(result) == [
         "images_per_second",
         "step_seconds",
@@ -32,6 +38,23 @@ def test_figures(monkeypatch, tmp_path):
     assert all(value > 0 for value in result.values())
     assert 1e5 < result["peak_bytes"] < 2e9
     assert list((tmp_path / "trace").rglob("*.xplane.pb"))
+
+
+def check_layers(layers: list[dict], seconds: float) -> None:
+    """The rows add up to the step, and every part of it is there."""
+    assert sum(row["seconds"] for row in layers) == pytest.approx(seconds)
+    named = {(row["part"], row["direction"]) for row in layers}
+    assert {
+        ("d_update/generator", "forward"),
+        ("g_update", "optimizer"),
+        ("g_update", "ema"),
+    } <= named
+    for update in ("d_update/discriminator", "g_update/discriminator", "g_update/generator"):
+        assert {(update, d) for d in ("forward", "backward", "spectral_norm")} <= named
+    assert ("d_update/generator", "backward") not in named
+    largest = {row["layer"] for row in layers if row["kind"] in ("convolution", "dot")}
+    assert {"block_0/conv1", "block_1/conv2"} <= largest
+    assert "unknown" not in {row["kind"] for row in layers}
 
 
 def test_figures_of_known_durations(monkeypatch):
