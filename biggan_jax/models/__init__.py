@@ -5,6 +5,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from biggan_jax.config import domains
 from biggan_jax.errors import UserError
@@ -41,6 +42,7 @@ def build(
     fused: bool = True,
     remat: tuple[int | str, ...] = (),
     bn_group_size: int | None = None,
+    mesh: Mesh | None = None,
 ) -> tuple[nn.Module, nn.Module]:
     """Builds the two players of one model family.
 
@@ -54,6 +56,7 @@ def build(
         ('all',); a block's is the larger one of its input's and its output's.
       bn_group_size: examples of one group of batch norm's training statistics (ghost batch norm);
         None: all of them.
+      mesh: over which the batch is split, where it is known: attention has a kernel for TPUs.
 
     Returns:
       (generator, discriminator), unbound Flax modules:
@@ -73,6 +76,7 @@ def build(
         fused=fused,
         bn_group_size=bn_group_size,
         remat=tuple(remat),
+        mesh=mesh,
     )
     generator, discriminator = REGISTRY[model.name].build(
         model,

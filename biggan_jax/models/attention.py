@@ -5,10 +5,9 @@ import itertools
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax import lax
+from jax.sharding import Mesh
 
-from biggan_jax.models import resample
+from biggan_jax.models import dot_product_attention, resample
 from biggan_jax.models.layers import Conv, spread
 from biggan_jax.models.settings import LayerSettings
 
@@ -85,81 +84,36 @@ class SelfAttention(nn.Module):
         if s.attention_form == "published":
             phi, g = resample.max_pool(phi), resample.max_pool(g)
         phi_NKD, g_NKD = phi.reshape(n, -1, keys), g.reshape(n, -1, values)
-        beta_NQK = jax.nn.softmax(logits(theta_NQD, phi_NKD), axis=-1)
+        beta_NQK = jax.nn.softmax(dot_product_attention.logits(theta_NQD, phi_NKD), axis=-1)
         self.sow("attention", "map", beta_NQK)
         if x.dtype == beta_NQK.dtype:
             o_NQD = jnp.einsum("nqk,nkd->nqd", beta_NQK, g_NKD)
         else:  # the map is made for whoever looks at it: nothing else reads it
-            o_NQD = attend_in_bfloat16(theta_NQD, phi_NKD, g_NKD)
+            o_NQD = attend_in_bfloat16(theta_NQD, phi_NKD, g_NKD, s.mesh)
         o = project("o", o_NQD.reshape(n, h, w, values), c)
         gamma = self.param("gamma", nn.initializers.zeros, (), s.param_dtype)
         return x + spread(gamma, x) * o
 
 
-def logits(theta_NQD: jax.Array, phi_NKD: jax.Array) -> jax.Array:
-    """Every query times every key, [N, Q, K], at least float32.
+def attend_in_bfloat16(
+    theta_NQD: jax.Array, phi_NKD: jax.Array, g_NKV: jax.Array, mesh: Mesh | None
+) -> jax.Array:
+    """softmax(theta phi^T) g of bfloat16 arrays [N, Q, D], [N, K, D] and [N, K, V] -> [N, Q, V].
 
-    A logit of 30 rounded to bfloat16 is off by up to 1/16: 6% of its weight after the softmax. So
-    the products of bfloat16 numbers are kept as they are summed, in float32.
+    On the TPUs of a mesh the map stays in on-chip memory where its shape allows it; elsewhere it is
+    stored once.
     """
-    wide = np.promote_types(theta_NQD.dtype, np.float32)
-    return jnp.einsum("nqd,nkd->nqk", theta_NQD, phi_NKD, preferred_element_type=wide)
+    if mesh is not None and platform(mesh) == "tpu":
+        from biggan_jax.models import flash_attention  # Pallas: 0.4 s that only TPUs need
+
+        if flash_attention.fits(theta_NQD, phi_NKD, g_NKV, mesh):
+            return flash_attention.attend(theta_NQD, phi_NKD, g_NKV, mesh)
+    return dot_product_attention.attend(theta_NQD, phi_NKD, g_NKV)
 
 
-def attend_in_bfloat16(theta_NQD: jax.Array, phi_NKD: jax.Array, g_NKD: jax.Array) -> jax.Array:
-    """softmax(theta phi^T) g of bfloat16 arrays, whose float32 logits are never stored.
-
-    Arrays [N, Q, K] are what attention costs on an accelerator. One is written, in bfloat16: the
-    exponentials, which come out of the product that makes the logits. What is subtracted before
-    cancels, so that rounded logits are good enough to find it. A column of ones beside g sums the
-    exponentials up, and dividing [N, Q, D] normalises.
-
-    Args:
-      theta_NQD, phi_NKD: queries and keys.
-      g_NKD: values.
-
-    Returns:
-      [N, Q, D] in the dtype of g.
-    """
-    wide = np.promote_types(g_NKD.dtype, np.float32)
-    rounded = lax.stop_gradient(jnp.einsum("nqd,nkd->nqk", theta_NQD, phi_NKD))
-    largest_NQ = rounded.max(-1).astype(wide)
-    ones = jnp.ones((*g_NKD.shape[:-1], 1), g_NKD.dtype)
-    sums = jnp.einsum(
-        "nqk,nkd->nqd",
-        _exponentials(theta_NQD, phi_NKD, largest_NQ),
-        jnp.concatenate([g_NKD, ones], axis=-1),
-        preferred_element_type=wide,
-    )
-    return (sums[..., :-1] / sums[..., -1:]).astype(g_NKD.dtype)
-
-
-@jax.custom_vjp
-def _exponentials(theta_NQD: jax.Array, phi_NKD: jax.Array, largest_NQ: jax.Array) -> jax.Array:
-    """exp(logits - largest) [N, Q, K] in the dtype of theta, for a constant `largest`.
-
-    The gradient goes through the rounded exponentials and is rounded before it is multiplied:
-    autodiff would keep both in float32.
-    """
-    shifted = logits(theta_NQD, phi_NKD) - largest_NQ[..., None]
-    return jnp.exp(shifted).astype(theta_NQD.dtype)
-
-
-def _exponentials_forward(theta_NQD: jax.Array, phi_NKD: jax.Array, largest_NQ: jax.Array):
-    weights_NQK = _exponentials(theta_NQD, phi_NKD, largest_NQ)
-    return weights_NQK, (theta_NQD, phi_NKD, largest_NQ, weights_NQK)
-
-
-def _exponentials_backward(saved: tuple[jax.Array, ...], gradient_NQK: jax.Array):
-    theta_NQD, phi_NKD, largest_NQ, weights_NQK = saved
-    dtype, wide = weights_NQK.dtype, largest_NQ.dtype
-    of_logits = (gradient_NQK.astype(wide) * weights_NQK.astype(wide)).astype(dtype)
-    of_theta = jnp.einsum("nqk,nkd->nqd", of_logits, phi_NKD, preferred_element_type=wide)
-    of_phi = jnp.einsum("nqk,nqd->nkd", of_logits, theta_NQD, preferred_element_type=wide)
-    return of_theta.astype(dtype), of_phi.astype(dtype), jnp.zeros_like(largest_NQ)
-
-
-_exponentials.defvjp(_exponentials_forward, _exponentials_backward)
+def platform(mesh: Mesh) -> str:
+    """Of the devices of a mesh: 'cpu', 'gpu' or 'tpu'."""
+    return mesh.devices.flat[0].platform
 
 
 class ResidualControl(nn.Module):

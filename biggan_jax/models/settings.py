@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from biggan_jax.config import default_config
 from biggan_jax.models.initializers import INITIALIZERS
@@ -46,6 +47,8 @@ class LayerSettings:
       attention_kind: 'attention', or 'residual': the attention-free control in its place.
       attention_form: 'published' or 'paper', see `attention.SelfAttention`.
       attention_reduction: k; queries and keys of attention have C / k channels.
+      mesh: over which the batch is split, for what the compiler cannot split by itself; None where
+        the devices are not known.
     """
 
     dtype: Dtype = jnp.float32
@@ -65,6 +68,7 @@ class LayerSettings:
     attention_kind: str = _DEFAULTS.attention_kind
     attention_form: str = _DEFAULTS.attention_form
     attention_reduction: int = _DEFAULTS.attention_reduction
+    mesh: Mesh | None = None
 
 
 def of_section(cls: type[Made], section: Any, **own: Any) -> Made:

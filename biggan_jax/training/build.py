@@ -37,6 +37,7 @@ def train_step(
         fused=fused,
         remat=config.remat,
         bn_group_size=config.bn_group_size,
+        mesh=mesh,
     )
     latents.check_distribution(config.model.z_distribution)
     frozen = stages.frozen_modules(discriminator, generator.channels, config.finetune.freeze_d)

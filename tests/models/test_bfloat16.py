@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from biggan_jax.models import attention, heads, layers, resample
+from biggan_jax.models import attention, dot_product_attention, heads, layers, resample
 from biggan_jax.models.settings import LayerSettings
 
 SETTINGS = LayerSettings(dtype=jnp.dtype("bfloat16"), spectral_norm=False)
@@ -55,7 +55,7 @@ def test_gradients_of_attention_logits_are_summed_in_float32():
     cotangent = rng.standard_normal((1, 6, 32)).astype(np.float32)
     cotangent = np.concatenate([cotangent, 0.001 * cotangent - cotangent], -1)
     keys = jnp.concatenate([keys[:, :32], keys[:, :32]], 1)
-    _, pullback = jax.vjp(attention.logits, queries, keys)
+    _, pullback = jax.vjp(dot_product_attention.logits, queries, keys)
     d_queries, d_keys = map(float64, pullback(jnp.asarray(cotangent)))
     expected = float64(cotangent) @ float64(keys)
     # One rounding at the end, to 8 bits; rounded cotangents would leave next to nothing right.
@@ -185,6 +185,6 @@ def test_attention_of_unrounded_logits(scale):
         pairs = zip([out, *back(dy)], wants, strict=True)
         return [np.linalg.norm(np.asarray(a, np.float64) - b) / np.linalg.norm(b) for a, b in pairs]
 
-    ours = errors(attention.attend_in_bfloat16)
+    ours = errors(dot_product_attention.attend)
     assert max(ours) < 5e-3, ours
     assert scale < 1 or min(errors(rounded)) > 1.5 * max(ours)  # what this test would notice
