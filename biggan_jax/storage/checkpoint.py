@@ -109,6 +109,7 @@ class Checkpoints:
         *,
         step: int | None = None,
         on_warning: Callable[[str], None] = _warn,
+        optional: Callable[[str], bool] = lambda _: False,
     ) -> tuple[Any, dict, int]:
         """Restores the newest intact checkpoint.
 
@@ -116,6 +117,8 @@ class Checkpoints:
           target: the state as a tree of `jax.ShapeDtypeStruct`, on any sharding.
           step: this checkpoint and no other; None walks from the newest downwards.
           on_warning: gets one line for every corrupt checkpoint passed over.
+          optional: says of the name of an array whether one side may lack it: what the target lacks
+            is left out, what the checkpoint lacks is zeros.
 
         Returns:
           The state, the meta it was saved with, and its step.
@@ -123,7 +126,7 @@ class Checkpoints:
         Raises:
           UserError: there is no intact checkpoint, or an intact one does not fit the target.
         """
-        return self._newest_intact(target, step, on_warning, whole=True)
+        return self._newest_intact(target, step, on_warning, whole=True, optional=optional)
 
     def restore_partial(
         self,
@@ -235,7 +238,7 @@ class Checkpoints:
             integrity.raise_as_os_error(error, f"checkpoint {step} was not saved", self.directory)
 
     def _newest_intact(
-        self, target: Any, step: int | None, on_warning: Callable[[str], None], *, whole: bool
+        self, target: Any, step: int | None, on_warning: Callable[[str], None], **options: Any
     ) -> tuple[Any, dict, int]:
         self.wait()
         steps = processes.from_main(self.all_steps())
@@ -248,7 +251,7 @@ class Checkpoints:
         for candidate in candidates:
             try:
                 path = self.directory / str(candidate)
-                return *integrity.read(path, target, whole=whole), candidate
+                return *integrity.read(path, target, **options), candidate
             except integrity.CorruptError as error:
                 on_warning(f"checkpoint {candidate} in {self.directory} is corrupt: {error}")
         raise UserError(

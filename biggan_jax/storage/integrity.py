@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import jax
@@ -79,7 +80,9 @@ def read_record(path: epath.Path) -> dict:
 
 
 @orbax_noise.silenced()
-def read(path: epath.Path, target: Any, *, whole: bool) -> tuple[Any, dict]:
+def read(
+    path: epath.Path, target: Any, *, whole: bool, optional: Callable[[str], bool] = lambda _: False
+) -> tuple[Any, dict]:
     """Reads arrays and compares them with their digests.
 
     Args:
@@ -87,6 +90,8 @@ def read(path: epath.Path, target: Any, *, whole: bool) -> tuple[Any, dict]:
       target: what to read, as a tree of `jax.ShapeDtypeStruct`; one without a sharding goes to
         the default device.
       whole: whether the target must cover all that is stored.
+      optional: says of the name of an array whether one side may lack it: what the target lacks is
+        not read, what is not stored comes back as zeros.
 
     Returns:
       A tree like the target and the meta it was stored with.
@@ -99,8 +104,9 @@ def read(path: epath.Path, target: Any, *, whole: bool) -> tuple[Any, dict]:
     problem = None
     try:
         record = read_record(path)
-        _check_fit(path, record["arrays"], target, whole)
-        tree = _restore(path / "state", jax.tree.map(_placed, target))
+        target = jax.tree.map(_placed, target)
+        absent = _check_fit(path, record["arrays"], named_leaves(target), whole, optional)
+        tree = _complete(_restore(path / "state", target), absent)
     except (UserError, MemoryError):
         raise
     except CorruptError as error:
@@ -112,7 +118,7 @@ def read(path: epath.Path, target: Any, *, whole: bool) -> tuple[Any, dict]:
     if any(processes.gather(problem is not None)):
         raise CorruptError(problem or "another process cannot read it")
     values, arrays = digests(tree), record["arrays"]
-    differing = [name for name, value in values.items() if value != arrays[name]["digest"]]
+    differing = [name for name, x in arrays.items() if values.get(name, x["digest"]) != x["digest"]]
     # Each process has digested its own copy of what lies on all.
     all_differing = sorted(set().union(*processes.gather(differing)))
     if all_differing:
@@ -182,12 +188,20 @@ def _placed(leaf: Any) -> Any:
     return leaf.update(sharding=jax.sharding.SingleDeviceSharding(device))
 
 
-def _check_fit(path: epath.Path, saved: dict, target: Any, whole: bool) -> None:
-    wanted = {name: _description(leaf) for name, leaf in named_leaves(target).items()}
+def _check_fit(
+    path: epath.Path,
+    saved: dict,
+    target: dict[str, Any],
+    whole: bool,
+    optional: Callable[[str], bool],
+) -> list[str]:
+    """Raises UserError unless what is saved fits the target; the optional names that it lacks."""
+    absent = [name for name in target if name not in saved and optional(name)]
+    wanted = {n: _description(leaf) for n, leaf in target.items() if n not in absent}
     # The dtype too: Orbax silently casts to the target's.
     differing = [n for n, own in wanted.items() if saved.get(n, {}) | own != saved.get(n)]
     if whole:
-        differing += [name for name in saved if name not in wanted]
+        differing += [name for name in saved if name not in wanted and not optional(name)]
     if differing:
         first, *others = differing
         also = f" (also {some(others)})" if others else ""
@@ -195,6 +209,7 @@ def _check_fit(path: epath.Path, saved: dict, target: Any, whole: bool) -> None:
             f"{path} does not fit: {first} is {_show(saved.get(first))} there and "
             f"{_show(wanted.get(first))} here{also}; use the config it was made with"
         )
+    return absent
 
 
 def _show(array: dict | None) -> str:
@@ -212,11 +227,21 @@ def _restore(path: epath.Path, target: Any) -> Any:
     )
     tree = handler.restore(path, args=args)
     handler.close()
-    for name, leaf in named_leaves(tree).items():
-        # A name absent from Orbax's own index comes back as the target's struct, without an error.
-        if isinstance(leaf, jax.ShapeDtypeStruct):
-            raise CorruptError(f"array {name} is missing")
     return tree
+
+
+def _complete(tree: Any, absent: list[str]) -> Any:
+    """The tree that Orbax gave, with zeros for the names that are not stored.
+
+    A name absent from its own index comes back as the target's struct, without an error.
+    """
+    names, structure = named_leaves(tree), jax.tree.structure(tree)
+    for name, x in names.items():
+        if isinstance(x, jax.ShapeDtypeStruct):
+            if name not in absent:
+                raise CorruptError(f"array {name} is missing")
+            names[name] = jnp.zeros(x.shape, x.dtype, device=x.sharding)
+    return structure.unflatten(names.values())
 
 
 def _root(error: BaseException) -> BaseException:

@@ -1,11 +1,13 @@
 """Adam with a constant or linearly decaying learning rate, for all of a player or part of it."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
+
+from biggan_jax.config.resume import Change
 
 
 def adam(section: ConfigDict, lr: float, updates_per_step: int = 1) -> optax.GradientTransformation:
@@ -20,15 +22,18 @@ def adam(section: ConfigDict, lr: float, updates_per_step: int = 1) -> optax.Gra
         of the generator update that follows them.
 
     Returns:
-      The optimizer; with a decay its state holds one more count.
+      The optimizer; with a decay its state holds one more count, with a beta1 of 0 it holds no
+      first moment.
 
     References:
       Miyato and Koyama 2018, section 6: the linear decay of SNGAN-projection.
     """
-    rest = {"b1": section.beta1, "b2": section.beta2, "eps": section.eps}
+    scale = optax.scale_by_adam(section.beta1, section.beta2, section.eps)
+    if section.beta1 == 0:
+        scale = _without_first_moment(scale)
     start, end = section.decay_start_step, section.decay_end_step
     if end is None:
-        return optax.adam(lr, **rest)
+        return optax.chain(scale, optax.scale_by_learning_rate(lr))
 
     def rate(count: jax.Array) -> jax.Array:
         # The optimizer counts its own updates; the settings count the generator's. In integers:
@@ -36,7 +41,59 @@ def adam(section: ConfigDict, lr: float, updates_per_step: int = 1) -> optax.Gra
         left = jnp.clip(end - count // updates_per_step, 0, end - start)
         return lr * (left / (end - start))
 
-    return optax.adam(rate, **rest)
+    return optax.chain(scale, optax.scale_by_learning_rate(rate))
+
+
+class SecondMoment(NamedTuple):
+    """`optax.ScaleByAdamState` less its first moment `mu`; in checkpoints the names are the same.
+
+    Attributes:
+      count: updates done, int32 scalar.
+      nu: moving average of the squared gradients, like the parameters.
+    """
+
+    count: jax.Array
+    nu: Any
+
+
+def _without_first_moment(adam: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Adam of a beta1 of 0, whose first moment is the gradient itself, without keeping it.
+
+    `optax.scale_by_rms` keeps none either, but multiplies by a reciprocal, which rounds otherwise.
+    """
+
+    def init(params: Any) -> SecondMoment:
+        full = adam.init(params)
+        return SecondMoment(full.count, full.nu)
+
+    def update(grads: Any, state: SecondMoment, params: Any = None) -> tuple[Any, SecondMoment]:
+        nothing = jax.tree.map(jnp.zeros_like, grads)
+        full = optax.ScaleByAdamState(state.count, nothing, state.nu)
+        updates, full = adam.update(grads, full, params)
+        return updates, SecondMoment(full.count, full.nu)
+
+    return optax.GradientTransformation(init, update)
+
+
+def is_first_moment(name: str) -> bool:
+    """Whether the array of this name in a checkpoint is a first moment of Adam.
+
+    One side may lack it: the checkpoint of a run with another beta1, and the state of a run with a
+    beta1 of 0, for which earlier versions kept it.
+
+    Args:
+      name: path in a state, joined by '/', such as 'generator/opt_state/0/mu/rgb/conv/kernel'.
+    """
+    return "mu" in name.partition("/opt_state/")[2].split("/")
+
+
+def remark(change: Change) -> str:
+    """What a changed setting of a resumed run does to the state, to be put behind it."""
+    if change.key != "optimizer.beta1" or 0 not in (change.old, change.new):
+        return ""
+    if change.new == 0:
+        return " (Adam's first moments are dropped)"
+    return " (Adam's first moments start at 0, unless the checkpoint holds some)"
 
 
 def freeze(

@@ -26,7 +26,7 @@ from biggan_jax.parallel.signals import StopRequest
 from biggan_jax.storage import checkpoint, label_counts, paths, writers
 from biggan_jax.storage.directory import open_directory
 from biggan_jax.training import build as build_lib
-from biggan_jax.training import finetune, sample_grid
+from biggan_jax.training import finetune, optimizers, sample_grid
 from biggan_jax.training import state as state_lib
 from biggan_jax.training import step as step_lib
 from biggan_jax.training.progress import TrainLog
@@ -251,7 +251,7 @@ def _resume_or_init(
             return finetune.create(config, train_step), 0
         return state_lib.create(train_step.init, config.seed, mesh), 0
     target = state_lib.abstract(train_step.init, mesh)
-    state, meta, start = checkpoints.restore(target)
+    state, meta, start = checkpoints.restore(target, optional=optimizers.is_first_moment)
     if meta["data_digest"] != digest:
         raise UserError(
             f"this workdir was trained on other data (digest {meta['data_digest'][:12]}, now "
@@ -272,7 +272,8 @@ def _prepare_workdir(config: ConfigDict, workdir: Path, start: int, changes: lis
         if changes:
             settings = {change.key: {"old": change.old, "new": change.new} for change in changes}
             for change in changes:
-                print(f"from step {start} on: {change}", file=sys.stderr)
+                remark = optimizers.remark(change)
+                print(f"from step {start} on: {change}{remark}", file=sys.stderr)
             paths.append_text(history, json.dumps({"step": start, "changes": settings}) + "\n")
         paths.write_bytes(path, (json.dumps(config.to_dict(), indent=2) + "\n").encode())
     processes.check_shared(path, SHARED)

@@ -161,7 +161,8 @@ def take_moments(matching: Matching, fresh: Any, source: Any) -> Any:
 
     Adam's count comes along only when no trained parameter is new. A new one under an old count
     would miss its bias correction, and move 30 times too far at first (beta2 = 0.999); with a count
-    of 0 the old second moments make for small first steps instead.
+    of 0 the old second moments make for small first steps instead. A first moment that the source
+    has none of, since its beta1 is 0, starts at 0: its first steps are smaller by 1 - beta1.
 
     Args:
       matching: from `match_layers`.
@@ -173,14 +174,14 @@ def take_moments(matching: Matching, fresh: Any, source: Any) -> Any:
     """
     ours = {_moment(name): leaf for name, leaf in named_leaves(fresh).items()}
     theirs = {_moment(name): leaf for name, leaf in named_leaves(source).items()}
-    (here,), (there,) = ({at for at, field, _ in x if field == "mu"} for x in (ours, theirs))
+    (here,), (there,) = ({at for at, field, _ in x if field == "nu"} for x in (ours, theirs))
     found = {}
     for at, field, path in ours:
         if field in ("mu", "nu"):
             layer = matching.layers.get(path[:-1])
             counterpart = None if layer is None else (there, field, (*layer, path[-1]))
             found[at, field, path] = theirs.get(counterpart)
-    if all(leaf is not None for leaf in found.values()):
+    if all(leaf is not None for (_, field, _), leaf in found.items() if field == "nu"):
         found[here, "count", ()] = theirs[there, "count", ()]
     leaves = [leaf if found.get(name) is None else found[name] for name, leaf in ours.items()]
     return jax.tree.structure(fresh).unflatten(leaves)

@@ -112,6 +112,29 @@ def test_mismatch_is_not_corruption(two_steps, change, message):
     assert "\n" not in str(error.value) and "checkpoints/2 does not fit" in str(error.value)
 
 
+def test_what_one_side_may_lack(two_steps):
+    """Left out, or zeros; anything else is as strict as ever."""
+    optional = lambda name: name.split("/")[-1] in ("noise", "new")
+    state = make_state()
+    params = {name: x for name, x in state.params.items() if name != "noise"}
+    less = dataclasses.replace(state, params=params)
+    more = dataclasses.replace(state, params=state.params | {"new": jnp.ones(3)})
+    found, _, step = two_steps.restore(target_of(less), optional=optional)
+    assert step == 2
+    saved = make_state(2)
+    assert_same(found, dataclasses.replace(saved, params={n: saved.params[n] for n in params}))
+    found = two_steps.restore(target_of(more), optional=optional)[0]
+    zeros = saved.params | {"new": jnp.zeros(3)}
+    assert_same(found, dataclasses.replace(saved, params=zeros))
+    for target in (less, more):
+        with pytest.raises(UserError, match="does not fit"):
+            two_steps.restore(target_of(target))
+    params = {n: x for n, x in params.items() if n != "half"}
+    with pytest.raises(UserError, match="params/half is .* missing here; use"):
+        less = dataclasses.replace(state, params=params)
+        two_steps.restore(target_of(less), optional=optional)
+
+
 def test_unreadable_is_not_corrupt(two_steps, monkeypatch):
     def refuse(*_):
         cause = ValueError("PERMISSION_DENIED: Error opening file [os_error_code='13']")

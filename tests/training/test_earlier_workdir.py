@@ -3,7 +3,9 @@
 import json
 import shutil
 
+import jax
 import numpy as np
+import optax
 import pytest
 
 from biggan_jax import cli
@@ -30,7 +32,29 @@ def earlier(run_copy):
     score = run_copy / "checkpoints" / "2" / "metrics"
     score.mkdir()
     (score / "metrics").write_text('{"fid": 12.5}')
+    _keep_first_moments(run_copy / "checkpoints")
     return run_copy
+
+
+def _keep_first_moments(directory):
+    """Saves the newest checkpoint with the first moments of a beta1 of 0: the last gradients."""
+    state, step = runs.load_state(directory.parent)
+    meta = checkpoint.integrity.read_record(directory / str(step))["meta"]
+    shutil.rmtree(directory / str(step))
+
+    def with_moments(player):
+        adam, *rest = player.opt_state
+        mu = jax.tree.map(lambda x: x + 1, adam.nu)
+        full = optax.ScaleByAdamState(adam.count, mu, adam.nu)
+        return player.replace(opt_state=(full, *rest))
+
+    players = {name: with_moments(getattr(state, name)) for name in ("generator", "discriminator")}
+    checkpoints = checkpoint.Checkpoints(directory)
+    checkpoints.save(step, state.replace(**players), meta)
+    checkpoints.close()
+    assert "generator/opt_state/0/mu/rgb/kernel" in str(
+        checkpoint.integrity.read_record(directory / str(step))["arrays"].keys()
+    )
 
 
 def test_it_goes_on_as_it_would_have(earlier, trained, tmp_path):

@@ -281,6 +281,12 @@ def test_kept_moments_of_other_optimizers():
     got = take(plain.init(params), of["frozen"])[0]
     assert got.count == 0 and not got.nu["block_0"]["kernel"].any()
     assert_equal(got.nu["linear"], of["plain"][0].nu["linear"])
+    section.beta1 = 0.5
+    averaging = optimizers.adam(section, 1e-3)
+    for source in ("plain", "decaying"):  # without first moments, which start at 0
+        got = take(averaging.init(params), of[source])[0]
+        assert_equal(got.nu, of["plain"][0].nu)
+        assert got.count == 1 and not any(x.any() for x in jax.tree.leaves(got.mu))
 
 
 def test_a_source_lies_on_all_devices(trained):

@@ -91,13 +91,21 @@ def test_a_hook_of_a_stranger(tmp_path, monkeypatch):
 def test_other_rules_from_a_step_on(run_copy, capsys):
     """Refused without the flag, which is offered; with it, they are written down."""
     changed = ("--config.num_steps=5", "--config.optimizer.d_lr=1e-4", "--config.loss=wasserstein")
+    changed += ("--config.optimizer.beta1=0.5",)
     assert runs.train(run_copy, *changed) == 2
     line = capsys.readouterr().err
     for word in ("loss hinge -> wasserstein", "optimizer.d_lr", "--allow-change"):
         assert word in line
     assert not (run_copy / setup.HISTORY).exists()
     assert runs.train(run_copy, *changed, "--allow-change") == 0
-    assert "from step 4 on: loss hinge -> wasserstein" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "from step 4 on: loss hinge -> wasserstein" in told
+    assert "beta1 0.0 -> 0.5 (Adam's first moments start at 0" in told
+    adam = runs.load_state(run_copy)[0].generator.opt_state[0]
+    assert adam.count == 5
+    # Half of the only gradient, whose square the second moments have taken 0.001 of.
+    for mu, nu in zip(*map(jax.tree.leaves, (adam.mu, adam.nu)), strict=True):
+        assert mu.any() and (0.001 * (2 * mu) ** 2 <= nu * 1.001).all()
     history = [json.loads(x) for x in (run_copy / setup.HISTORY).read_text().splitlines()]
     assert [h["step"] for h in history] == [4]
     assert history[0]["changes"]["loss"] == {"old": "hinge", "new": "wasserstein"}
@@ -106,6 +114,7 @@ def test_other_rules_from_a_step_on(run_copy, capsys):
     # From now on these are the rules of the run: no flag, no second entry.
     assert runs.train(run_copy, *changed, "--config.num_steps=6") == 0
     assert len((run_copy / setup.HISTORY).read_text().splitlines()) == 1
+    assert runs.load_state(run_copy)[0].generator.opt_state[0].mu
     assert runs.train(run_copy, *changed, "--allow-change", "--config.model.ch=8") == 2
     assert "model.ch" in capsys.readouterr().err
 

@@ -1,5 +1,7 @@
 """Learning rates: exact at every update, in generator updates for both players."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 
 from biggan_jax.config import default_config, validate
+from biggan_jax.config.resume import Change
 from biggan_jax.errors import UserError
 from biggan_jax.models.settings import LayerSettings
 from biggan_jax.parallel import sharding
@@ -61,10 +64,41 @@ def test_decay_from_the_first_update():
 
 
 def test_unset_is_constant_and_keeps_the_state_of_plain_adam():
-    train_step = build(settings(g_lr=1e-4, d_lr=4e-4))
+    train_step = build(settings(g_lr=1e-4, d_lr=4e-4, beta1=0.5))
     np.testing.assert_allclose(rates(train_step.d_optimizer, 5), np.full(5, 4e-4), rtol=2e-5)
     leaves = jax.tree.leaves(train_step.g_optimizer.init({"w": jnp.zeros(3)}))
     assert len(leaves) == 3  # count, mu, nu: checkpoints of before the setting stay readable
+
+
+@pytest.mark.parametrize("decay", [{}, {"decay_start_step": 1, "decay_end_step": 9}])
+def test_without_a_first_moment_the_updates_have_the_same_bits(decay, monkeypatch):
+    """A beta1 of 0 makes it the gradient, which needs no array of its own."""
+    section = settings(eps=1e-8, **decay).optimizer
+    ours = optimizers.adam(section, 2e-4)
+    monkeypatch.setattr(optimizers, "_without_first_moment", lambda adam: adam)
+    theirs = optimizers.adam(section, 2e-4)
+    rng = np.random.default_rng(0)
+    params = {"w": jnp.asarray(rng.standard_normal(1000), jnp.float32)}
+    got, expected = ((params, optimizer.init(params)) for optimizer in (ours, theirs))
+    arrays = [len(jax.tree.leaves(state)) for _, state in (got, expected)]
+    assert arrays == ([3, 4] if decay else [2, 3])
+    for done in range(4):
+        grads = {"w": jnp.asarray(rng.standard_normal(1000) * 10.0**-done, jnp.float32)}
+        got, expected = (
+            jax.jit(functools.partial(optimizers.update, optimizer))(grads, state, params)
+            for optimizer, (params, state) in ((ours, got), (theirs, expected))
+        )
+        np.testing.assert_array_equal(got[0]["w"], expected[0]["w"])
+        np.testing.assert_array_equal(got[1][0].nu["w"], expected[1][0].nu["w"])
+
+
+def test_what_is_said_of_a_changed_beta1():
+    told = lambda old, new: optimizers.remark(Change("optimizer.beta1", old, new))
+    assert "start at 0" in told(0.0, 0.5) and "dropped" in told(0.5, 0.0) and told(0.5, 0.9) == ""
+    assert optimizers.remark(Change("optimizer.beta2", 0.0, 0.9)) == ""
+    assert optimizers.is_first_moment("discriminator/opt_state/inner_state/0/mu/rgb/kernel")
+    assert not optimizers.is_first_moment("discriminator/opt_state/0/nu/rgb/kernel")
+    assert not optimizers.is_first_moment("generator/params/mu/kernel")
 
 
 class Linear(nn.Module):
