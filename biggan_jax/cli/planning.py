@@ -8,6 +8,8 @@ from biggan_jax.cli import options
 from biggan_jax.cli.output import say
 from biggan_jax.errors import UserError
 
+_SUITE = ("table", "update", "bound", "only")  # options of `bench --suite`
+
 
 def add(command) -> None:
     """Adds the three commands."""
@@ -22,14 +24,43 @@ def add(command) -> None:
     add_plan(sub)
 
     sub = command("bench", run_bench, "time the training step on synthetic batches")
-    options.add_config(sub)
-    sub.add_argument("--data", action="store_true", help="time the input pipeline as well")
-    sub.add_argument("--profile", type=Path, metavar="DIR", help="write a profiler trace")
-    sub.add_argument(
+    options.add_config(sub, required=False)
+    add_bench(sub)
+
+
+def add_bench(sub: argparse.ArgumentParser) -> None:
+    """The options of `biggan bench`."""
+    add = sub.add_argument
+    add("--data", action="store_true", help="time the input pipeline as well")
+    add("--profile", type=Path, metavar="DIR", help="write a profiler trace")
+    add(
         "--layers",
         action="store_true",
         help="say where the time goes: by layer, direction and kind of instruction",
     )
+    group = sub.add_argument_group(
+        "guard against regressions (instead of --config)",
+        "Ten small shapes beside a stored table of this machine, which the first run writes; exit "
+        "code 1 where one is slower. About five minutes on two cores.",
+    )
+    add = group.add_argument
+    add("--suite", action="store_true", help="time the suite")
+    add("--update", action="store_true", default=options.UNSET, help="rewrite the table")
+    add(
+        "--table",
+        type=Path,
+        metavar="FILE",
+        default=options.UNSET,
+        help="instead of the one in ~/.cache/biggan_jax/bench",
+    )
+    add(
+        "--bound",
+        type=float,
+        metavar="X",
+        default=options.UNSET,
+        help="times the table from which a step is slower; 1.1",
+    )
+    add("--only", metavar="A,B", default=options.UNSET, help="some shapes of the suite")
 
 
 def add_plan(sub: argparse.ArgumentParser) -> None:
@@ -101,6 +132,12 @@ def run_plan(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]
 
 def run_bench(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:
     """`biggan bench`."""
+    if args.suite:
+        return _run_suite(args, overrides)
+    for name in options.given(args, *_SUITE):
+        raise UserError(f"--{name} belongs to --suite: add --suite, or leave --{name} out")
+    if args.config is None:
+        raise UserError("bench takes one of --config FILE and --suite")
     config = options.load_config(args, overrides)
     from biggan_jax.planning import bench, layer_times
 
@@ -114,3 +151,18 @@ def run_bench(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int
     if args.layers:
         say(args, layer_times.text(result))
     return result, 0
+
+
+def _run_suite(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:
+    for name in ("config", "data", "profile", "layers"):
+        if getattr(args, name):
+            raise UserError(f"--{name} and --suite exclude each other: leave one out")
+    options.no_overrides(overrides, "bench")
+    from biggan_jax.planning import suite
+
+    def progress(line: str) -> None:
+        print(line, file=sys.stderr)
+
+    result, text, slower = suite.run(progress=progress, **options.given(args, *_SUITE))
+    say(args, text)
+    return result, int(slower)

@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,17 +63,24 @@ def bench(
 class Stepper:
     """The compiled step of a config with a state and a batch on the device; a call runs it once.
 
+    Args:
+      config: a full config with `model.num_classes` set.
+      create: the first state of (step, mesh); that of a training run by default.
+
     Attributes:
       train_step: the bound step.
       compiled: the program.
       compile_seconds: of lowering and compiling it.
     """
 
-    def __init__(self, config: ConfigDict):
+    def __init__(self, config: ConfigDict, create: Callable | None = None):
         mesh = sharding.make_mesh(config.mesh)
         config_lib.validate(config, mesh.size)
         self.train_step = build_lib.train_step(config, mesh)
-        self._state = state_lib.create(self.train_step.init, config.seed, mesh)
+        if create is None:
+            self._state = state_lib.create(self.train_step.init, config.seed, mesh)
+        else:
+            self._state = create(self.train_step, mesh)
         self._batch = sharding.global_batch(synthetic_batch(config), mesh, axis=1)
         start = time.perf_counter()
         jitted = step.jit_train_step(self.train_step)
