@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from biggan_jax.models import dot_product_attention, resample
+from biggan_jax.models import dot_product_attention, layout, resample
 from biggan_jax.models.layers import Conv, spread
 from biggan_jax.models.settings import LayerSettings
 
@@ -74,9 +74,9 @@ class SelfAttention(nn.Module):
                 f"{least_channels(s)} channels, got {c}; raise model.ch"
             )
 
-        def project(name: str, inputs: jax.Array, features: int) -> jax.Array:
+        def project(name: str, inputs: jax.Array, features: int, scale=None) -> jax.Array:
             conv = Conv(s, s.spectral_norm, features, kernel_size=1, use_bias=False, name=name)
-            return conv(inputs, train)
+            return conv(inputs, train, scale)
 
         keys, values = widths(c, s)
         theta_NQD = project("theta", x, keys).reshape(n, h * w, keys)
@@ -86,13 +86,14 @@ class SelfAttention(nn.Module):
         phi_NKD, g_NKD = phi.reshape(n, -1, keys), g.reshape(n, -1, values)
         beta_NQK = jax.nn.softmax(dot_product_attention.logits(theta_NQD, phi_NKD), axis=-1)
         self.sow("attention", "map", beta_NQK)
+        gamma = self.param("gamma", nn.initializers.zeros, (), s.param_dtype)
         if x.dtype == beta_NQK.dtype:
             o_NQD = jnp.einsum("nqk,nkd->nqd", beta_NQK, g_NKD)
-        else:  # the map is made for whoever looks at it: nothing else reads it
-            o_NQD = attend_in_bfloat16(theta_NQD, phi_NKD, g_NKD, s.mesh)
-        o = project("o", o_NQD.reshape(n, h, w, values), c)
-        gamma = self.param("gamma", nn.initializers.zeros, (), s.param_dtype)
-        return x + spread(gamma, x) * o
+            return x + spread(gamma, x) * project("o", o_NQD.reshape(n, h, w, values), c)
+        # The map is made for whoever looks at it: nothing else reads it. gamma scales the kernel,
+        # and o is not kept for its gradient.
+        o_NQD = attend_in_bfloat16(theta_NQD, phi_NKD, g_NKD, s.mesh)
+        return x + project("o", o_NQD.reshape(n, h, w, values), c, gamma)
 
 
 def attend_in_bfloat16(
@@ -103,17 +104,12 @@ def attend_in_bfloat16(
     On the TPUs of a mesh the map stays in on-chip memory where its shape allows it; elsewhere it is
     stored once.
     """
-    if mesh is not None and platform(mesh) == "tpu":
+    if mesh is not None and layout.platform(mesh) == "tpu":
         from biggan_jax.models import flash_attention  # Pallas: 0.4 s that only TPUs need
 
         if flash_attention.fits(theta_NQD, phi_NKD, g_NKV, mesh):
             return flash_attention.attend(theta_NQD, phi_NKD, g_NKV, mesh)
     return dot_product_attention.attend(theta_NQD, phi_NKD, g_NKV)
-
-
-def platform(mesh: Mesh) -> str:
-    """Of the devices of a mesh: 'cpu', 'gpu' or 'tpu'."""
-    return mesh.devices.flat[0].platform
 
 
 class ResidualControl(nn.Module):

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from biggan_jax.models import remat, resample
+from biggan_jax.models import layout, remat, resample
 from biggan_jax.models.batch_norm import BatchNorm
 from biggan_jax.models.settings import Dtype, LayerSettings, at_least_float32
 
@@ -125,13 +125,19 @@ class Conv(SpectralModule):
     resample: str = "none"
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool, scale: jax.Array | None = None) -> jax.Array:
+        """Convolves x [N, H, W, C]; `scale`, a scalar, multiplies the kernel."""
         s = self.settings
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
         kernel = self.param("kernel", s.kernel_init, shape, s.param_dtype)
         kernel = self.normalize(kernel, kernel.reshape(-1, self.features).T, train)
+        if scale is not None:
+            kernel = kernel * scale
         y = resample.resampled_conv(
-            x.astype(s.dtype), kernel.astype(s.dtype), self.resample, fused=s.fused
+            x.astype(s.dtype),
+            layout.row_major_gradient(kernel.astype(s.dtype), s.mesh),
+            self.resample,
+            fused=s.fused,
         )
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), s.param_dtype)

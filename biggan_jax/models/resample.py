@@ -29,6 +29,8 @@ _MANY_PRODUCTS = 5e8
 # Of a transposed 4-tap convolution: output 2i reads pixels i-1 and i by taps 0 and 2, output 2i+1
 # pixels i and i+1 by taps 1 and 3.
 _PHASE_PADDING = ((1, 0), (0, 1))
+# Where a 3x3 kernel lies in a 4x4 one.
+_CORNERS = tuple((a, b) for a in range(2) for b in range(2))
 
 
 def conv(x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding="SAME") -> jax.Array:
@@ -107,6 +109,10 @@ def upsample(x: jax.Array) -> jax.Array:
 def average_pool(x: jax.Array) -> jax.Array:
     """2x2 average pooling: [N, H, W, C] -> [N, H/2, W/2, C]; H and W even."""
     n, h, w, c = x.shape
+    if x.dtype == jnp.bfloat16:
+        # The mean is taken in float32. Without a barrier the compiler has whatever makes x write it
+        # in float32 as well, for this alone.
+        x = lax.optimization_barrier(x)
     return x.reshape(n, h // 2, 2, w // 2, 2, c).mean((2, 4))
 
 
@@ -172,11 +178,29 @@ def _spread(kernel: jax.Array) -> jax.Array:
 
     Added up in float32: bfloat16 would round after each of the three additions.
     """
-    wide = at_least_float32(kernel)
-    shifted = (
-        jnp.pad(wide, ((a, 1 - a), (b, 1 - b), (0, 0), (0, 0))) for a in range(2) for b in range(2)
-    )
-    return sum(shifted).astype(kernel.dtype)
+    if kernel.dtype == jnp.bfloat16:
+        return _spread_in_bfloat16(kernel)
+    return sum(jnp.pad(kernel, ((a, 1 - a), (b, 1 - b), (0, 0), (0, 0))) for a, b in _CORNERS)
+
+
+@jax.custom_vjp
+def _spread_in_bfloat16(kernel: jax.Array) -> jax.Array:
+    # Moved first and widened after: the other way round the whole kernel is written in float32, and
+    # so is its gradient.
+    shifted = (jnp.pad(kernel, ((a, 1 - a), (b, 1 - b), (0, 0), (0, 0))) for a, b in _CORNERS)
+    return sum(map(at_least_float32, shifted)).astype(kernel.dtype)
+
+
+def _spread_forward(kernel: jax.Array) -> tuple[jax.Array, None]:
+    return _spread_in_bfloat16(kernel), None
+
+
+def _spread_backward(_: None, gradient: jax.Array) -> tuple[jax.Array]:
+    parts = (gradient[a : a + 3, b : b + 3] for a, b in _CORNERS)
+    return (sum(map(at_least_float32, parts)).astype(gradient.dtype),)
+
+
+_spread_in_bfloat16.defvjp(_spread_forward, _spread_backward)
 
 
 def conv_downsample(x: jax.Array, kernel: jax.Array) -> jax.Array:

@@ -188,3 +188,45 @@ def test_attention_of_unrounded_logits(scale):
     ours = errors(dot_product_attention.attend)
     assert max(ours) < 5e-3, ours
     assert scale < 1 or min(errors(rounded)) > 1.5 * max(ours)  # what this test would notice
+
+
+def test_the_gradient_of_a_fused_kernel_is_summed_in_float32():
+    rng = np.random.default_rng(0)
+    gradient = bfloat16(rng.standard_normal((4, 4, 5, 6)))
+    kernel = jnp.zeros((3, 3, 5, 6), jnp.bfloat16)
+    (found,) = jax.vjp(resample._spread, kernel)[1](gradient)
+    g = float64(gradient)
+    expected = g[:3, :3] + g[1:, :3] + g[:3, 1:] + g[1:, 1:]
+    # One rounding, also where large parts cancel.
+    np.testing.assert_allclose(float64(found), expected, rtol=2**-8, atol=1e-6)
+
+
+def test_an_attention_layer_scaled_by_gamma():
+    """Output and the gradients of gamma, kernels and input against float64."""
+    rng = np.random.default_rng(0)
+    x = bfloat16(rng.standard_normal((2, 8, 8, 16)))
+    cotangent = rng.standard_normal(x.shape)
+    shapes = {"theta": (16, 2), "phi": (16, 2), "g": (16, 8), "o": (8, 16)}
+    params = {
+        name: {"kernel": float64(bfloat16(rng.standard_normal((1, 1, *shape)) / 4))}
+        for name, shape in shapes.items()
+    } | {"gamma": np.asarray(0.75)}
+
+    def run(dtype, param_dtype):
+        wide = jnp.dtype(param_dtype)
+        s = LayerSettings(dtype=jnp.dtype(dtype), param_dtype=wide, spectral_norm=False)
+
+        def loss(params, x):
+            out = attention.SelfAttention(s).apply({"params": params}, x, False)
+            return (out.astype(wide) * jnp.asarray(cotangent, wide)).sum(), out
+
+        with jax.enable_x64(param_dtype == "float64"):
+            operands = jax.tree.map(lambda p: jnp.asarray(p, wide), params), jnp.asarray(x, dtype)
+            grads, out = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))(*operands)
+            return jax.tree.map(float64, (out, grads))
+
+    found, expected = run("bfloat16", "float32"), run("float64", "float64")
+    for (path, a), b in zip(
+        jax.tree.leaves_with_path(found), jax.tree.leaves(expected), strict=True
+    ):
+        assert np.linalg.norm(a - b) < 0.012 * np.linalg.norm(b), jax.tree_util.keystr(path)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from biggan_jax.models import attention, flash_attention
+from biggan_jax.models import attention, flash_attention, layout
 from biggan_jax.models.settings import LayerSettings
 from biggan_jax.parallel import sharding
 from biggan_jax.planning import chips, compiler, costs, hlo
@@ -134,7 +134,7 @@ def test_the_layer_takes_the_kernels_on_tpus_alone(mesh, monkeypatch):
     stored = "x1024x256x"  # a map
     on_cpus = program()
     assert "tpu_custom_call" not in on_cpus and stored in on_cpus
-    monkeypatch.setattr(attention, "platform", lambda mesh: "tpu")
+    monkeypatch.setattr(layout, "platform", lambda mesh: "tpu")
     on_tpus = program()
     assert on_tpus.count("stablehlo.custom_call @tpu_custom_call") == 2  # forward and backward
     assert stored not in on_tpus
