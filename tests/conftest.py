@@ -35,6 +35,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 # A stale entry of a user's cache must never decide a test; `runs.programs` has one of its own.
 jax.config.update("jax_enable_compilation_cache", False)
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "False"  # of the processes that tests start
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -5,14 +5,15 @@ With --json stdout is exactly one line, one JSON object; everything else goes to
 Ctrl-C, 75 when SIGTERM stopped an unfinished run.
 """
 
+import contextlib
 import json
 import logging
 import os
 import sys
 
 from biggan_jax import errors
-from biggan_jax.cli.commands import Parser, parser
-from biggan_jax.storage import orbax_noise
+from biggan_jax.cli.commands import KEPT, Parser, parser
+from biggan_jax.storage import compiled, orbax_noise
 
 __all__ = ["Parser", "main", "parser"]
 
@@ -30,7 +31,8 @@ def main(argv: list[str] | None = None) -> int:
     logging.getLogger("absl").setLevel(logging.WARNING)
     try:
         args, overrides = parser().parse_known_args(argv)
-        with orbax_noise.silenced():
+        programs = compiled.kept() if args.command in KEPT else contextlib.nullcontext()
+        with orbax_noise.silenced(), programs:
             result, code = args.run(args, overrides)
         if args.json:
             print(json.dumps(result))

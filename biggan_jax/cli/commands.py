@@ -9,6 +9,8 @@ from biggan_jax.errors import UserError
 # the options into the parser that it gets. FUNCTION takes (args, overrides) and returns (the JSON
 # object, the exit code). The order is that of `biggan --help`.
 GROUPS = (train, sample, evaluate, planning, weights, prepare)
+# What they compile is kept for the next time. Not `plan`, which tells how long compiling takes.
+KEPT = ("train", "sample", "look", "evaluate", "bench")
 
 
 class Parser(argparse.ArgumentParser):
@@ -23,7 +25,12 @@ class Parser(argparse.ArgumentParser):
 
 def parser() -> Parser:
     """The command line of the contract in the README."""
-    top = Parser(prog="biggan", description="Train and sample SAGAN and BigGAN on JAX.")
+    top = Parser(
+        prog="biggan",
+        description="Train and sample SAGAN and BigGAN on JAX.",
+        epilog="Compiled programs are kept in ~/.cache/biggan_jax/programs; BIGGAN_CACHE=FOLDER "
+        "keeps them elsewhere, BIGGAN_CACHE=off nowhere.",
+    )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, run, help: str) -> argparse.ArgumentParser:

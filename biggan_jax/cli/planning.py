@@ -147,7 +147,7 @@ def run_bench(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int
     if args.data:
         result["input_images_per_second"] = bench.input_images_per_second(config)
     figures = {key: value for key, value in result.items() if key != "layers"}
-    say(args, "\n".join(f"{key:<26}{value:,.3f}" for key, value in figures.items()))
+    say(args, "\n".join(f"{key:<26}{figure(value)}" for key, value in figures.items()))
     if args.layers:
         say(args, layer_times.text(result))
     return result, 0
@@ -166,3 +166,8 @@ def _run_suite(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, in
     result, text, slower = suite.run(progress=progress, **options.given(args, *_SUITE))
     say(args, text)
     return result, int(slower)
+
+
+def figure(value: bool | float) -> str:
+    """One figure of `bench`, for a person."""
+    return ("no", "yes")[value] if isinstance(value, bool) else f"{value:,.3f}"

@@ -22,6 +22,7 @@ from biggan_jax.parallel import processes
 from biggan_jax.pictures import grids
 from biggan_jax.sampling import standing
 from biggan_jax.sampling.generator import LoadedGenerator
+from biggan_jax.storage import compiled
 
 BATCH_SIZE = 256  # samples made before their features are taken
 KEEP = 10_000  # features of each side kept for KID, precision, recall, density and coverage
@@ -270,7 +271,8 @@ def one_line_warnings() -> Iterator[None]:
     """A context in which a warning is one line on stderr, without its place in the code."""
 
     def show(message, category, filename, lineno, file=None, line=None) -> None:
-        print(f"warning: {message}", file=sys.stderr)
+        if not compiled.tell(message):
+            print(f"warning: {message}", file=sys.stderr)
 
     with warnings.catch_warnings():
         warnings.showwarning = show

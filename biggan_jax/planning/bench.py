@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from biggan_jax import config as config_lib
 from biggan_jax.parallel import sharding
 from biggan_jax.planning import layer_times, summary
+from biggan_jax.storage import compiled as compiled_lib
 from biggan_jax.training import build as build_lib
 from biggan_jax.training import state as state_lib
 from biggan_jax.training import step
@@ -34,8 +35,9 @@ def bench(
 
     Returns:
       images_per_second (real images consumed: d_steps * batch per update), step_seconds (median of
-      5 after 2 warm-ups), compile_seconds, peak_bytes (of device memory, as the backend reports it,
-      or as the compiler laid it out), flops_per_second; with `layers` also what
+      5 after 2 warm-ups), compile_seconds, compiled_before (whether the program came from the
+      cache of compiled programs), peak_bytes (of device memory, as the backend reports it, or as
+      the compiler laid it out), flops_per_second; with `layers` also what
       `layer_times.measure` returns.
     """
     if profile is not None:
@@ -54,6 +56,7 @@ def bench(
         "images_per_second": config.batch_size * config.num_d_steps / step_seconds,
         "step_seconds": step_seconds,
         "compile_seconds": stepper.compile_seconds,
+        "compiled_before": stepper.from_cache,
         "peak_bytes": peak_bytes(stepper.compiled),
         "flops_per_second": flops / step_seconds,
     }
@@ -70,7 +73,8 @@ class Stepper:
     Attributes:
       train_step: the bound step.
       compiled: the program.
-      compile_seconds: of lowering and compiling it.
+      compile_seconds: of lowering and compiling it, or of finding it in the cache.
+      from_cache: whether it was found there.
     """
 
     def __init__(self, config: ConfigDict, create: Callable | None = None):
@@ -84,7 +88,9 @@ class Stepper:
         self._batch = sharding.global_batch(synthetic_batch(config), mesh, axis=1)
         start = time.perf_counter()
         jitted = step.jit_train_step(self.train_step)
-        self.compiled = jitted.lower(self._state, self._batch).compile()
+        with compiled_lib.answers() as answers:
+            self.compiled = jitted.lower(self._state, self._batch).compile()
+        self.from_cache = answers.hits > 0
         self.compile_seconds = time.perf_counter() - start
 
     def __call__(self) -> float:

@@ -32,9 +32,11 @@ def test_figures(monkeypatch, tmp_path):
         "images_per_second",
         "step_seconds",
         "compile_seconds",
+        "compiled_before",
         "peak_bytes",
         "flops_per_second",
     ]
+    assert isinstance(result.pop("compiled_before"), bool)
     assert all(value > 0 for value in result.values())
     assert 1e5 < result["peak_bytes"] < 2e9
     assert list((tmp_path / "trace").rglob("*.xplane.pb"))
@@ -95,6 +97,7 @@ def test_figures_of_known_durations(monkeypatch):
         "images_per_second": 64.0,  # 2 D updates of 16 images in half a second
         "step_seconds": 0.5,
         "compile_seconds": 30.0,
+        "compiled_before": False,
         "peak_bytes": 1107,
         "flops_per_second": 96e6,  # 16 images of 3 MFLOP in half a second
     }
