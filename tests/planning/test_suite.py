@@ -95,6 +95,9 @@ def test_a_slower_machine_excuses_and_a_faster_one_does_not(clock, capsys):
     code, result, _ = run_suite(capsys)
     assert code == 0 and result["reference_ratio"] == 1.5
     assert result["shapes"]["small"]["ratio"] == 1.5
+    clock.seconds["large"] = 4.0
+    code, _, text = run_suite(capsys)
+    assert code == 1 and "the machine itself is 1.50 times slower" in text
     clock.seconds |= {suite.REFERENCE: 0.1, "small": 0.5, "large": 2.0}
     assert run_suite(capsys)[0] == 0
 
