@@ -50,8 +50,11 @@ def test_another_failure_ends_the_search(script):
     assert script.search(lambda n: {"error": "broken"}, 64, 512) == [
         {"batch_size": 64, "error": "broken"}
     ]
-    broken_later = lambda n: {"images_per_second": 1.0} if n < 128 else {"error": "x"}  # noqa: E731
-    assert [row["batch_size"] for row in script.search(broken_later, 64, 512)] == [64, 128]
+
+    def breaks_at_128(batch):
+        return {"images_per_second": 1.0} if batch < 128 else {"error": "x"}
+
+    assert [row["batch_size"] for row in script.search(breaks_at_128, 64, 512)] == [64, 128]
 
 
 def test_an_attempt_says_what_happened(script):

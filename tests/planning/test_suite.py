@@ -192,8 +192,10 @@ def test_a_random_state_is_like_an_initialised_one():
     train_step = build.train_step(runs.tiny_config(), sharding.make_mesh((1,)))
     state = suite_shapes.random_state(train_step, train_step.mesh)
     expected = jax.eval_shape(train_step.init, jax.random.key(0))
-    kind = lambda x: (x.shape, x.dtype)  # noqa: E731
-    assert jax.tree.map(kind, state) == jax.tree.map(kind, expected)
+    found, wanted = (
+        [(x.shape, x.dtype) for x in jax.tree.leaves(tree)] for tree in (state, expected)
+    )
+    assert found == wanted and jax.tree.structure(state) == jax.tree.structure(expected)
     assert all(np.all(x == 1) for x in jax.tree.leaves(state.ema.batch_stats))
     kernel = np.asarray(state.discriminator.params["block_1"]["conv1"]["kernel"])
     assert kernel.std() == pytest.approx(1 / np.sqrt(9 * kernel.shape[2]), rel=0.1)
@@ -218,16 +220,18 @@ def test_input_and_samples():
     assert reading.images == 20 * 256 and reading.compile_seconds is None
 
 
+def judged(seconds: float, compile_seconds: float | None, slowdown: float = 1.0):
+    """The verdict beside a second of running and ten of compiling."""
+    row = {"seconds": seconds, "compile_seconds": compile_seconds}
+    return baseline.judge(row, {"seconds": 1.0, "compile_seconds": 10.0}, 1.1, slowdown)
+
+
 def test_bounds():
-    stored = {"seconds": 1.0, "compile_seconds": 10.0}
-    judge = lambda s, c, slowdown=1.0: baseline.judge(  # noqa: E731
-        {"seconds": s, "compile_seconds": c}, stored, 1.1, slowdown
-    )
-    assert not judge(1.09, 14.9).slower and judge(1.11, 10).slower
-    assert judge(1.0, 15.1).compiles_slower and not judge(1.0, 15.1, 1.2).compiles_slower
-    assert not judge(1.0, None).compiles_slower and judge(2.0, None).ratio == 2.0
-    short = baseline.judge({"seconds": 1.0, "compile_seconds": 1.2}, {"seconds": 1.0, "compile_seconds": 0.4}, 1.1, 1.0)  # fmt: skip # noqa: E501
-    assert not short.compiles_slower  # tenths of a second are noise
-    assert baseline.judge({"seconds": 1.0, "compile_seconds": None}, None, 1.1, 1.0).ratio is None
+    assert not judged(1.09, 14.9).slower and judged(1.11, 10).slower
+    assert judged(1.0, 15.1).compiles_slower and not judged(1.0, 15.1, 1.2).compiles_slower
+    assert not judged(1.0, None).compiles_slower and judged(2.0, None).ratio == 2.0
+    row = {"seconds": 1.0, "compile_seconds": 1.2}  # tenths of a second are noise
+    assert not baseline.judge(row, row | {"compile_seconds": 0.4}, 1.1, 1.0).compiles_slower
+    assert baseline.judge(row, None, 1.1, 1.0).ratio is None
     with pytest.raises(UserError, match="--bound"):
         suite.run(bound=0.5)
