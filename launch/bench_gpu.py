@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from biggan_jax.planning import layer_times
+
 HERE = Path(__file__).resolve().parent
 # What JAX and PyTorch say when the memory does not suffice.
 OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory", "OutOfMemoryError")
@@ -214,8 +216,10 @@ class Bench:
             self.result[case.name]["summary"] = summary
             self.write()
             say(f"{case.name}: {line(summary)}")
-            layers = self.result[case.name]["ours"].get("profile", {})
-            complete &= bool(peak and ours and "layers" in layers and (peer or not self.args.peer))
+            profile = self.result[case.name]["ours"].get("profile", {})
+            if "layers" in profile:
+                say(layer_times.text(profile))
+            complete &= bool(peak and ours and "layers" in profile and (peer or not self.args.peer))
         return complete
 
 

@@ -69,6 +69,21 @@ def test_an_attempt_says_what_happened(script):
     assert of("import time; time.sleep(9)", 0.2) == {"error": "took longer than 0.2 s"}
 
 
+PROFILE = {
+    "layers": [
+        {
+            "part": "d_update",
+            "layer": "conv1",
+            "direction": "forward",
+            "kind": "dot",
+            "seconds": 0.2,
+        }
+    ],
+    "profiled_step_seconds": 0.2,
+    "busy_cores": 1.0,
+}
+
+
 class Machine:
     """Attempts of a machine that holds 40 images of ours and 20 of the peer."""
 
@@ -88,10 +103,10 @@ class Machine:
         speed = 3.0 * batch if "bench_peer" in line else 10.0 * batch
         speed *= 1.5 if "--compile" in line else 1
         row = {"images_per_second": speed, "step_seconds": 0.2}
-        return row | ({"layers": [{"seconds": 0.2}]} if "--layers" in line else {})
+        return row | (PROFILE if "--layers" in line else {})
 
 
-def test_everything_is_measured_once_and_put_side_by_side(script, tmp_path, monkeypatch):
+def test_everything_is_measured_once_and_put_side_by_side(script, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XLA_FLAGS", "--mine")
     out, machine = tmp_path / "out.json", Machine()
     args = argparse.Namespace(
@@ -110,6 +125,8 @@ def test_everything_is_measured_once_and_put_side_by_side(script, tmp_path, monk
     profiled = [env for command, env in machine.commands if "--layers" in command]
     assert profiled == [{"XLA_FLAGS": "--mine --xla_gpu_enable_command_buffer="}]
     assert result["biggan256"]["ours"]["profile"]["layers"]
+    said = capsys.readouterr().err
+    assert "ratio 4.44" in said and "conv1" in said
     again = Machine()
     assert script.Bench(args, again).run() and again.commands == []  # all of it is in the file
 
