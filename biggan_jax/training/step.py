@@ -23,7 +23,7 @@ from jax.sharding import Mesh
 from ml_collections import FrozenConfigDict
 
 from biggan_jax.models import latents, stages
-from biggan_jax.parallel import sharding
+from biggan_jax.parallel import compiler_options, sharding
 from biggan_jax.training import microbatches, optimizers, regularizers
 from biggan_jax.training import state as state_lib
 from biggan_jax.training.objectives import Objective
@@ -288,8 +288,7 @@ class Judge:
 
 
 def jit_train_step(train_step: TrainStep) -> Callable:
-    """The one jitted step: state donated and sharded as `state.shardings` says, batch sharded,
-    metrics replicated."""
+    """The one jitted step: state donated and sharded as the state is, metrics replicated."""
     mesh = train_step.mesh
     state = state_lib.shardings(train_step.init, mesh)
     return jax.jit(
@@ -297,4 +296,5 @@ def jit_train_step(train_step: TrainStep) -> Callable:
         in_shardings=(state, sharding.over_batch(mesh, axis=1)),
         out_shardings=(state, sharding.replicated(mesh)),
         donate_argnums=0,
+        compiler_options=compiler_options.of_step(mesh),
     )

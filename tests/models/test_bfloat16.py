@@ -230,3 +230,22 @@ def test_an_attention_layer_scaled_by_gamma():
         jax.tree.leaves_with_path(found), jax.tree.leaves(expected), strict=True
     ):
         assert np.linalg.norm(a - b) < 0.012 * np.linalg.norm(b), jax.tree_util.keystr(path)
+
+
+def test_average_pooling_rounds_once():
+    """Values, gradient and the gradient of a squared gradient against float64."""
+    x = bfloat16(np.random.default_rng(0).standard_normal((2, 4, 6, 3)))
+    wide = float64(x).reshape(2, 2, 2, 3, 2, 3).mean((2, 4))
+    found, back = jax.vjp(resample.average_pool, x)
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_allclose(float64(found), wide, rtol=2**-8, atol=1e-9)
+    (gradient,) = back(found)
+    quarter = float64(found) / 4
+    np.testing.assert_array_equal(float64(gradient), quarter.repeat(2, 1).repeat(2, 2))
+
+    def penalty(x):  # |d/dx of sum(pool(x)^2) / 2|^2 = sum(pool^2) / 4
+        squared = lambda x: (resample.average_pool(x).astype(jnp.float32) ** 2).sum() / 2
+        return (jax.grad(squared)(x).astype(jnp.float32) ** 2).sum()
+
+    expected = (wide / 8).repeat(2, 1).repeat(2, 2)
+    np.testing.assert_allclose(float64(jax.grad(penalty)(x)), expected, rtol=0.02, atol=1e-3)
