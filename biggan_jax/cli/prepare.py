@@ -17,6 +17,12 @@ def add(command) -> None:
     sub.add_argument("--resolution", required=True, type=int, metavar="R", help="pixels")
     sub.add_argument("--channels", type=int, choices=(1, 3), default=3)
     sub.add_argument("--on-bad-record", choices=("error", "skip"), default=options.UNSET)
+    sub.add_argument(
+        "--reduced-jpeg",
+        action="store_true",
+        help="decode JPEGs at 1/2, 1/4 or 1/8 of their size where that is at least twice "
+        "--resolution: up to twice as fast, pixels differ by 4 to 7 of 255 (rms)",
+    )
     sub.add_argument("--out", required=True, type=Path, metavar="DIR")
 
 
@@ -36,7 +42,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:
         def progress(done: int, total: int) -> None:
             bar.update(done - bar.n)
 
-        info = data.prepare(source, args.out, progress=progress)
+        info = data.prepare(source, args.out, reduced_jpeg=args.reduced_jpeg, progress=progress)
     if source.bad_records:
         print(f"{source.bad_records} bad records were replaced", file=sys.stderr)
     say(args, f"{info['count']:,} images of {info['num_classes']} classes in {args.out}")

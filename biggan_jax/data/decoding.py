@@ -42,7 +42,12 @@ class DecodingSource(Source):
       channels: 1 or 3.
       class_names: one name per class.
       on_bad_record: `error` or `skip`.
+
+    Attributes:
+      reduced: whether a JPEG is decoded at a reduced size; see `images.decode_image`.
     """
+
+    reduced = False
 
     def __init__(
         self,
@@ -108,7 +113,7 @@ class DecodingSource(Source):
                 content = content.read_bytes()
             except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
                 raise BadImage(error.strerror) from error
-        return decode_image(content, self.resolution, self.channels)
+        return decode_image(content, self.resolution, self.channels, reduced=self.reduced)
 
     def _note_bad(self, index: int, name: str, problem: str) -> None:
         """Counts a bad record, or raises where bad records are errors."""

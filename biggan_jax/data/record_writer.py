@@ -3,11 +3,14 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
+from biggan_jax.data.decoding import DecodingSource
+from biggan_jax.data.images import REDUCED_SIDES
 from biggan_jax.data.records import FORMAT, FORMAT_VERSION, INFO_FILE, record_dtype
 from biggan_jax.data.source import Source, count_labels, one_line
 from biggan_jax.errors import UserError
@@ -23,6 +26,7 @@ def prepare(
     out: Path,
     *,
     shard_bytes: int = 256 << 20,
+    reduced_jpeg: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict:
     """Writes all examples of a source, in order, as a folder for `records:DIR`.
@@ -34,24 +38,32 @@ def prepare(
       source: what to write; its resolution and channels are those of the records.
       out: the folder to make; may exist if it is empty.
       shard_bytes: largest size of one file in bytes of pixels and labels, at least one record.
+      reduced_jpeg: decode JPEGs at a reduced size, see `images.decode_image`; info.json says so.
       progress: called with (examples written, examples in all) after each part.
 
     Returns:
       The contents of the folder's info.json.
 
     Raises:
-      UserError: `out` holds something, or a label or an image of the source is bad.
+      UserError: `out` holds something, a label or an image of the source is bad, or a source that
+        decodes nothing shall decode at a reduced size.
       OSError: writing failed, for instance on a full disk.
     """
     out = Path(out).absolute()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} exists already; choose another --out or remove it")
+    if reduced_jpeg:
+        if not isinstance(source, DecodingSource):
+            raise UserError(f"{source.spec} holds no encoded images; leave out --reduced-jpeg")
+        source.reduced = True
     partial = out.with_name(f".{out.name}.unfinished")
     if partial.exists():
         shutil.rmtree(partial)
     partial.mkdir(parents=True)
     try:
         info = _write(source, partial, shard_bytes, progress)
+        if reduced_jpeg:
+            info["jpeg"] = f"decoded at a reduced size of at least {REDUCED_SIDES} times each side"
         (partial / INFO_FILE).write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")
         partial.replace(out)
     except BaseException:
@@ -71,17 +83,16 @@ def _write(source: Source, folder: Path, shard_bytes: int, progress) -> dict:
         first, last = shard * per_shard, min((shard + 1) * per_shard, total)
         name = f"records-{shard:05d}-of-{num_shards:05d}.array_record"
         with _Shard(folder / name) as writer:
-            for start in range(first, last, per_read):
-                stop = min(start + per_read, last)
-                images, labels = source.read(range(start, stop))
+            parts = [range(i, min(i + per_read, last)) for i in range(first, last, per_read)]
+            for part, (images, labels) in _read_ahead(source, parts):
                 histogram += count_labels(labels, source.num_classes, source.spec)
-                rows = np.empty(stop - start, dtype)
+                rows = np.empty(len(part), dtype)
                 rows["image"], rows["label"] = images, labels
                 digest.update(rows)
                 for row in rows:
                     writer.write(row.tobytes())
                 if progress is not None:
-                    progress(stop, total)
+                    progress(part.stop, total)
         shards.append({"name": name, "count": last - first})
     return {
         "format": FORMAT,
@@ -96,6 +107,21 @@ def _write(source: Source, folder: Path, shard_bytes: int, progress) -> dict:
         "source": source.spec,
         "shards": shards,
     }
+
+
+def _read_ahead(
+    source: Source, parts: Iterable[range]
+) -> Iterator[tuple[range, tuple[np.ndarray, np.ndarray]]]:
+    """(part, its images and labels), each read while the one before it is written."""
+    with ThreadPoolExecutor(1) as reader:
+        running = None
+        for part in parts:
+            following = part, reader.submit(source.read, part)
+            if running is not None:
+                yield running[0], running[1].result()
+            running = following
+        if running is not None:
+            yield running[0], running[1].result()
 
 
 class _Shard:

@@ -49,13 +49,14 @@ def sampler(train_step: step.TrainStep, config: ConfigDict):
     labels = np.repeat(classes, GRID)
     key = jax.random.fold_in(jax.random.key(config.seed), 2**31 - 1)
     shape = (len(labels), config.model.dim_z)
-    # numpy: a constant of a computation that several processes share.
+    # numpy: the same argument of a computation that several processes share. As a constant of it
+    # another seed would be another program.
     z = np.asarray(latents.sample(key, shape, distribution=config.model.z_distribution))
     replicated = sharding.replicated(train_step.mesh)
 
-    def forward(variables):
+    def forward(variables, z, labels):
         variables = sharding.gather_weights(variables, train_step.mesh)
         return train_step.generator.apply(variables, z, labels, train=False)
 
     apply = processes.compile_together(jax.jit(forward, out_shardings=replicated))
-    return lambda variables: grids.to_uint8(np.asarray(apply(variables)))
+    return lambda variables: grids.to_uint8(np.asarray(apply(variables, z, labels)))

@@ -8,9 +8,12 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from biggan_jax import cli
 from biggan_jax.data import Source, data_report, open_source, prepare
 from biggan_jax.errors import UserError
+from tests import runs
 
 
 class ArraysAsSource(Source):
@@ -254,3 +257,49 @@ def test_another_size_names_both_numbers_and_the_setting(records):
     assert "resolution 4, not 8" in message and "--config.model.resolution=4" in message
     message = refusal(records, channels=1)
     assert "channels 3, not 1" in message and "--config.model.channels=3" in message
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """Smooth JPEGs of several sizes in two classes, and a PNG."""
+    folder = tmp_path_factory.mktemp("photographs")
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        (folder / f"{i % 2}").mkdir(exist_ok=True)
+        small = Image.fromarray(rng.integers(0, 256, (3, 4, 3), dtype=np.uint8))
+        image = small.resize((40 + 8 * i, 48 + 8 * i), Image.Resampling.BICUBIC)
+        image.save(folder / f"{i % 2}" / f"{i}.{'jpg' if i else 'png'}")
+    return folder
+
+
+def test_jpegs_at_a_reduced_size(photographs, tmp_path, capsys):
+    def pixels(name, *options):
+        source = ["--source", f"folder:{photographs}", "--resolution", "8"]
+        assert cli.main(["prepare", *source, "--out", str(tmp_path / name), *options]) == 0
+        records = open_records(tmp_path / name, resolution=8)
+        return records.read(range(12))[0].astype(int)
+
+    whole, reduced = pixels("whole"), pixels("reduced", "--reduced-jpeg")
+    differs = np.abs(whole - reduced).mean(axis=(1, 2, 3))
+    np.testing.assert_array_equal(differs > 0, [False] + [True] * 11)  # the PNG is the first
+    assert differs.max() < 8
+    infos = [json.loads((tmp_path / n / "info.json").read_text()) for n in ("whole", "reduced")]
+    assert "jpeg" not in infos[0] and "at least 2 times" in infos[1]["jpeg"]
+    assert infos[0]["digest"] != infos[1]["digest"]
+    capsys.readouterr()
+    digits = ["--source", "digits", "--resolution", "8", "--out", str(tmp_path / "digits")]
+    assert cli.main(["prepare", *digits, "--reduced-jpeg"]) == 2
+    runs.assert_one_error(capsys.readouterr(), "no encoded images; leave out --reduced-jpeg")
+
+
+def test_every_number_of_threads_writes_the_same(photographs, tmp_path, monkeypatch):
+    digests = set()
+    for cores in (1, 2, 13):
+        monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
+        source = open_source(f"folder:{photographs}", resolution=8, channels=3)
+        out = tmp_path / str(cores)
+        prepare(source, out, shard_bytes=5 * 196)
+        shards = sorted(out.glob("*.array_record"))
+        assert len(shards) == 3
+        digests.add(tuple(path.read_bytes() for path in shards))
+    assert len(digests) == 1

@@ -167,3 +167,10 @@ def test_processors_of_other_features_have_folders_of_their_own(monkeypatch):
         monkeypatch.setattr(Path, "read_text", read)
         names.add(compiled._processor())
     assert len(names) == 3
+
+
+def test_a_program_depends_on_neither_workdir_nor_seed(trained, cache_dir, tmp_path, capsys):
+    jax.clear_caches()  # as in a new process
+    with runs.cached_compiles(cache_dir), compiled.answers() as answers:
+        assert runs.train(tmp_path / "other", "--config.seed=5") == 0
+    assert answers.hits > 10 and answers.misses == 0
