@@ -2,17 +2,20 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 from safetensors.numpy import save_file
 
 from biggan_jax.errors import UserError
 from biggan_jax.interop import inception as interop
 from biggan_jax.interop.files import Tensors
-from biggan_jax.metrics import network_files, resize
+from biggan_jax.metrics import inception, network_files, resize
 from biggan_jax.metrics.inception import PUBLISHED_NAME, Inception
 from tests import runs
 
@@ -197,3 +200,16 @@ def test_damaged_weights_are_noticed(tmp_path):
 def test_an_unknown_resize_rule_is_refused():
     with pytest.raises(UserError, match="no resize rule 'cubic': choose one of"):
         Inception({}, "digest", resize="cubic")
+
+
+def test_every_device_computes_its_own_images_one_by_one(tf1, directory):
+    images = np.random.default_rng(3).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    two = Inception.load(directory, batch_size=4, devices=jax.devices()[:2])
+    got, expected = two(images), tf1(images)
+    for name in ("features", "logits"):
+        np.testing.assert_allclose(got[name], expected[name], rtol=1e-4, atol=1e-4)
+    place = NamedSharding(two._run.mesh, P("batch"))
+    x = jax.ShapeDtypeStruct((4, 299, 299, 3), np.float32, sharding=place)
+    program = inception._network.lower(two._run._variables, x, "float32", 2).compile().as_text()
+    assert "while(" in program
+    assert not re.search(r"all-gather|all-to-all|all-reduce|collective-permute", program)
