@@ -4,7 +4,9 @@ A network runs on the local devices of this process; with several processes each
 share of the images.
 """
 
+import functools
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 import jax
@@ -89,6 +91,7 @@ class BatchRunner:
       variables: its first argument; copied to every device.
       batch_size: B, rounded up to a multiple of the devices.
       devices: all local devices when absent.
+      threads: batches that are computed at the same time.
     """
 
     def __init__(
@@ -97,6 +100,7 @@ class BatchRunner:
         variables: Any,
         batch_size: int,
         devices: Sequence[jax.Device] | None = None,
+        threads: int = 1,
     ):
         devices = list(devices or jax.local_devices())
         self.mesh = jax.make_mesh(
@@ -104,6 +108,8 @@ class BatchRunner:
         )
         self.batch_size = -(-batch_size // len(devices)) * len(devices)
         self._forward = forward
+        self._threads = threads
+        self._compiled: set[tuple[int, ...]] = set()  # shapes of images
         self._variables = jax.device_put(variables, NamedSharding(self.mesh, P()))
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -115,16 +121,29 @@ class BatchRunner:
         Returns:
           {name: float32 [N, ...]}.
         """
-        over_batch = NamedSharding(self.mesh, P(AXIS))
-        done: list[dict[str, np.ndarray]] = []
-        running = None
-        for start in range(0, len(images), self.batch_size):
-            batch = images[start : start + self.batch_size]
-            padding = [(0, self.batch_size - len(batch))] + [(0, 0)] * (images.ndim - 1)
-            put = jax.device_put(np.pad(batch, padding), over_batch)
-            ahead = self._forward(self._variables, put)
-            if running is not None:
-                done.append(jax.device_get(running))
-            running = ahead
-        done.append(jax.device_get(running))
+        starts = range(0, len(images), self.batch_size)
+        if self._threads > 1 and len(starts) > 1:
+            # The first batch of a shape compiles: alone, so that it is done once.
+            known = images.shape[1:] in self._compiled
+            done = [] if known else [self._compute(images, 0)]
+            self._compiled.add(images.shape[1:])
+            with ThreadPoolExecutor(min(self._threads, len(starts))) as pool:
+                done += pool.map(functools.partial(self._compute, images), starts[len(done) :])
+        else:
+            done, running = [], None
+            for start in starts:
+                ahead = self._start(images, start)
+                if running is not None:
+                    done.append(jax.device_get(running))
+                running = ahead
+            done.append(jax.device_get(running))
         return {name: np.concatenate([d[name] for d in done])[: len(images)] for name in done[0]}
+
+    def _start(self, images: np.ndarray, start: int) -> dict[str, jax.Array]:
+        batch = images[start : start + self.batch_size]
+        padding = [(0, self.batch_size - len(batch))] + [(0, 0)] * (images.ndim - 1)
+        put = jax.device_put(np.pad(batch, padding), NamedSharding(self.mesh, P(AXIS)))
+        return self._forward(self._variables, put)
+
+    def _compute(self, images: np.ndarray, start: int) -> dict[str, np.ndarray]:
+        return jax.device_get(self._start(images, start))

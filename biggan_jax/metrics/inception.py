@@ -1,6 +1,7 @@
 """Features of the FID Inception: preprocessing, the published weights, batches over devices."""
 
 import functools
+import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -96,7 +97,9 @@ class Inception:
         def forward(variables: Any, x: jax.Array) -> dict[str, jax.Array]:
             return _network(variables, _preprocess(x, resize), dtype, shares)
 
-        self._run = BatchRunner(forward, {"params": params}, batch_size, devices)
+        # A program of one image keeps about one core busy; one device is all of a CPU.
+        threads = (os.cpu_count() or 1) if shares == 1 else 1
+        self._run = BatchRunner(forward, {"params": params}, batch_size, devices, threads)
 
     @classmethod
     def load(cls, directory: str | Path, **settings: Any) -> "Inception":

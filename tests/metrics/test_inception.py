@@ -213,3 +213,14 @@ def test_every_device_computes_its_own_images_one_by_one(tf1, directory):
     program = inception._network.lower(two._run._variables, x, "float32", 2).compile().as_text()
     assert "while(" in program
     assert not re.search(r"all-gather|all-to-all|all-reduce|collective-permute", program)
+
+
+def test_batches_computed_at_the_same_time_keep_their_order(tf1):
+    images = np.random.default_rng(4).integers(0, 256, (7, 16, 16, 3), np.uint8)
+    threads, tf1._run._threads = tf1._run._threads, 1
+    try:
+        expected = tf1(images)["features"]
+        tf1._run._threads = 3
+        np.testing.assert_array_equal(tf1(images)["features"], expected)
+    finally:
+        tf1._run._threads = threads
