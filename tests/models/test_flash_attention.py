@@ -134,10 +134,13 @@ def test_the_layer_takes_the_kernels_on_tpus_alone(mesh, monkeypatch):
     stored = "x1024x256x"  # a map
     on_cpus = program()
     assert "tpu_custom_call" not in on_cpus and stored in on_cpus
+    assert "LayoutConstraint" not in on_cpus
     monkeypatch.setattr(layout, "platform", lambda mesh: "tpu")
     on_tpus = program()
     assert on_tpus.count("stablehlo.custom_call @tpu_custom_call") == 2  # forward and backward
     assert stored not in on_tpus
+    # Gradients of the four kernels lie as their parameters do.
+    assert on_tpus.count("@LayoutConstraint") == 4
     f, *operands = layer_on_paper(mesh, batch=1)  # less than the devices
     assert "tpu_custom_call" not in str(jax.make_jaxpr(f)(*operands))
 
