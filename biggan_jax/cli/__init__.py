@@ -12,7 +12,8 @@ import os
 import sys
 
 from biggan_jax import errors
-from biggan_jax.cli.commands import KEPT, Parser, parser
+from biggan_jax.cli import huge_pages
+from biggan_jax.cli.commands import HEAVY, KEPT, Parser, parser
 from biggan_jax.storage import compiled, orbax_noise
 
 __all__ = ["Parser", "main", "parser"]
@@ -31,6 +32,8 @@ def main(argv: list[str] | None = None) -> int:
     logging.getLogger("absl").setLevel(logging.WARNING)
     try:
         args, overrides = parser().parse_known_args(argv)
+        if argv is None and args.command in HEAVY:
+            huge_pages.ask()
         programs = compiled.kept() if args.command in KEPT else contextlib.nullcontext()
         with orbax_noise.silenced(), programs:
             result, code = args.run(args, overrides)

@@ -11,6 +11,8 @@ from biggan_jax.errors import UserError
 GROUPS = (train, sample, evaluate, planning, weights, prepare)
 # What they compile is kept for the next time. Not `plan`, which tells how long compiling takes.
 KEPT = ("train", "sample", "look", "evaluate", "bench")
+# They compute for minutes.
+HEAVY = ("train", "evaluate", "bench")
 
 
 class Parser(argparse.ArgumentParser):

@@ -16,7 +16,7 @@ import flax.linen as nn
 import jax
 
 from biggan_jax.errors import UserError
-from biggan_jax.models import checks, conditioning, heads, layers, resample
+from biggan_jax.models import checks, conditioning, convolution, heads, layers, resample
 from biggan_jax.models.settings import LayerSettings, at_least_float32, of_section
 
 # Multiples of ch: the first feature map, an eighth of the resolution, then each doubling of it.
@@ -47,7 +47,7 @@ class StridedConv(layers.SpectralModule):
         kernel = self.normalize(kernel, kernel.reshape(-1, self.features).T, train)
         x, kernel = x.astype(s.dtype), kernel.astype(s.dtype)
         if self.transposed:
-            convolve = resample.transposed_conv if s.fused else resample.dilated_conv
+            convolve = resample.transposed_conv if s.fused else convolution.dilated
             y = convolve(x, kernel)
         else:
             y = resample.conv(x, kernel, stride=2, padding=((1, 1), (1, 1)))

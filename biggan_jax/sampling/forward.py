@@ -14,6 +14,8 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from biggan_jax.parallel import compiler_options
+
 AXIS = "batch"
 BATCH_SIZE = 64  # examples of one forward
 ATTENTION_BATCH_SIZE = 8  # the maps of one 256-pixel sample (128 x 128 queries) take 268 MB
@@ -52,7 +54,7 @@ def call(
     """
     even = len(inputs[0]) % _mesh().size == 0
     put = jax.device_put(inputs, NamedSharding(_mesh(), P(AXIS) if even else P()))
-    return _apply(module, variables, *put, train=train, collections=collections)
+    return _jitted()(module, variables, *put, train=train, collections=collections)
 
 
 def ahead(
@@ -98,8 +100,17 @@ def _mesh() -> Mesh:
     return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
 
-@functools.partial(jax.jit, static_argnames=("module", "train", "collections"))
-def _apply(module, variables, *inputs, train: bool, collections: tuple[str, ...]):
+def _forward(module, variables, *inputs, train: bool, collections: tuple[str, ...]):
     # A static argument: two modules of one architecture are equal, and share their programs.
     mutable = sorted({*collections, *(("spectral", "batch_stats") if train else ())})
     return module.apply(variables, *inputs, train=train, mutable=mutable)
+
+
+@functools.cache
+def _jitted() -> Callable:
+    # Not at the import: the options depend on the backend, which nobody has chosen by then.
+    return jax.jit(
+        _forward,
+        static_argnames=("module", "train", "collections"),
+        compiler_options=compiler_options.of_network(),
+    )

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from biggan_jax import data
 from biggan_jax.models import latents
-from biggan_jax.parallel import processes, sharding
+from biggan_jax.parallel import compiler_options, processes, sharding
 from biggan_jax.pictures import grids
 from biggan_jax.storage import paths, writers
 from biggan_jax.training import step
@@ -58,5 +58,7 @@ def sampler(train_step: step.TrainStep, config: ConfigDict):
         variables = sharding.gather_weights(variables, train_step.mesh)
         return train_step.generator.apply(variables, z, labels, train=False)
 
-    apply = processes.compile_together(jax.jit(forward, out_shardings=replicated))
+    options = compiler_options.of_step(train_step.mesh)
+    jitted = jax.jit(forward, out_shardings=replicated, compiler_options=options)
+    apply = processes.compile_together(jitted)
     return lambda variables: grids.to_uint8(np.asarray(apply(variables, z, labels)))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from biggan_jax.models import attention, dot_product_attention, heads, layers, resample
+from biggan_jax.models import attention, convolution, dot_product_attention, heads, layers, resample
 from biggan_jax.models.settings import LayerSettings
 
 SETTINGS = LayerSettings(dtype=jnp.dtype("bfloat16"), spectral_norm=False)
@@ -194,7 +194,7 @@ def test_the_gradient_of_a_fused_kernel_is_summed_in_float32():
     rng = np.random.default_rng(0)
     gradient = bfloat16(rng.standard_normal((4, 4, 5, 6)))
     kernel = jnp.zeros((3, 3, 5, 6), jnp.bfloat16)
-    (found,) = jax.vjp(resample._spread, kernel)[1](gradient)
+    (found,) = jax.vjp(convolution.spread, kernel)[1](gradient)
     g = float64(gradient)
     expected = g[:3, :3] + g[1:, :3] + g[:3, 1:] + g[1:, 1:]
     # One rounding, also where large parts cancel.

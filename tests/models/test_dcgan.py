@@ -8,7 +8,7 @@ from jax import lax
 
 from biggan_jax import models
 from biggan_jax.errors import UserError
-from biggan_jax.models import resample
+from biggan_jax.models import convolution, resample
 from tests.models.test_biggan import inputs, section
 from tests.models.test_sngan import assert_reached, conv, counts, gradients, shapes
 
@@ -62,7 +62,7 @@ def test_transposed_convolution():
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )  # fmt: skip
     expected = jax.vjp(strided, jnp.zeros((2, 10, 6, 6)))[1](x)[0]
-    for convolve in (resample.transposed_conv, resample.dilated_conv):
+    for convolve in (resample.transposed_conv, convolution.dilated):
         out = convolve(x, kernel)
         np.testing.assert_allclose(out, expected, atol=2e-5)
 

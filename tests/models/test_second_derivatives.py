@@ -18,7 +18,7 @@ import pytest
 from flax import traverse_util
 
 from biggan_jax import models
-from biggan_jax.models import attention, dcgan, layers, resample, winograd
+from biggan_jax.models import attention, cpu_forms, dcgan, layers, winograd
 from biggan_jax.models.settings import LayerSettings
 from tests.models.test_biggan import section
 
@@ -179,8 +179,8 @@ def test_minimal_filtering_is_the_convolution(name, monkeypatch):
 
 def take_minimal_filtering(monkeypatch):
     """Lowers its thresholds to 5 channels, more than an image has."""
-    monkeypatch.setattr(resample, "_MANY_CHANNELS", 5)
-    monkeypatch.setattr(resample, "_MANY_PRODUCTS", 1)
+    for kind in cpu_forms.LARGE:
+        monkeypatch.setitem(cpu_forms.LARGE, kind, ((5, 1),))
 
 
 def test_iterated_spectral_vectors_are_constants_of_the_gradient():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from biggan_jax.models import resample, winograd
+from biggan_jax.models import cpu_forms, resample, winograd
 
 
 def plain(x, kernel):
@@ -51,8 +51,7 @@ def test_float32_stays_as_exact_as_a_convolution():
 
 @pytest.mark.parametrize("kind", ["none", "up", "down"])
 def test_wide_layers_take_it_on_the_cpu_alone(kind, monkeypatch):
-    monkeypatch.setattr(resample, "_MANY_CHANNELS", 6)
-    monkeypatch.setattr(resample, "_MANY_PRODUCTS", 1)
+    monkeypatch.setitem(cpu_forms.LARGE, kind, ((6, 1),))
     x, kernel = jnp.ones((1, 4, 4, 6)), jnp.ones((3, 3, 6, 6))
 
     def convolutions(platform, x):

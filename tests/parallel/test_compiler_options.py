@@ -6,16 +6,23 @@ import jax
 import numpy as np
 import pytest
 
+from biggan_jax.models import convolution
 from biggan_jax.parallel import compiler_options, sharding
 from biggan_jax.training import step
 
 
-def test_options_are_for_tpus_alone(monkeypatch):
+def of_platform(name):
+    mesh = SimpleNamespace(devices=np.array([[SimpleNamespace(platform=name)]]))
+    return compiler_options.of_step(mesh)
+
+
+def test_options_are_those_of_the_platform(monkeypatch):
     mesh = sharding.make_mesh((1,), jax.devices()[:1])
-    assert compiler_options.of_step(mesh) is None  # others do not know them
-    tpus = SimpleNamespace(devices=np.array([[SimpleNamespace(platform="tpu")]]))
-    options = compiler_options.of_step(tpus)
-    assert options and all(name.startswith("xla_tpu_") for name in options)
+    for name in ("tpu", "cpu"):  # others do not know them
+        options = of_platform(name)
+        assert options and all(option.startswith(f"xla_{name}_") for option in options)
+    assert of_platform("gpu") is None
+    assert compiler_options.of_step(mesh) == compiler_options.of_network() == of_platform("cpu")
 
     # The jitted step hands them on: XLA refuses what it does not know.
     monkeypatch.setattr(compiler_options, "of_step", lambda mesh: {"xla_no_such_option": True})
@@ -25,3 +32,24 @@ def test_options_are_for_tpus_alone(monkeypatch):
     lowered = step.jit_train_step(bound).lower({}, np.zeros((1, 1), np.float32))
     with pytest.raises(jax.errors.JaxRuntimeError, match="xla_no_such_option"):
         lowered.compile()
+
+
+def test_cpu_programs_hand_no_convolution_to_another_library():
+    x, kernel = np.ones((2, 8, 8, 64), np.float32), np.ones((3, 3, 64, 64), np.float32)
+
+    def program(options):
+        options = {"xla_backend_optimization_level": 3} | (options or {})
+        jitted = jax.jit(convolution.general, compiler_options=options)
+        return jitted.lower(x, kernel).compile().as_text()
+
+    assert "ynn" in program(None)
+    assert "ynn" not in program(compiler_options.of_network())
+
+
+def test_an_option_that_xla_does_not_know_is_left_out(monkeypatch):
+    monkeypatch.setattr(compiler_options, "_CPU", {"xla_no_such_option": True})
+    compiler_options._of_cpu.cache_clear()
+    try:
+        assert of_platform("cpu") is None
+    finally:
+        compiler_options._of_cpu.cache_clear()

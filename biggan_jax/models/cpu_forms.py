@@ -1,0 +1,157 @@
+"""The form in which a CPU computes a 3x3 convolution: the fastest exact one for its shapes.
+
+Every form equals XLA's convolution up to rounding. They were timed forward and in both gradients at
+16 to 256 channels and 4 to 64 pixels, with AVX-512 and with AVX2, without YNNPACK
+(`parallel/compiler_options.py`): docs/performance.md has the figures. The choice depends on shapes
+alone, not on the processor: a run that is resumed elsewhere must not change its rounding.
+"""
+
+import functools
+import itertools
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from biggan_jax.models import convolution, winograd
+
+XLA = "xla"
+PATCHES = "patches"  # one product of gathered patches: few input channels
+TAPS = "taps"  # one product for all taps, then shifted and added: few output channels
+PHASES = "phases"  # resampled: dense convolutions in place of one with zeros between its pixels
+MINIMAL = "minimal filtering"  # fewer products for more additions: large products of many channels
+
+FEW_CHANNELS = 4
+# (channels, multiplications of the unfused form) from which on minimal filtering pays. Below, its
+# additions cost what its fewer products save, or the step is too short for its longer compilation.
+LARGE = {
+    "none": ((64, 1e9), (128, 5e8)),
+    "up": ((128, 5e8),),
+    "down": ((64, 1e9), (128, 5e8)),
+}
+
+
+def choose(
+    resample: str,
+    x_shape: tuple[int, ...],
+    kernel_shape: tuple[int, ...],
+    dtype: jax.typing.DTypeLike,
+) -> str:
+    """The form for a 3x3 convolution.
+
+    Args:
+      resample: 'none', 'up' (nearest, before it) or 'down' (mean, after it).
+      x_shape: [N, H, W, C] of what is convolved.
+      kernel_shape: [3, 3, C, K].
+      dtype: of both.
+
+    Returns:
+      XLA, PATCHES, TAPS, PHASES or MINIMAL.
+    """
+    channels, features = kernel_shape[-2:]
+    if resample == "none" and min(channels, features) <= FEW_CHANNELS:
+        return PATCHES if channels <= features else TAPS
+    products = 9 * math.prod(x_shape) * features
+    if (
+        any(min(channels, features) >= c and products >= p for c, p in LARGE[resample])
+        and x_shape[1] % 2 == x_shape[2] % 2 == 0
+        and dtype != jnp.bfloat16  # its sums and differences would lose bits
+    ):
+        return MINIMAL
+    return XLA if resample == "none" else PHASES
+
+
+def _with_gradients(forward: Callable, of_x: Callable, of_kernel: Callable) -> Callable:
+    """`forward(x, kernel)` whose gradients are computed in forms of their own.
+
+    Args:
+      forward: (x, kernel) -> y.
+      of_x, of_kernel: (x, kernel, dy) -> the gradient of either.
+    """
+    function = jax.custom_vjp(forward)
+
+    def backward(residuals, dy: jax.Array):
+        return of_x(*residuals, dy), of_kernel(*residuals, dy)
+
+    function.defvjp(lambda x, kernel: (forward(x, kernel), (x, kernel)), backward)
+    return function
+
+
+def _of_kernel(forward: Callable) -> Callable:
+    """The gradient of a form's kernel, as JAX derives it."""
+
+    def gradient(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> jax.Array:
+        _, transpose = jax.vjp(functools.partial(forward, x), kernel)
+        return transpose(dy)[0]
+
+    return gradient
+
+
+def _shifts(x: jax.Array) -> list[jax.Array]:
+    """The 9 views of x [N, H, W, C] that the taps of a 3x3 kernel read, zero-padded, row by row."""
+    _, h, w, _ = x.shape
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    return [x[:, a : a + h, b : b + w] for a, b in itertools.product(range(3), repeat=2)]
+
+
+def _by_patches(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    patches = jnp.concatenate(_shifts(x), axis=-1)
+    return jnp.dot(patches, kernel.reshape(-1, kernel.shape[-1]))
+
+
+def _by_taps(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    features = kernel.shape[-1]
+    # Every tap's outputs at every pixel first, then each tap's shifted into its place and added, in
+    # float32 at least, as one convolution adds its products.
+    wide = np.promote_types(x.dtype, np.float32)
+    rows = jnp.moveaxis(kernel, 2, 0).reshape(kernel.shape[2], -1)
+    shifted = _shifts(jnp.dot(x, rows, preferred_element_type=wide))
+    outputs = (view[..., i * features : (i + 1) * features] for i, view in enumerate(shifted))
+    return sum(outputs).astype(x.dtype)
+
+
+# Few channels on one side are few on the other side of the gradient of x. The patches' own gradient
+# of the kernel would multiply all of them once more, transposed: 4 times as long as XLA's.
+patches = _with_gradients(
+    _by_patches,
+    lambda x, kernel, dy: _by_taps(dy, convolution.transposed(kernel)),
+    _of_kernel(convolution.general),
+)
+taps = _with_gradients(
+    _by_taps,
+    lambda x, kernel, dy: _by_patches(dy, convolution.transposed(kernel)),
+    _of_kernel(_by_taps),
+)
+# XLA's gradient of x is a convolution over dy with zeros between its pixels, which its CPU backend
+# multiplies by all the same: 4 times the work of the four phases.
+strided = _with_gradients(
+    convolution.strided,
+    lambda x, kernel, dy: convolution.phases(dy, convolution.transposed(kernel)),
+    _of_kernel(convolution.strided),
+)
+
+
+def _up_by_phases(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return convolution.phases(x, convolution.spread(kernel))
+
+
+def _down_by_phases(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return strided(x, convolution.spread(kernel) * 0.25)
+
+
+def _minimal(form: winograd.Form) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    return lambda x, kernel: winograd.apply(form, x, kernel)
+
+
+# (resampling, form) -> function of x [N, H, W, C] and kernel [3, 3, C, K].
+FORMS: dict[tuple[str, str], Callable[[jax.Array, jax.Array], jax.Array]] = {
+    ("none", PATCHES): patches,
+    ("none", TAPS): taps,
+    ("none", MINIMAL): _minimal(winograd.CONV),
+    ("up", PHASES): _up_by_phases,
+    ("up", MINIMAL): _minimal(winograd.UP),
+    ("down", PHASES): _down_by_phases,
+    ("down", MINIMAL): _minimal(winograd.DOWN),
+}

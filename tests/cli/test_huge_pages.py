@@ -1,0 +1,57 @@
+"""Huge pages: a command that starts again with them, once."""
+
+import os
+import sys
+
+import pytest
+
+from biggan_jax.cli import huge_pages
+
+
+class Replaced(Exception):
+    """Stands for the process that takes over."""
+
+
+@pytest.fixture
+def started(monkeypatch, tmp_path):
+    """What the process is replaced by, on a system where that helps."""
+    mode, calls = tmp_path / "enabled", []
+    mode.write_text("always [madvise] never\n")
+    monkeypatch.setattr(huge_pages, "_MODE", mode)
+    monkeypatch.setattr(os, "confstr", lambda name: "glibc 2.36")
+    monkeypatch.delenv(huge_pages.VARIABLE, raising=False)
+
+    def execve(path, argv, environment):
+        calls.append((path, argv, environment))
+        raise Replaced
+
+    monkeypatch.setattr(os, "execve", execve)
+    return calls
+
+
+def test_a_command_starts_again_with_its_arguments(started, monkeypatch):
+    monkeypatch.setattr(sys, "orig_argv", ["python3", "-m", "biggan_jax", "train"])
+    monkeypatch.setenv(huge_pages.VARIABLE, "glibc.malloc.check=0")
+    with pytest.raises(Replaced):
+        huge_pages.ask()
+    ((path, argv, environment),) = started
+    assert path == sys.executable and argv == [sys.executable, "-m", "biggan_jax", "train"]
+    found = environment[huge_pages.VARIABLE]
+    assert found == "glibc.malloc.check=0:glibc.malloc.hugetlb=1"
+    monkeypatch.setenv(huge_pages.VARIABLE, found)
+    huge_pages.ask()  # the one that took over goes on
+    assert len(started) == 1
+
+
+@pytest.mark.parametrize("reason", ["off", "always", "old", "other"])
+def test_a_command_goes_on_where_it_does_not_help(reason, started, monkeypatch):
+    if reason == "off":
+        monkeypatch.setenv(huge_pages.VARIABLE, "glibc.malloc.hugetlb=0")
+    elif reason == "always":
+        huge_pages._MODE.write_text("[always] madvise never\n")
+    elif reason == "old":
+        monkeypatch.setattr(os, "confstr", lambda name: "glibc 2.31")
+    else:
+        monkeypatch.setattr(os, "confstr", lambda name: None)
+    huge_pages.ask()
+    assert not started
