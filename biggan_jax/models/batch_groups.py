@@ -1,4 +1,4 @@
-"""The groups of a batch that share their moments: under jit, and in the program of one device."""
+"""Several groups of a batch, each with its moments: under jit, and in the program of one device."""
 
 import dataclasses
 
@@ -33,13 +33,12 @@ class Groups:
 
     def average(self, moments: Pair) -> Pair:
         """The mean over all groups of the global batch, [C]."""
-        mean, var = (m.mean(0) for m in moments)
-        return lax.pmean((mean, var), self.axes) if self.axes else (mean, var)
+        means = jnp.stack(moments).mean(1)  # together: one all-reduce
+        mean, var = lax.pmean(means, self.axes) if self.axes else means
+        return mean, var
 
     def to_examples(self, moments: Pair) -> Pair:
-        """What holds for each example, [N, C]; [1, C] where there is one group."""
-        if self.examples == self.size:
-            return moments
+        """What holds for each example, [N, C]."""
         mean, var = (jnp.repeat(m, self.size, axis=0) for m in moments)
         return mean, var
 
@@ -48,10 +47,6 @@ class SharedGroups(Groups):
     """Groups whose examples lie on several devices; each device knows the moments of all groups."""
 
     def moments(self, x: jax.Array) -> Pair:
-        if self._count() == 1:
-            mean = lax.pmean(x.mean((0, 1, 2)), self.axes)[None]
-            deviation = x - mean[:, None, None, :]
-            return mean, lax.pmean(jnp.square(deviation).mean((0, 1, 2)), self.axes)[None]
         mean = self._sum(x.mean((1, 2)))
         deviation = x - mean[self._own()][:, None, None, :]
         return mean, self._sum(jnp.square(deviation).mean((1, 2)))
@@ -61,8 +56,6 @@ class SharedGroups(Groups):
         return mean, var
 
     def to_examples(self, moments: Pair) -> Pair:
-        if self._count() == 1:
-            return moments
         mean, var = (m[self._own()] for m in moments)
         return mean, var
 
@@ -79,22 +72,35 @@ class SharedGroups(Groups):
         return lax.psum(here, self.axes)
 
 
-def groups_of(examples: int, size: int | None) -> Groups:
-    """The groups into which a batch falls.
+def whole_batch(examples: int) -> int:
+    """Examples of the global batch.
 
     Under jit the batch at hand is the global one, however it is sharded. Inside `jax.shard_map` it
-    is one device's part: the moments are then summed over the devices explicitly.
+    is one device's part.
 
     Args:
       examples: of the batch at hand.
-      size: of a group; None for one group of all.
+    """
+    axes = manual_axes()
+    return examples * (lax.axis_size(axes) if axes else 1)
+
+
+def manual_axes() -> tuple[str, ...]:
+    """The axes over whose devices the program is written by hand; none under jit alone."""
+    return tuple(jax.sharding.get_abstract_mesh().manual_axes)
+
+
+def groups_of(examples: int, size: int) -> Groups:
+    """The groups into which a batch falls.
+
+    Args:
+      examples: of the batch at hand, as `whole_batch` takes it.
+      size: of a group, less than the global batch.
 
     Raises:
       ValueError: when the groups do not divide the global batch.
     """
-    axes = tuple(jax.sharding.get_abstract_mesh().manual_axes)
-    total = examples * (lax.axis_size(axes) if axes else 1)
-    size = total if size is None else size
+    total = whole_batch(examples)
     if total % size:
         raise ValueError(f"bn_group_size {size} does not divide a batch of {total} examples")
-    return (Groups if examples % size == 0 else SharedGroups)(examples, size, axes)
+    return (Groups if examples % size == 0 else SharedGroups)(examples, size, manual_axes())

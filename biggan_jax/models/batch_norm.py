@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from biggan_jax.models import remat
-from biggan_jax.models.batch_groups import groups_of
+from biggan_jax.models import batch_sums, remat
+from biggan_jax.models.batch_groups import groups_of, whole_batch
 from biggan_jax.models.settings import LayerSettings
 
 
@@ -48,26 +48,39 @@ class BatchNorm(nn.Module):
         wide = np.promote_types(s.param_dtype, np.float32)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), wide)
         running_var = self.variable("batch_stats", "var", jnp.ones, (channels,), wide)
-        x = x.astype(wide)
-        if train:
-            size = None if self.is_initializing() else s.bn_group_size
-            groups = groups_of(x.shape[0], size)
-            mean_GC, var_GC = remat.keep(groups.moments(x))
-            mean, var = groups.average((mean_GC, var_GC))
-            if not self.is_initializing():
-                count = groups.size * x.shape[1] * x.shape[2]
-                correction = count / max(count - 1, 1) if s.bn_variance == "unbiased" else 1.0
-                m = s.bn_momentum
-                kept = lax.stop_gradient((mean, var * correction))
-                running_mean.value = m * running_mean.value + (1 - m) * kept[0]
-                running_var.value = m * running_var.value + (1 - m) * kept[1]
-                # The batch's own moments, for standing statistics; dropped unless asked for.
-                self.sow("moments", "mean", mean)
-                self.sow("moments", "var", var)
-            mean_GC, var_GC = groups.to_examples((mean_GC, var_GC))
+        gain, bias = gain.astype(wide), bias.astype(wide)
+        size = None if self.is_initializing() else s.bn_group_size
+        if not train:
+            moments = running_mean.value[None], running_var.value[None]
+            return _apply(x, *moments, gain, bias, s)
+        if size in (None, whole_batch(len(x))):
+            count = whole_batch(len(x))
+            split = batch_sums.split_of(len(x), s.mesh)
+            y, mean, var = batch_sums.normalize(
+                x, gain, bias, running_mean.value, s.bn_eps, s.dtype, split
+            )
         else:
-            mean_GC, var_GC = running_mean.value[None], running_var.value[None]
-        scale = lax.rsqrt(var_GC + s.bn_eps) * gain.astype(wide)
-        shift = bias.astype(wide)[:, None, None, :]
-        y = (x - mean_GC[:, None, None, :]) * scale[:, None, None, :] + shift
-        return y.astype(s.dtype)
+            groups = groups_of(len(x), size)
+            count = size
+            moments = remat.keep(groups.moments(x.astype(wide)))
+            mean, var = groups.average(moments)
+            y = _apply(x, *groups.to_examples(moments), gain, bias, s)
+        if not self.is_initializing():
+            count *= x.shape[1] * x.shape[2]
+            correction = count / max(count - 1, 1) if s.bn_variance == "unbiased" else 1.0
+            m = s.bn_momentum
+            kept = lax.stop_gradient((mean, var * correction))
+            running_mean.value = m * running_mean.value + (1 - m) * kept[0]
+            running_var.value = m * running_var.value + (1 - m) * kept[1]
+            # The batch's own moments, for standing statistics; dropped unless asked for.
+            self.sow("moments", "mean", mean)
+            self.sow("moments", "var", var)
+        return y
+
+
+def _apply(x, mean_GC, var_GC, gain, bias, s: LayerSettings) -> jax.Array:
+    """x normalised by moments that are given, [N, C] or [1, C]."""
+    scale = lax.rsqrt(var_GC + s.bn_eps) * gain
+    x = x.astype(gain.dtype)
+    y = (x - mean_GC[:, None, None]) * scale[:, None, None] + bias[:, None, None]
+    return y.astype(s.dtype)

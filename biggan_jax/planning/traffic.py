@@ -10,12 +10,11 @@ from biggan_jax.models import layers, walk
 from biggan_jax.models.batch_norm import BatchNorm
 from biggan_jax.training.step import TrainStep
 
-# Sums over the batch for each channel of a batch norm: mean and variance forward; gain or scale,
-# and the two paths of the mean, backward. In microbatches each device knows its own gradient of the
-# scale, and adds the paths of the mean first.
-_FORWARD_SUMS = 2
-_BACKWARD_SUMS = 3
-_BACKWARD_SUMS_OF_MICROBATCHES = 2
+# Sums over the batch for each channel of a batch norm: forward of the means of the devices and of
+# their squares, in two parts each, and of the variance within; backward of what flows through mean
+# and variance.
+_FORWARD_SUMS = 5
+_BACKWARD_SUMS = 2
 _D_METRICS = 5
 _G_METRICS = 1
 
@@ -38,12 +37,11 @@ def all_reduce_bytes(train_step: TrainStep) -> int:
     g_found, d_found = walk.of_generator(g), walk.of_discriminator(d, g.channels)
     g_bytes, channels = _gradients(g_found)
     d_bytes, _ = _gradients(d_found)
-    parts, backward = train_step.accumulation_steps, _BACKWARD_SUMS
+    parts = train_step.accumulation_steps
     if parts > 1:
         g_bytes, d_bytes = _parameters(g_found), _parameters(d_found)
-        backward = _BACKWARD_SUMS_OF_MICROBATCHES
     d_part = 4 * (_FORWARD_SUMS * channels + _D_METRICS)
-    g_part = 4 * ((_FORWARD_SUMS + backward) * channels + _G_METRICS)
+    g_part = 4 * ((_FORWARD_SUMS + _BACKWARD_SUMS) * channels + _G_METRICS)
     d_update, g_update = d_bytes + parts * d_part, g_bytes + parts * g_part
     return train_step.num_d_steps * d_update + g_update
 

@@ -130,11 +130,11 @@ def test_prediction_counts_updates_microbatches_and_batch_norms():
     assert channels == 5 * 16
     kernels = 4 * 7 * 16 * 16 * 2
     two = predicted("--config.num_d_steps=2")[0]
-    assert two - one == d_params + kernels + 4 * 2 * channels + 4 * 5
-    assert one - (two - one) == g_params + kernels + 4 * 5 * channels + 4
+    assert two - one == d_params + kernels + 4 * 5 * channels + 4 * 5
+    assert one - (two - one) == g_params + kernels + 4 * 7 * channels + 4
     # Microbatches: gradients once, as the parameters; statistics and metrics of each.
     halves = predicted("--config.num_d_steps=1", "--config.accumulation_steps=2")[0]
-    assert halves == d_params + g_params + 2 * 4 * ((2 + 4) * channels + 5 + 1)
+    assert halves == d_params + g_params + 2 * 4 * ((5 + 7) * channels + 5 + 1)
 
 
 def test_times_are_those_of_the_peaks(on_paper):
