@@ -139,17 +139,19 @@ def run_bench(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int
     if args.config is None:
         raise UserError("bench takes one of --config FILE and --suite")
     config = options.load_config(args, overrides)
-    from biggan_jax.planning import bench, layer_times
+    from biggan_jax.planning import bench, forms, layer_times
 
     if args.data and config.data.source is None:
         raise UserError("data.source is not set: set --config.data.source, or leave out --data")
     result = bench.bench(config, profile=args.profile, layers=args.layers)
     if args.data:
         result["input_images_per_second"] = bench.input_images_per_second(config)
-    figures = {key: value for key, value in result.items() if key != "layers"}
+    figures = {key: value for key, value in result.items() if not isinstance(value, list)}
     say(args, "\n".join(f"{key:<26}{figure(value)}" for key, value in figures.items()))
     if args.layers:
         say(args, layer_times.text(result))
+        if "forms" in result:
+            say(args, forms.text(result["forms"]))
     return result, 0
 
 

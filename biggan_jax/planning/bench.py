@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from biggan_jax import config as config_lib
 from biggan_jax.parallel import sharding
-from biggan_jax.planning import layer_times, summary
+from biggan_jax.planning import forms, layer_times, summary
 from biggan_jax.storage import compiled as compiled_lib
 from biggan_jax.training import build as build_lib
 from biggan_jax.training import state as state_lib
@@ -38,7 +38,7 @@ def bench(
       5 after 2 warm-ups), compile_seconds, compiled_before (whether the program came from the
       cache of compiled programs), peak_bytes (of device memory, as the backend reports it, or as
       the compiler laid it out), flops_per_second; with `layers` also what
-      `layer_times.measure` returns.
+      `layer_times.measure` returns and, on a CPU, the forms of its convolutions (`forms.of_step`).
     """
     if profile is not None:
         profile.mkdir(parents=True, exist_ok=True)  # before minutes are spent on the rest
@@ -60,7 +60,11 @@ def bench(
         "peak_bytes": peak_bytes(stepper.compiled),
         "flops_per_second": flops / step_seconds,
     }
-    return result | (layer_times.measure(stepper.compiled, stepper) if layers else {})
+    if layers:
+        result |= layer_times.measure(stepper.compiled, stepper)
+        if stepper.train_step.mesh.devices.flat[0].platform == "cpu":
+            result["forms"] = forms.of_step(stepper.train_step, config.batch_size)
+    return result
 
 
 class Stepper:

@@ -6,6 +6,7 @@ import types
 import pytest
 
 from biggan_jax import cli, data
+from biggan_jax.models import cpu_forms
 from biggan_jax.planning import bench
 from tests import runs
 
@@ -25,7 +26,14 @@ def test_figures(monkeypatch, tmp_path):
     monkeypatch.setattr(data, "open_source", None)  # never a dataset
     config = runs.tiny_config("--config.num_d_steps=2")
     result = bench.bench(config, profile=tmp_path / "trace", layers=True)
-    layers = result.pop("layers")
+    layers, forms = result.pop("layers"), result.pop("forms")
+    found = {row["layer"]: (row["batch"], row["side"], row["form"]) for row in forms}
+    b, size = config.batch_size, config.model.resolution
+    assert found["discriminator/block_0/conv1"] == (2 * b, size, cpu_forms.PATCHES)
+    assert found["discriminator/block_0/conv2"] == (2 * b, size, cpu_forms.PHASES)
+    assert found["generator/rgb"] == (b, size, cpu_forms.TAPS)
+    assert found["generator/block_0/conv1"] == (b, 4, cpu_forms.PHASES)
+    assert found["generator/block_0/conv2"] == (b, 8, cpu_forms.XLA)
     check_layers(layers, result.pop("profiled_step_seconds"))
     assert 0 < result.pop("busy_cores") < 1000
     assert list(result) == [
