@@ -24,10 +24,11 @@ def ask() -> None:
 
     It returns where that would not help: the tunable is set, to whatever value, Linux gives huge
     pages to everybody or to nobody, or the C library is another one. `GLIBC_TUNABLES=
-    glibc.malloc.hugetlb=0` keeps the command as it is.
+    glibc.malloc.hugetlb=0` keeps the command as it is. It also returns in a program of somebody
+    else, which might do twice what it did before it came here.
     """
     given = os.environ.get(VARIABLE, "")
-    if TUNABLE in given or not _helps():
+    if TUNABLE in given or not _is_command(Path(sys.argv[0])) or not _helps():
         return
     tunables = ":".join(part for part in (given, f"{TUNABLE}=1") if part)
     with contextlib.suppress(OSError):  # then it runs as it is
@@ -36,6 +37,11 @@ def ask() -> None:
             [sys.executable, *sys.orig_argv[1:]],
             os.environ | {VARIABLE: tunables},
         )
+
+
+def _is_command(script: Path) -> bool:
+    """Whether the process was started as `biggan` or `python -m biggan_jax`."""
+    return script.name == "biggan" or script.parts[-2:] == ("biggan_jax", "__main__.py")
 
 
 def _helps() -> bool:

@@ -19,6 +19,7 @@ def started(monkeypatch, tmp_path):
     mode.write_text("always [madvise] never\n")
     monkeypatch.setattr(huge_pages, "_MODE", mode)
     monkeypatch.setattr(os, "confstr", lambda name: "glibc 2.36")
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/biggan", "train"])
     monkeypatch.delenv(huge_pages.VARIABLE, raising=False)
 
     def execve(path, argv, environment):
@@ -30,6 +31,7 @@ def started(monkeypatch, tmp_path):
 
 
 def test_a_command_starts_again_with_its_arguments(started, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/home/me/biggan_jax/__main__.py", "train"])
     monkeypatch.setattr(sys, "orig_argv", ["python3", "-m", "biggan_jax", "train"])
     monkeypatch.setenv(huge_pages.VARIABLE, "glibc.malloc.check=0")
     with pytest.raises(Replaced):
@@ -43,7 +45,7 @@ def test_a_command_starts_again_with_its_arguments(started, monkeypatch):
     assert len(started) == 1
 
 
-@pytest.mark.parametrize("reason", ["off", "always", "old", "other"])
+@pytest.mark.parametrize("reason", ["off", "always", "old", "other", "stdin", "script"])
 def test_a_command_goes_on_where_it_does_not_help(reason, started, monkeypatch):
     if reason == "off":
         monkeypatch.setenv(huge_pages.VARIABLE, "glibc.malloc.hugetlb=0")
@@ -51,7 +53,10 @@ def test_a_command_goes_on_where_it_does_not_help(reason, started, monkeypatch):
         huge_pages._MODE.write_text("[always] madvise never\n")
     elif reason == "old":
         monkeypatch.setattr(os, "confstr", lambda name: "glibc 2.31")
-    else:
+    elif reason == "other":
         monkeypatch.setattr(os, "confstr", lambda name: None)
+    else:  # what was read from stdin could not be read again
+        name = {"stdin": "-", "script": "/home/me/__main__.py"}[reason]
+        monkeypatch.setattr(sys, "argv", [name, "train"])
     huge_pages.ask()
     assert not started
