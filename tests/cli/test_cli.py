@@ -96,12 +96,17 @@ def test_bad_settings_of_a_training(tmp_path, capsys, override, words):
     [
         "--config.loss=relativstic",
         "--config.regularizer.r1=-1",
-        "--config.regularizer.r1=nan",
-        "--config.regularizer.r2=much",
-        "--config.regularizer.every_steps=0",
         "--config.regularizer.every_steps=1.5",
-        "--config.model.attention_form=papr",
-        "--config.optimizer.d_lr=-1e-4",
+        *(
+            pytest.param(override, marks=pytest.mark.full)
+            for override in (
+                "--config.regularizer.r1=nan",
+                "--config.regularizer.r2=much",
+                "--config.regularizer.every_steps=0",
+                "--config.model.attention_form=papr",
+                "--config.optimizer.d_lr=-1e-4",
+            )
+        ),
     ],
 )
 def test_the_value_that_a_refusal_names_is_taken(capsys, override):
