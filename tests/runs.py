@@ -60,15 +60,19 @@ def train(workdir: Path, *overrides: str) -> int:
     return cli.main(["train", f"--workdir={workdir}", *TINY, *overrides])
 
 
-@contextlib.contextmanager
 def cached_compiles(folder: Path):
     """Keeps compiled programs in a folder of this session alone, where nothing can be stale."""
-    new = CACHE | {"jax_compilation_cache_dir": str(folder)}
+    return cache_settings(CACHE | {"jax_compilation_cache_dir": str(folder)})
+
+
+@contextlib.contextmanager
+def cache_settings(new: dict):
+    """Other settings of JAX's cache of compiled programs, and at the end the ones of before."""
     old = {name: getattr(jax.config, name) for name in new}
     for settings in (new, old):
         for name, value in settings.items():
             jax.config.update(name, value)
-        compilation_cache.reset_cache()
+        compilation_cache.reset_cache()  # it reads them once
         if settings is new:
             yield
 

@@ -11,6 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from biggan_jax import config as config_lib
+from biggan_jax.models import layout
 from biggan_jax.parallel import sharding
 from biggan_jax.planning import forms, layer_times, summary
 from biggan_jax.storage import compiled as compiled_lib
@@ -62,7 +63,7 @@ def bench(
     }
     if layers:
         result |= layer_times.measure(stepper.compiled, stepper)
-        if stepper.train_step.mesh.devices.flat[0].platform == "cpu":
+        if layout.platform(stepper.train_step.mesh) == "cpu":
             result["forms"] = forms.of_step(stepper.train_step, config.batch_size)
     return result
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from biggan_jax import cli
 from biggan_jax.errors import UserError
@@ -25,16 +24,11 @@ def like_a_users_process(monkeypatch, tmp_path):
         "jax_persistent_cache_min_compile_time_secs": 1.0,
         "jax_persistent_cache_min_entry_size_bytes": 0,
     }
-    old = {name: getattr(jax.config, name) for name in fresh}
     for name in (compiled.VARIABLE, "XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    for settings in (fresh, old):
-        for name, value in settings.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
-        if settings is fresh:
-            yield
+    with runs.cache_settings(fresh):
+        yield
 
 
 def compile_anew(constant: float = 1.0) -> compiled.Answers:
