@@ -3,9 +3,6 @@
 import collections
 import contextlib
 import dataclasses
-import itertools
-import json
-import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,26 +14,22 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from biggan_jax import __version__, data, models
+from biggan_jax import __version__, data
 from biggan_jax import config as config_lib
-from biggan_jax.config.resume import Change
 from biggan_jax.errors import UserError
 from biggan_jax.parallel import processes, sharding
 from biggan_jax.parallel.signals import StopRequest
-from biggan_jax.storage import checkpoint, label_counts, paths, writers
-from biggan_jax.storage.directory import open_directory
+from biggan_jax.storage import checkpoint, paths, writers
 from biggan_jax.training import build as build_lib
-from biggan_jax.training import finetune, optimizers, sample_grid
+from biggan_jax.training import run_data, sample_grid
 from biggan_jax.training import state as state_lib
 from biggan_jax.training import step as step_lib
+from biggan_jax.training import workdir as workdir_lib
 from biggan_jax.training.progress import TrainLog
 from biggan_jax.training.state import GANState
 from biggan_jax.training.step import TrainStep
 
 SAME_COMMAND = "start all processes with the same command and version"
-SHARED = "give all processes the same shared folder as --workdir"
-HISTORY = "config_history.jsonl"
-LOWER_LR = 2e-4  # at most, in the advice after a NaN: the larger rate of BigGAN and SAGAN
 
 
 @dataclasses.dataclass
@@ -114,18 +107,20 @@ def prepare(config: ConfigDict, workdir: str | Path, *, allow_change: bool = Fal
     mesh = sharding.make_mesh(config.mesh)
     _check_mesh(mesh)
     config_lib.validate(config, mesh.size)
-    source, report = _open_data(config, workdir)
+    source, report = run_data.open_source(config, workdir)
     train_step = build_lib.train_step(config, mesh)
     checkpoints = checkpoint.Checkpoints(
         workdir / "checkpoints", keep_latest=config.keep_checkpoints
     )
-    changes = _check_workdir(config, workdir, checkpoints, allow_change)
+    changes = workdir_lib.check(config, workdir, checkpoints, allow_change)
     for line in report.lines() if main else ():
         print(line, file=sys.stderr)
-    state, start = _resume_or_init(config, workdir, checkpoints, train_step, report.digest)
+    state, start = workdir_lib.resume_or_init(
+        config, workdir, checkpoints, train_step, report.digest
+    )
     if any(change.key == "seed" for change in changes):
         state = state.replace(key=state_lib.run_key(config.seed, mesh))
-    _prepare_workdir(config, workdir, start, changes)
+    workdir_lib.write(config, workdir, start, changes)
     writer = writers.MetricWriter(workdir, tensorboard=config.tensorboard, active=main)
     writer.cut_after(start)
     batches = data.Batches(
@@ -147,7 +142,7 @@ def prepare(config: ConfigDict, workdir: str | Path, *, allow_change: bool = Fal
         log_every_steps=config.log_every_steps,
         images_per_step=config.batch_size * config.num_d_steps,
         active=main,
-        remedy=lambda: _remedy(config, workdir, checkpoints),
+        remedy=lambda: workdir_lib.remedy(config, workdir, checkpoints),
     )
     meta = {"config": config.to_dict(), "data_digest": report.digest, "version": __version__}
     step = processes.compile_together(step_lib.jit_train_step(train_step))
@@ -189,110 +184,3 @@ def _check_mesh(mesh: Mesh) -> None:
             f"{next(n for n in counts if n != counts[0])} of another: set --config.mesh=(-1,1) to "
             "take all devices, and give every process as many"
         )
-
-
-def _open_data(config: ConfigDict, workdir: Path) -> tuple[data.Source, data.DataReport]:
-    """Opens the data, fills `model.num_classes`, and checks it against the data."""
-    models.check_resolution(config.model)
-    source = data.open_source(
-        config.data.source,
-        resolution=config.model.resolution,
-        channels=config.model.channels,
-        on_bad_record=config.data.on_bad_record,
-    )
-    cache = paths.cache_folder(workdir)
-    report = label_counts.cached_report(source, cache, write=processes.is_main())
-    seen = {"digest": report.digest[:12], "number of images": report.examples}
-    processes.check_same(f"data.source {config.data.source}", seen, "give all the same data")
-    asked = config.model.num_classes
-    if asked is None:
-        config.model.num_classes = source.num_classes
-    elif asked not in (1, source.num_classes):
-        raise UserError(
-            f"model.num_classes is {asked}, but {config.data.source} has {source.num_classes} "
-            f"classes (labels {report.label_min} to {report.label_max}): set "
-            f"--config.model.num_classes={source.num_classes} (or 1 for an unconditional model)"
-        )
-    return source, report
-
-
-def _check_workdir(
-    config: ConfigDict, workdir: Path, checkpoints: checkpoint.Checkpoints, allow_change: bool
-) -> list[Change]:
-    """Raises UserError unless `workdir` is fresh or holds a run that `config` continues."""
-    newest = {"the newest checkpoint": checkpoints.latest_step()}
-    processes.check_same(f"--workdir {workdir}", newest, SHARED)
-    changes = []
-    if checkpoints.latest_step() is not None:
-        saved = open_directory(workdir)[1]
-        if config.init_from is None:
-            config.init_from = saved.init_from  # where it came from need not be said again
-        changes = config_lib.check_resume(saved, config, allow_change=allow_change)
-    elif config.init_from is not None and paths.same(config.init_from, workdir):
-        raise UserError(f"--config.init_from is the workdir {workdir}: choose another --workdir")
-    finetune.check(config)
-    return changes
-
-
-def _resume_or_init(
-    config: ConfigDict,
-    workdir: Path,
-    checkpoints: checkpoint.Checkpoints,
-    train_step: TrainStep,
-    digest: str,
-) -> tuple[GANState, int]:
-    """(state, finished steps): the newest intact checkpoint, or a fresh state.
-
-    Only a fresh state starts with the weights of `config.init_from`.
-    """
-    mesh = train_step.mesh
-    if checkpoints.latest_step() is None:
-        if config.init_from is not None:
-            return finetune.create(config, train_step), 0
-        return state_lib.create(train_step.init, config.seed, mesh), 0
-    target = state_lib.abstract(train_step.init, mesh)
-    state, meta, start = checkpoints.restore(target, optional=optimizers.is_first_moment)
-    if meta["data_digest"] != digest:
-        raise UserError(
-            f"this workdir was trained on other data (digest {meta['data_digest'][:12]}, now "
-            f"{digest[:12]}): restore --config.data.source or choose another --workdir"
-        )
-    # Corrupt newer checkpoints are set aside only once it is sure that this run goes on.
-    checkpoints.discard_after(start)
-    if processes.is_main():
-        print(f"resuming {workdir} after step {start} of {config.num_steps}", file=sys.stderr)
-    return state, start
-
-
-def _prepare_workdir(config: ConfigDict, workdir: Path, start: int, changes: list[Change]) -> None:
-    """Writes config.json, what changed in it, and the sample folder (process 0)."""
-    path, history = workdir / "config.json", workdir / HISTORY
-    if processes.is_main():
-        (workdir / "samples").mkdir(parents=True, exist_ok=True)
-        if changes:
-            settings = {change.key: {"old": change.old, "new": change.new} for change in changes}
-            for change in changes:
-                remark = optimizers.remark(change)
-                print(f"from step {start} on: {change}{remark}", file=sys.stderr)
-            paths.append_text(history, json.dumps({"step": start, "changes": settings}) + "\n")
-        paths.write_bytes(path, (json.dumps(config.to_dict(), indent=2) + "\n").encode())
-    processes.check_shared(path, SHARED)
-
-
-def _remedy(config: ConfigDict, workdir: Path, checkpoints: checkpoint.Checkpoints) -> str:
-    """What to put behind the same command after a NaN, which a mere repetition would meet again."""
-    rates = {key: config.optimizer[key] for key in ("g_lr", "d_lr")}
-    lower = " ".join(
-        f"--config.optimizer.{key}={min(rate / 10, LOWER_LR):.3g}" for key, rate in rates.items()
-    )
-    seed = f"--config.seed={(config.seed + 1) % 2**32}"
-    step = checkpoints.latest_step()
-    if step is None:
-        return f"repeat the command with `{lower}` for lower learning rates, or with `{seed}`"
-    copies = (workdir.with_name(f"{workdir.name}-{i}") for i in itertools.count(2))
-    fresh = next(path for path in copies if not path.exists())
-    return (
-        f"repeat the command with `--allow-change {lower}` to go on from step {step} with lower "
-        f"learning rates, or with `--allow-change {seed}`; where that step has diverged already, "
-        f"start anew with `--workdir={shlex.quote(str(fresh))} {lower}`"
-    )

@@ -1,0 +1,106 @@
+"""The workdir of a run: checked, continued, and written to."""
+
+import itertools
+import json
+import shlex
+import sys
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from biggan_jax import config as config_lib
+from biggan_jax.config.resume import Change
+from biggan_jax.errors import UserError
+from biggan_jax.parallel import processes
+from biggan_jax.storage import checkpoint, paths
+from biggan_jax.storage.directory import open_directory
+from biggan_jax.training import finetune, optimizers
+from biggan_jax.training import state as state_lib
+from biggan_jax.training.state import GANState
+from biggan_jax.training.step import TrainStep
+
+SHARED = "give all processes the same shared folder as --workdir"
+HISTORY = "config_history.jsonl"
+LOWER_LR = 2e-4  # at most, in the advice after a NaN: the larger rate of BigGAN and SAGAN
+
+
+def check(
+    config: ConfigDict, workdir: Path, checkpoints: checkpoint.Checkpoints, allow_change: bool
+) -> list[Change]:
+    """Raises UserError unless `workdir` is fresh or holds a run that `config` continues."""
+    newest = {"the newest checkpoint": checkpoints.latest_step()}
+    processes.check_same(f"--workdir {workdir}", newest, SHARED)
+    changes = []
+    if checkpoints.latest_step() is not None:
+        saved = open_directory(workdir)[1]
+        if config.init_from is None:
+            config.init_from = saved.init_from  # where it came from need not be said again
+        changes = config_lib.check_resume(saved, config, allow_change=allow_change)
+    elif config.init_from is not None and paths.same(config.init_from, workdir):
+        raise UserError(f"--config.init_from is the workdir {workdir}: choose another --workdir")
+    finetune.check(config)
+    return changes
+
+
+def resume_or_init(
+    config: ConfigDict,
+    workdir: Path,
+    checkpoints: checkpoint.Checkpoints,
+    train_step: TrainStep,
+    digest: str,
+) -> tuple[GANState, int]:
+    """(state, finished steps): the newest intact checkpoint, or a fresh state.
+
+    Only a fresh state starts with the weights of `config.init_from`.
+    """
+    mesh = train_step.mesh
+    if checkpoints.latest_step() is None:
+        if config.init_from is not None:
+            return finetune.create(config, train_step), 0
+        return state_lib.create(train_step.init, config.seed, mesh), 0
+    target = state_lib.abstract(train_step.init, mesh)
+    state, meta, start = checkpoints.restore(target, optional=optimizers.is_first_moment)
+    if meta["data_digest"] != digest:
+        raise UserError(
+            f"this workdir was trained on other data (digest {meta['data_digest'][:12]}, now "
+            f"{digest[:12]}): restore --config.data.source or choose another --workdir"
+        )
+    # Corrupt newer checkpoints are set aside only once it is sure that this run goes on.
+    checkpoints.discard_after(start)
+    if processes.is_main():
+        print(f"resuming {workdir} after step {start} of {config.num_steps}", file=sys.stderr)
+    return state, start
+
+
+def write(config: ConfigDict, workdir: Path, start: int, changes: list[Change]) -> None:
+    """Writes config.json, what changed in it, and the sample folder (process 0)."""
+    path, history = workdir / "config.json", workdir / HISTORY
+    if processes.is_main():
+        (workdir / "samples").mkdir(parents=True, exist_ok=True)
+        if changes:
+            settings = {change.key: {"old": change.old, "new": change.new} for change in changes}
+            for change in changes:
+                remark = optimizers.remark(change)
+                print(f"from step {start} on: {change}{remark}", file=sys.stderr)
+            paths.append_text(history, json.dumps({"step": start, "changes": settings}) + "\n")
+        paths.write_bytes(path, (json.dumps(config.to_dict(), indent=2) + "\n").encode())
+    processes.check_shared(path, SHARED)
+
+
+def remedy(config: ConfigDict, workdir: Path, checkpoints: checkpoint.Checkpoints) -> str:
+    """What to put behind the same command after a NaN, which a mere repetition would meet again."""
+    rates = {key: config.optimizer[key] for key in ("g_lr", "d_lr")}
+    lower = " ".join(
+        f"--config.optimizer.{key}={min(rate / 10, LOWER_LR):.3g}" for key, rate in rates.items()
+    )
+    seed = f"--config.seed={(config.seed + 1) % 2**32}"
+    step = checkpoints.latest_step()
+    if step is None:
+        return f"repeat the command with `{lower}` for lower learning rates, or with `{seed}`"
+    copies = (workdir.with_name(f"{workdir.name}-{i}") for i in itertools.count(2))
+    fresh = next(path for path in copies if not path.exists())
+    return (
+        f"repeat the command with `--allow-change {lower}` to go on from step {step} with lower "
+        f"learning rates, or with `--allow-change {seed}`; where that step has diverged already, "
+        f"start anew with `--workdir={shlex.quote(str(fresh))} {lower}`"
+    )
