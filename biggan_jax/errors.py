@@ -1,9 +1,10 @@
 """The exception that a user can act on, and how a command that failed ends."""
 
+import contextlib
 import difflib
-import os
+import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 EXIT_FAILED = 1
@@ -78,15 +79,45 @@ def ending(error: BaseException) -> tuple[str | None, int]:
 
 
 def tell(error: BaseException) -> int:
-    """Prints the line of one of the `EXPECTED` errors on stderr.
+    """Says how a command ends that one of the `EXPECTED` errors stopped.
 
     Returns:
       The exit code.
     """
     line, code = ending(error)
-    if line is not None:
-        print(f"biggan: {line}", file=sys.stderr)
-    if isinstance(error, BrokenPipeError):
-        # Python flushes stdout once more at its exit, and would complain there.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    end(line, code)
     return code
+
+
+# Writes the one line of a command with --json; None without it.
+_json: Callable[[str], None] | None = None
+
+
+@contextlib.contextmanager
+def told_as_json(write: Callable[[str], None]) -> Iterator[None]:
+    """A context in which the end of a command is also said as an object on stdout."""
+    global _json
+    before, _json = _json, write
+    try:
+        yield
+    finally:
+        _json = before
+
+
+def end(line: str | None, code: int) -> None:
+    """Says how a command ends that did not finish: a line on stderr, an object on stdout.
+
+    Args:
+      line: for a person; None for no line.
+      code: the exit code.
+    """
+    if line is not None:
+        print(f"biggan: {line}", file=sys.stderr, flush=True)
+    end_json(line, code)
+
+
+def end_json(line: str | None, code: int) -> None:
+    """The object of `end`, for a command with --json."""
+    if _json is not None:
+        with contextlib.suppress(OSError):  # whoever read stdout has gone
+            _json(json.dumps({"error": line or "whoever read stdout has gone", "exit_code": code}))

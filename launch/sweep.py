@@ -11,12 +11,12 @@ With --json stdout is one JSON object. Exit codes: 0 done, 2 bad usage or input,
 others went on), 130 after Ctrl-C and 75 after SIGTERM.
 """
 
-import json
 import sys
 
 try:
     from biggan_jax import cli, errors
     from biggan_jax.cli import options
+    from biggan_jax.cli.output import ended, say
     from biggan_jax.sweep import launch
     from biggan_jax.sweep import results as results_lib
     from biggan_jax.sweep import runs as runs_lib
@@ -52,39 +52,32 @@ def parser() -> cli.Parser:
     return top
 
 
-def run(argv: list[str] | None) -> int:
-    """Runs a sweep and returns the exit code."""
+def run(argv: list[str]) -> tuple[dict, int]:
+    """Runs a sweep and returns (the JSON object, the exit code)."""
     args, shared = parser().parse_known_args(argv)
     runs = runs_lib.make_runs(args.config, shared, args.out, sweep=args.sweep, points=args.points)
     if args.print:
         left = [one for one in runs if not runs_lib.is_finished(one)]
         lines = [launch.command_line(args.command, args.config, one) for one in left]
         print(f"{len(runs) - len(left)} of {len(runs)} runs are finished", file=sys.stderr)
-        if args.json:
-            print(json.dumps({"out": args.out, "lines": lines}))
-        elif lines:
+        if lines and not args.json:
             print("\n".join(lines))
-        return 0
+        return {"out": args.out, "lines": lines}, 0
     if args.collect:
         runs_lib.collect(runs)
         code = 0
     else:
         code = launch.run_all(runs, args.command, args.config)
     results, text = results_lib.report(runs, args.out)
-    print(text, file=sys.stderr if args.json else sys.stdout)
-    if args.json:
-        print(json.dumps({"out": args.out, "runs": results}))
+    say(args, text)
     if code in (errors.EXIT_INTERRUPTED, errors.EXIT_TERMINATED):
         print("the sweep was stopped; the same command continues", file=sys.stderr)
-    return code
+    return {"out": args.out, "runs": results}, code
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs a sweep; what a user can correct is one line."""
-    try:
-        return run(argv)
-    except errors.EXPECTED as e:
-        return errors.tell(e)
+    return ended(run, argv)
 
 
 if __name__ == "__main__":

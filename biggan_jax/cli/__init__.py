@@ -6,14 +6,13 @@ Ctrl-C, 75 when SIGTERM stopped an unfinished run.
 """
 
 import contextlib
-import json
 import logging
 import os
-import sys
+from typing import Any
 
-from biggan_jax import errors
 from biggan_jax.cli import huge_pages
-from biggan_jax.cli.commands import HEAVY, KEPT, Parser, parser
+from biggan_jax.cli.commands import HEAVY, KEPT, Parser, parser, without_command
+from biggan_jax.cli.output import ended
 from biggan_jax.storage import compiled, orbax_noise
 
 __all__ = ["Parser", "main", "parser"]
@@ -28,18 +27,17 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
       The exit code.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow only writes event files here
-    logging.getLogger("absl").setLevel(logging.WARNING)
-    try:
-        args, overrides = parser().parse_known_args(argv)
+
+    def run(given: list[str]) -> tuple[Any, int]:
+        args, overrides = parser().parse_known_args(given)
+        if args.command is None:
+            return without_command(args, overrides)
         if argv is None and args.command in HEAVY:
             huge_pages.ask()
         programs = compiled.kept() if args.command in KEPT else contextlib.nullcontext()
         with orbax_noise.silenced(), programs:
-            result, code = args.run(args, overrides)
-        if args.json:
-            print(json.dumps(result))
-        sys.stdout.flush()
-        return code
-    except errors.EXPECTED as e:
-        return errors.tell(e)
+            return args.run(args, overrides)
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow only writes event files here
+    logging.getLogger("absl").setLevel(logging.WARNING)
+    return ended(run, argv)

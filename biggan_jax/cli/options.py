@@ -9,6 +9,14 @@ from biggan_jax.errors import UserError
 UNSET = argparse.SUPPRESS
 
 
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """--json, which may stand before a command or behind it."""
+    # A default here would undo the one before the command.
+    parser.add_argument(
+        "--json", action="store_true", default=UNSET, help="print one JSON object on stdout"
+    )
+
+
 def add_config(sub: argparse.ArgumentParser, required: bool = True) -> None:
     """--config and its overrides; `load_config` reads them."""
     sub.add_argument(
@@ -97,7 +105,32 @@ def load_config(args: argparse.Namespace, overrides: list[str], need_classes: bo
     return config
 
 
-def no_overrides(overrides: list[str], command: str = "COMMAND") -> None:
+def is_override(option: str) -> bool:
+    """Whether an option is left to `config.overrides`, which knows the settings."""
+    return option.lower().startswith(("--config.", "--noconfig."))
+
+
+def as_setting(words: list[str]) -> str | None:
+    """What to write where an unknown option, such as --batch-size, is the name of a setting.
+
+    Args:
+      words: the option and, where there is one, the argument behind it.
+
+    Returns:
+      One line; None where it is no setting.
+    """
+    from biggan_jax.config import overrides
+
+    line = overrides.explain(*words)
+    return line if overrides.WRITE in line else None
+
+
+def no_overrides(overrides: list[str], command: str = "") -> None:
     """Refuses arguments that no option of the command takes."""
-    if overrides:
-        raise UserError(f"unknown argument {overrides[0]!r} (see biggan {command} --help)")
+    if not overrides:
+        return
+    if overrides[0].startswith("--"):
+        of = f"biggan {command}" if command else "this command"
+        raise UserError(f"{of} takes no --config.KEY: leave {overrides[0]!r} out")
+    of = f"biggan {command or 'COMMAND'}"
+    raise UserError(f"unexpected argument {overrides[0]!r} (see {of} --help)")

@@ -11,7 +11,7 @@ def parse(axes: Sequence[str]) -> list[dict[str, str]]:
     """All combinations, the last axis varying fastest.
 
     Args:
-      axes: `key=a,b,c` each; commas inside parentheses belong to a value, as in
+      axes: `key=a,b,c` each; commas inside parentheses or brackets belong to a value, as in
         `remat=(64,128),(128,)`.
 
     Returns:
@@ -24,7 +24,7 @@ def parse(axes: Sequence[str]) -> list[dict[str, str]]:
     for axis in axes:
         key, _, text = axis.partition("=")
         key = key.removeprefix("--").removeprefix("config.")
-        found = [v.strip() for v in re.split(r",(?![^()]*\))", text)]
+        found = [v.strip() for v in re.split(r",(?![^()\[\]]*[)\]])", text)]
         if not key or not all(found):
             raise UserError(f"--sweep {axis!r}: write it as --sweep KEY=A,B,C")
         if key in values:

@@ -177,8 +177,8 @@ def _deadline(seconds: float, line: str) -> Iterator[None]:
     """Ends the process with a line, where JAX would abort it from C++ a moment later."""
 
     def end() -> None:
-        print(f"biggan: {line}", file=sys.stderr, flush=True)
-        os._exit(1)
+        errors.end(line, errors.EXIT_FAILED)
+        os._exit(errors.EXIT_FAILED)
 
     timer = threading.Timer(seconds, end)
     timer.daemon = True
@@ -211,7 +211,7 @@ def _watch() -> None:
     time.sleep(OWN_SECONDS)
     if not _ending.acquire(blocking=False):
         return  # this process is ending by itself
-    print(f"biggan: process {failed['process']} failed: {failed['line']}", file=sys.stderr)
+    errors.end(f"process {failed['process']} failed: {failed['line']}", failed["code"])
     _exit(failed["code"])
 
 
@@ -225,12 +225,14 @@ def _leave(error: BaseException) -> None:
     _ending.acquire()
     if isinstance(error, errors.EXPECTED):
         line, code = errors.ending(error)
-        print(f"biggan: {line}", file=sys.stderr)
+        errors.end(line, code)
     else:
         traceback.print_exception(error)
         line, code = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}", 1
     if isinstance(error, SystemExit):
         code = error.code if isinstance(error.code, int) else 1
+    if not isinstance(error, errors.EXPECTED):
+        errors.end_json(line, code)
     news = {"process": jax.process_index(), "line": line, "code": code}
     with contextlib.suppress(Exception):  # another one was first, or process 0 has gone
         processes.client().key_value_set(FAILED, json.dumps(news))

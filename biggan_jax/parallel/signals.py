@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from biggan_jax import errors
 from biggan_jax.errors import EXIT_INTERRUPTED, EXIT_TERMINATED
 
 ONE_STOP_SECONDS = 1.0
@@ -22,7 +23,9 @@ def exit_on_sigterm() -> Iterator[None]:
 
     def handle(number: int, frame) -> None:
         # Not an exception: raised inside a callback of a library it would be lost.
-        os.write(2, b"biggan: terminated; the same command continues\n")
+        line = "terminated; the same command continues"
+        os.write(2, f"biggan: {line}\n".encode())  # print may be what was interrupted
+        errors.end_json(line, EXIT_TERMINATED)
         os._exit(EXIT_TERMINATED)
 
     if not handlers_allowed():

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from biggan_jax import config as config_lib
 from biggan_jax.config import combinations, config_file
+from biggan_jax.config import overrides as overrides_lib
 from biggan_jax.errors import UserError
 
 LONGEST_NAME = 120  # characters
@@ -116,7 +117,7 @@ def make_runs(
     out = epath.Path(out)
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file: choose another folder")
-    common = {config_file.key_of(text) for text in shared}
+    common = {overrides_lib.key_of(text) for text in shared}
     runs: list[Run] = []
     seen: dict[str, str] = {}  # what a config says -> name of its run
     for listed in [{}] if points is None else read_points(points):

@@ -29,7 +29,8 @@ def train(workdir, *overrides):
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        ([], "COMMAND.*biggan --help"),
+        (["--workdir=w"], "'--workdir'.*biggan --help"),
+        (["trian"], "unknown command 'trian' .*mean 'train'.*: choose from train, sample"),
         (["frobnicate"], "frobnicate.*train.*sample"),
         (["train"], "--config, --workdir"),
         (["train", "--config", "none.py", "--workdir", "w"], "none.py: no such file"),
@@ -66,7 +67,8 @@ def test_bad_usage(capsys, monkeypatch, argv, words):
     [
         ("--config.model.chh=3", "unknown config key 'model.chh'.*did you mean 'model.ch'"),
         ("--config.data.source=folder:/none", "/none"),
-        ("--config.data.source=", "unknown kind ''"),
+        ("--config.data.source=", "value is missing; write it as --config.data.source=digits"),
+        ("--config.data.source=:x", "unknown kind ''"),
         ("--config.model.num_classes=7", "num_classes is 7, but digits has 10 .*num_classes=10"),
         ("--config.batch_size=12", None),
         ("--config.model.g_attention=64", "64 pixels.*8, 16.*--config.model.g_attention"),
