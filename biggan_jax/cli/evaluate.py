@@ -15,6 +15,7 @@ def add(command) -> None:
     sub = command("evaluate", run, "score a generator: FID, IS, KID")
     one = sub.add_mutually_exclusive_group(required=True)
     one.add_argument("--from", dest="source", metavar="DIR")
+    options.add_step(sub)
     one.add_argument(
         "--compare",
         nargs=2,
@@ -91,6 +92,8 @@ def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from biggan_jax.storage.directory import open_directory
 
     if args.compare is not None:
+        if args.step is not None:
+            raise UserError("--compare reads two results: leave out --step")
         return comparison.compare(*args.compare)
     names = [field.name for field in dataclasses.fields(opening.Settings)]
     given = options.given(args, *names)
@@ -98,6 +101,8 @@ def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     settings = opening.Settings(**given)
     weights = options.given(args, "bn_mode") | {"ema": not args.raw}
     if args.follow:
+        if args.step is not None:
+            raise UserError("--follow scores every checkpoint: leave out --step")
         if args.matrix or len(args.truncation) > 1:
             raise UserError("--follow takes no --matrix and a single --truncation")
         directory, config = open_directory(args.source)
@@ -114,7 +119,12 @@ def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     else:
         problem = folders.unwritable(folder)
     result = evaluate_lib.evaluate(
-        args.source, settings, truncations=args.truncation, matrix=args.matrix, **weights
+        args.source,
+        settings,
+        step=args.step,
+        truncations=args.truncation,
+        matrix=args.matrix,
+        **weights,
     )
     kinds = {"curve": "truncation", "matrix": "matrix"}
     name = next((kinds[key] for key in kinds if key in result), "evaluation")

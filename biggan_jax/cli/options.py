@@ -29,8 +29,29 @@ def add_config(sub: argparse.ArgumentParser, required: bool = True) -> None:
 
 
 def add_source(sub: argparse.ArgumentParser) -> None:
-    """--from."""
+    """--from and --step."""
     sub.add_argument("--from", dest="source", required=True, metavar="DIR")
+    add_step(sub)
+
+
+def add_step(sub) -> None:
+    """--step, for a parser or a group of one."""
+    sub.add_argument(
+        "--step",
+        type=step,
+        metavar="N|best",
+        help="a checkpoint of the run, or its state with the best FID; default: the newest",
+    )
+
+
+def step(text: str) -> int | str:
+    """The value of --step; ArgumentTypeError where it is none."""
+    from biggan_jax.storage import steps
+
+    try:
+        return steps.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def add_latents(sub: argparse.ArgumentParser) -> None:

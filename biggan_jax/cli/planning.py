@@ -18,6 +18,7 @@ def add(command) -> None:
     )
     options.add_config(sub, required=False)
     sub.add_argument("--from", dest="source", metavar="DIR", help="instead of --config")
+    options.add_step(sub)
 
     sub = command("plan", run_plan, "compile the training step for a TPU topology; no TPU needed")
     options.add_config(sub)
@@ -101,15 +102,19 @@ def run_inspect(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, i
         raise UserError("inspect takes one of --config FILE and --from DIR")
     if args.source is not None:
         options.no_overrides(overrides)
-        from biggan_jax.storage import directory
+        from biggan_jax.storage import networks
 
-        config = directory.open_directory(args.source)[1]
+        config, step = networks.inspected(args.source, args.step)
     else:
+        if args.step is not None:
+            raise UserError("--step is of the run that --from names: leave it out with --config")
         config = options.load_config(args, overrides)
     mesh = sharding.make_mesh((1,))
     config_lib.validate(config, mesh.size)
     fused, textbook = (build.train_step(config, mesh, fused=fused) for fused in (True, False))
     result, lines = summary.summarize(fused, textbook, config.batch_size)
+    if args.source is not None:
+        result["step"] = step
     say(args, "\n".join(lines))
     return result, 0
 

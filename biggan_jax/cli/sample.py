@@ -95,6 +95,7 @@ def run_sample(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, in
         result = files.write(
             args.source,
             args.out,
+            step=args.step,
             **options.given(args, "classes", "per_class", "seed", "bn_mode", "interpolate"),
             **options.given(args, "truncation", "truncation_kind", "truncation_statistics"),
             hf_interpolation=args.hf_interpolation,
@@ -122,6 +123,7 @@ def attention(args: argparse.Namespace) -> tuple[dict, str]:
     result = look.attention(
         args.source,
         args.out,
+        step=args.step,
         rows=look.Rows(**options.given(args, *names), ema=not args.raw),
         **options.given(args, "layer", "points", "num_points", "discriminator", "images"),
     )
@@ -134,6 +136,10 @@ def bn(args: argparse.Namespace) -> tuple[dict, str]:
 
     names = ("classes", "per_class", "seed", "truncation", "truncation_kind")
     result = files.bn_matrix(
-        args.source, args.out, **options.given(args, *names), standing=options.standing(args)
+        args.source,
+        args.out,
+        step=args.step,
+        **options.given(args, *names),
+        standing=options.standing(args),
     )
     return result, f"{' and '.join(result['weights'])} weights in {result['out']}"

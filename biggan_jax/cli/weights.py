@@ -104,7 +104,7 @@ def run_export(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, in
 
     write = export.to_safetensors if args.format == "safetensors" else export.to_biggan_pytorch
     with writing(args.out):
-        result = write(args.source, args.out)
+        result = write(args.source, args.out, step=args.step)
     held = ", ".join(f"{name} ({count} tensors)" for name, count in result["networks"].items())
     say(args, f"{held} in {result['out']}")
     return result | {"format": args.format}, 0

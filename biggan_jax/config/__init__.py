@@ -46,8 +46,9 @@ def default_config() -> ConfigDict:
     # microbatch, over all devices.
     c.bn_group_size = placeholder(int)
     c.loss = "hinge"  # hinge | non_saturating | wasserstein | least_squares | relativistic
-    # A workdir or model directory whose weights a fresh run starts with; unset: random ones. A run
-    # that goes on from its own checkpoints does not read it again.
+    # A workdir or model directory whose weights a fresh run starts with, DIR@STEP or DIR@best for
+    # another step than the newest; unset: random ones. A run that goes on from its own checkpoints
+    # does not read it again.
     c.init_from = placeholder(str)
     c.tensorboard = True  # event files beside metrics.jsonl (loads TensorFlow: 3 s, 600 MB)
 

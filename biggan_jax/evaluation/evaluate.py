@@ -24,6 +24,7 @@ def evaluate(
     directory: str | Path,
     settings: Settings = Settings(),  # noqa: B008 (frozen)
     *,
+    step: int | str | None = None,
     truncations: Sequence[float | None] = (None,),
     bn_mode: str = "running",
     ema: bool = True,
@@ -32,8 +33,9 @@ def evaluate(
     """Scores the generator of a directory.
 
     Args:
-      directory: a workdir (its newest intact checkpoint is taken) or a model directory.
+      directory: a workdir or a model directory.
       settings: what to compare with.
+      step: see `load.load_generator`.
       truncations: thresholds in ascending order; None is none.
       bn_mode: 'running', 'batch' or 'standing'.
       ema: averaged weights; False takes the raw ones.
@@ -48,12 +50,18 @@ def evaluate(
       UserError: the directory or the settings do not fit.
     """
     directory, config = open_directory(directory)
-    held = networks.generator_weights(directory)
+    held = networks.generator_weights(directory, step)
     weights = "ema" if ema and "EMA" in held else "raw"
     if matrix and len(truncations) > 1:
         raise UserError("--matrix takes a single --truncation: leave one of the two out")
     # All before the real side, which may take hours: errors of a second.
-    generators = {weights: load.load_generator(directory, ema=ema)}
+    generators = {weights: load.load_generator(directory, step=step, ema=ema)}
+    # A run that goes on meanwhile must not have cells of several steps in one table.
+    step = generators[weights].step if generators[weights].step is not None else step
+    for averaged in held.values() if matrix else ():
+        name = "ema" if averaged else "raw"
+        if name not in generators:
+            generators[name] = load.load_generator(directory, step=step, ema=averaged)
     generator_lib.check_bn_mode(bn_mode)
     for truncation in truncations:
         generators[weights].check_latents(settings.seed, truncation, settings.truncation_kind)
@@ -61,9 +69,9 @@ def evaluate(
 
     def one(truncation: float | None, bn_mode: str, weights: str) -> dict[str, Any]:
         own = statistics.default(directory, truncation)
-        if weights not in generators or own is not None:
+        if own is not None:
             generators[weights] = load.load_generator(
-                directory, ema=weights == "ema", truncation_statistics=own
+                directory, step=step, ema=weights == "ema", truncation_statistics=own
             )
         how = {"truncation": truncation, "bn_mode": bn_mode, "weights": weights}
         text = ", ".join(f"{name} {value}" for name, value in how.items())

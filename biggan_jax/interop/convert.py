@@ -69,6 +69,19 @@ class Network:
         left = sorted(self.source.shapes.keys() - set(self.keys.values()))
         return [k for k in left if self.expected(k)], [k for k in left if not self.expected(k)]
 
+    def check_finite(self) -> None:
+        """Raises UserError, naming them, when tensors hold NaN or infinity."""
+        broken = [
+            f"{key} ({NETWORKS.get(self.name, self.name)}/{path})"
+            for path, key in self.keys.items()
+            if not np.isfinite(np.asarray(self.read(path), np.float32)).all()
+        ]
+        if broken:
+            raise UserError(
+                f"{self.source.path} holds NaN or infinity in {some(broken, NAMES)}: take another "
+                "file of these weights"
+            )
+
     def tree(self) -> dict:
         """The weights as a nested dict of float32 arrays, read and converted one by one."""
         # On the device at once: saving numpy arrays would put all of them there a second time.
@@ -108,13 +121,15 @@ def write(config: ConfigDict, networks: list[Network], out: Path) -> dict:
       {out, model, networks: {name: {file, parameters, unused}}}.
 
     Raises:
-      UserError: tensors are missing or misshapen, or `out` holds something else.
+      UserError: tensors are missing, misshapen or not finite, or `out` holds something else.
       OSError: the directory cannot be written.
     """
     model = json.loads(json.dumps(config.model.to_dict()))
     _check_out(out, model)
     for network in networks:
         network.check()
+    for network in networks:
+        network.check_finite()
     report = {}
     for network in networks:
         if network.name in NETWORKS:

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from flax import traverse_util
@@ -12,34 +12,49 @@ from biggan_jax.config import config_file, from_saved
 from biggan_jax.errors import UserError
 from biggan_jax.interop import biggan_pytorch, convert, layout
 from biggan_jax.interop.files import open_tensors
-from biggan_jax.storage import checkpoint, paths, truncation_statistics
+from biggan_jax.storage import networks as networks_lib
+from biggan_jax.storage import paths, steps, truncation_statistics
 from biggan_jax.storage.digest import named_leaves
-from biggan_jax.storage.directory import open_directory
 from biggan_jax.storage.weights import NETWORKS, load_weights, saved_names
 
 FORMAT = "biggan_jax"
 
 
-def load(directory: str | Path) -> tuple[ConfigDict, dict[str, dict[str, Any]]]:
-    """Reads all networks of a workdir (newest intact checkpoint) or of a model directory.
+class Loaded(NamedTuple):
+    """All networks of a directory.
+
+    Attributes:
+      config: they were trained with.
+      networks: {network: {our name: array}}; a model directory may add the statistics of several
+        truncations.
+      step: generator updates they have had, None where a model directory does not say.
+    """
+
+    config: ConfigDict
+    networks: dict[str, dict[str, Any]]
+    step: int | None
+
+
+def load(directory: str | Path, step: int | str | None = None) -> Loaded:
+    """Reads all networks of a workdir or of a model directory.
 
     Args:
       directory: either.
+      step: see `storage.steps.find`.
 
     Returns:
-      (config, {network: {our name: array}}); a model directory may add the statistics of several
-      truncations.
+      What it holds.
 
     Raises:
       UserError: an unusable directory, or one without weights.
     """
-    directory, config = open_directory(directory)
-    if (directory / "checkpoints").is_dir():
+    directory, config, in_checkpoints, step = steps.find(directory, step)
+    if in_checkpoints:
         target = {
             state: traverse_util.unflatten_dict(convert.target(config.model, name[0]), sep="/")
             for name, state in NETWORKS.items()
         }
-        part, _, _ = checkpoint.Checkpoints(directory / "checkpoints").restore_partial(target)
+        part, step = networks_lib.read_part(directory, target, step)
         trees = {name: part[state] for name, state in NETWORKS.items()}
     else:
         names = [*NETWORKS, truncation_statistics.NAME]
@@ -47,28 +62,30 @@ def load(directory: str | Path) -> tuple[ConfigDict, dict[str, dict[str, Any]]]:
         if not found:
             raise UserError(f"{directory} holds no weights: none of {', '.join(NETWORKS)}")
         trees = {name: load_weights(directory, name) for name in found}
-    return config, {name: named_leaves(tree) for name, tree in trees.items()}
+    return Loaded(config, {name: named_leaves(tree) for name, tree in trees.items()}, step)
 
 
-def to_safetensors(directory: str | Path, out: Path) -> dict:
+def to_safetensors(directory: str | Path, out: Path, step: int | str | None = None) -> dict:
     """Writes all networks into one file, names as `g_ema/params/block_0/conv1/kernel`.
 
     Args:
       directory: a workdir or model directory.
       out: `F.safetensors`; its metadata holds the `model` section as JSON under `config`.
+      step: see `storage.steps.find`.
 
     Returns:
-      {out, networks: {name: tensors}}.
+      {out, step, networks: {name: tensors}}.
 
     Raises:
       UserError: an unusable directory, or a wrong name.
     """
     if out.suffix != ".safetensors":
         raise UserError(f"--out {out}: the name must end in .safetensors")
-    config, networks = load(directory)
+    config, networks, step = load(directory, step)
     flat = {f"{name}/{path}": x for name, leaves in networks.items() for path, x in leaves.items()}
     _save(flat, out, {"config": json.dumps({"model": config.model.to_dict()})})
-    return {"out": str(out), "networks": {name: len(x) for name, x in networks.items()}}
+    counts = {name: len(x) for name, x in networks.items()}
+    return {"out": str(out), "step": step, "networks": counts}
 
 
 def from_safetensors(sources: list[Path], out: Path, overrides: list[str] | None = None) -> dict:
@@ -105,20 +122,21 @@ def from_safetensors(sources: list[Path], out: Path, overrides: list[str] | None
     return convert.write(config, networks, out)
 
 
-def to_biggan_pytorch(directory: str | Path, out: Path) -> dict:
+def to_biggan_pytorch(directory: str | Path, out: Path, step: int | str | None = None) -> dict:
     """Writes G, G_ema and D with BigGAN-PyTorch's names and layout, for `load_state_dict`.
 
     Args:
       directory: a workdir or model directory of a BigGAN or BigGAN-deep.
       out: a folder, which gets `G.safetensors`, `G_ema.safetensors` and `D.safetensors`.
+      step: see `storage.steps.find`.
 
     Returns:
-      {out, networks: {name: tensors}}.
+      {out, step, networks: {name: tensors}}.
 
     Raises:
       UserError: the model has something that BigGAN-PyTorch has not.
     """
-    config, networks = load(directory)
+    config, networks, step = load(directory, step)
     m = config.model
     for key, value, wanted in (
         ("name", m.name, ("biggan", "biggan_deep")),
@@ -156,7 +174,7 @@ def to_biggan_pytorch(directory: str | Path, out: Path) -> dict:
                 )
         _save(flat, out / f"{file}.safetensors", {})
         counts[name] = len(flat)
-    return {"out": str(out), "networks": counts}
+    return {"out": str(out), "step": step, "networks": counts}
 
 
 def _save(flat: dict[str, Any], out: Path, metadata: dict[str, str]) -> None:

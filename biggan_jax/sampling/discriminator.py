@@ -17,10 +17,11 @@ class LoadedDiscriminator:
     Attributes:
       num_classes, resolution, channels: of the model.
       config: the config it was trained with (at least its `model` section).
+      step: generator updates that it was trained beside, None when the directory does not say.
     """
 
-    def __init__(self, config: ConfigDict, variables: dict):
-        self.config = config
+    def __init__(self, config: ConfigDict, variables: dict, step: int | None = None):
+        self.config, self.step = config, step
         _, self._discriminator = models.build(config.model, dtype=config.compute_dtype)
         self._variables = forward.place(variables)
         m = config.model

@@ -22,6 +22,7 @@ def write(
     directory: str | Path,
     out: str | os.PathLike,
     *,
+    step: int | str | None = None,
     classes: str | None = None,
     per_class: int = 10,
     truncation: float | None = None,
@@ -40,6 +41,7 @@ def write(
       directory: a workdir or a model directory.
       out: `F.png` (one class a row) or `F.npz` (images uint8 [N, H, W, C], labels int32 [N], z
         float32 [N, dim_z]).
+      step: see `load.load_generator`.
       classes: comma-separated class ids or ranges ('0,3' or '0-9'); None takes all, or for a
         picture 10 spread over all.
       per_class: samples of each class, or images of each interpolation.
@@ -53,7 +55,7 @@ def write(
         the samples' truncation, where the directory holds them.
 
     Returns:
-      {out, count, seconds}.
+      {out, count, step, seconds}.
 
     Raises:
       UserError: for an unknown kind of file, a class that does not exist, or an unusable directory.
@@ -67,6 +69,7 @@ def write(
         truncation_statistics = statistics.default(directory, truncation)
     generator = load.load_generator(
         directory,
+        step=step,
         ema=ema,
         truncation_statistics=truncation_statistics,
         hf_interpolation=hf_interpolation,
@@ -89,13 +92,15 @@ def write(
         file = io.BytesIO()
         np.savez(file, images=images, labels=labels, z=z)
         paths.write_bytes(out, file.getvalue())
-    return {"out": str(out), "count": len(labels), "seconds": time.perf_counter() - start}
+    seconds = time.perf_counter() - start
+    return {"out": str(out), "count": len(labels), "step": generator.step, "seconds": seconds}
 
 
 def bn_matrix(
     directory: str | Path,
     out: Path,
     *,
+    step: int | str | None = None,
     classes: str | None = None,
     per_class: int = 5,
     truncation: float | None = None,
@@ -108,11 +113,11 @@ def bn_matrix(
     Args:
       directory: a workdir or a model directory (which may hold one of the weights alone).
       out: `F.png`.
-      classes, per_class, truncation, truncation_kind, seed, standing: see `write`; by default 5
-        classes spread over all.
+      step, classes, per_class, truncation, truncation_kind, seed, standing: see `write`; by default
+        5 classes spread over all.
 
     Returns:
-      {out, modes, weights, seconds}.
+      {out, step, modes, weights, seconds}.
 
     Raises:
       UserError: for a class that does not exist, or an unusable directory.
@@ -123,10 +128,12 @@ def bn_matrix(
         raise UserError(f"--per-class is {per_class}; it must be at least 1")
     start = time.perf_counter()
     like_samples = {"truncation": truncation, "kind": truncation_kind}
-    weights = networks.generator_weights(directory)
+    weights = networks.generator_weights(directory, step)
     rows: list[list] = [[] for _ in weights]
     for row, ema in zip(rows, weights.values(), strict=True):
-        generator = load.load_generator(directory, ema=ema)
+        generator = load.load_generator(directory, step=step, ema=ema)
+        # The other weights are those of the very step, also where a run goes on meanwhile.
+        step = step if generator.step is None else generator.step
         ids = spread(generator.num_classes, MATRIX_CLASSES)
         if classes is not None:
             ids = parse_classes(classes, generator.num_classes, picture=True)
@@ -139,6 +146,7 @@ def bn_matrix(
     paths.write_bytes(out, grids.png(picture))
     return {
         "out": str(out),
+        "step": generator.step,
         "modes": list(generator_lib.BN_MODES),
         "weights": list(weights),
         "seconds": time.perf_counter() - start,

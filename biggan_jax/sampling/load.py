@@ -6,15 +6,15 @@ from pathlib import Path
 from biggan_jax.sampling import standing
 from biggan_jax.sampling.discriminator import LoadedDiscriminator
 from biggan_jax.sampling.generator import LoadedGenerator
-from biggan_jax.storage import networks
+from biggan_jax.storage import networks, steps
 from biggan_jax.storage import truncation_statistics as statistics
-from biggan_jax.storage.directory import open_directory
-from biggan_jax.storage.weights import load_weights, saved_names
+from biggan_jax.storage.weights import saved_names
 
 
 def load_generator(
     directory: str | Path,
     *,
+    step: int | str | None = None,
     ema: bool = True,
     bn_mode: str = "running",
     standing_truncation: float | None = None,
@@ -27,7 +27,9 @@ def load_generator(
     """Loads a generator from a workdir or a model directory.
 
     Args:
-      directory: a workdir (its newest intact checkpoint is taken) or a model directory.
+      directory: a workdir or a model directory.
+      step: the number of a finished step of a workdir that still has it, or 'best' for the state
+        with the best score; None takes the newest intact checkpoint.
       ema: take the averaged weights; False takes the raw ones.
       bn_mode: 'running', 'batch' or 'standing'.
       standing_truncation, standing_kind: of the latents behind standing statistics; see
@@ -42,22 +44,19 @@ def load_generator(
       The generator.
 
     Raises:
-      UserError: for a directory without a usable model.
+      UserError: for a directory without a usable model, or without this step.
     """
-    directory, config = open_directory(directory)
-    name = "ema" if ema else "generator"
-    if (directory / "checkpoints").is_dir():
-        variables, step = networks.from_checkpoint(directory, config, name)
-    else:
-        weights, saved = "g_ema" if ema else "g", saved_names(directory)
-        if ema and "g_ema" not in saved and "g" in saved:
-            weights = "g"
-            print(f"{directory} holds no averaged weights: using g", file=sys.stderr)
-        variables, step = load_weights(directory, weights), None
+    held = steps.find(directory, step)
+    weights = "g_ema" if ema else "g"
+    saved = () if held.in_checkpoints else saved_names(held.directory)
+    if ema and "g_ema" not in saved and "g" in saved:
+        weights = "g"
+        print(f"{held.directory} holds no averaged weights: using g", file=sys.stderr)
+    variables, found = networks.read(held, weights)
     if truncation_statistics is not None or hf_interpolation:
         t = 1.0 if truncation_statistics is None else truncation_statistics
-        variables = statistics.select(variables, directory, t, hf_interpolation)
-    generator = LoadedGenerator(config, variables, step)
+        variables = statistics.select(variables, held.directory, t, hf_interpolation)
+    generator = LoadedGenerator(held.config, variables, found)
     generator.set_bn_mode(
         bn_mode,
         standing_truncation,
@@ -68,11 +67,19 @@ def load_generator(
     return generator
 
 
-def load_discriminator(directory: str | Path) -> LoadedDiscriminator:
-    """Loads a discriminator from a workdir or a model directory; see `load_generator`."""
-    directory, config = open_directory(directory)
-    if (directory / "checkpoints").is_dir():
-        return LoadedDiscriminator(
-            config, networks.from_checkpoint(directory, config, "discriminator")[0]
-        )
-    return LoadedDiscriminator(config, load_weights(directory, "d"))
+def load_discriminator(
+    directory: str | Path, *, step: int | str | None = None
+) -> LoadedDiscriminator:
+    """Loads a discriminator from a workdir or a model directory.
+
+    Args:
+      directory, step: see `load_generator`.
+
+    Returns:
+      The discriminator.
+
+    Raises:
+      UserError: as `load_generator`.
+    """
+    held = steps.find(directory, step)
+    return LoadedDiscriminator(held.config, *networks.read(held, "d"))

@@ -40,10 +40,13 @@ class Rows:
     ema: bool = True
     bn_mode: str = "running"
 
-    def load(self, directory: str | Path) -> generator_lib.LoadedGenerator:
+    def load(
+        self, directory: str | Path, step: int | str | None = None
+    ) -> generator_lib.LoadedGenerator:
         """The generator, in the batch-norm mode of these samples."""
         return load.load_generator(
             directory,
+            step=step,
             ema=self.ema,
             bn_mode=self.bn_mode,
             standing_truncation=self.truncation,
@@ -85,6 +88,7 @@ def attention(
     directory: str | Path,
     out: Path,
     *,
+    step: int | str | None = None,
     rows: Rows = Rows(),
     layer: str | None = None,
     points: str | None = None,
@@ -97,6 +101,7 @@ def attention(
     Args:
       directory: a workdir or a model directory.
       out: `F.png`.
+      step: see `load.load_generator`.
       rows: which samples.
       layer: such as 'attention_16'; by default the one of the highest resolution.
       points: 'r,c;r,c', rows and columns in image pixels from the top left; None picks those whose
@@ -106,8 +111,8 @@ def attention(
       images: PNG or JPEG files or folders that D looks at; none gives it the samples of G.
 
     Returns:
-      {out, layer, layers, gamma, rows: [{class, points, distance}], seconds}: points are the image
-      pixels of the dots, the distance is the mean total variation distance of the maps shown.
+      {out, step, layer, layers, gamma, rows: [{class, points, distance}], seconds}: points are the
+      image pixels of the dots, the distance is the mean total variation distance of the maps shown.
 
     Raises:
       UserError: for a model without attention, an unknown layer, points outside the image, or an
@@ -122,9 +127,9 @@ def attention(
     if images and not discriminator:
         raise UserError("--images are for the discriminator: add --discriminator, or leave it out")
     if discriminator:
-        view = view_discriminator(directory, rows, layer, images)
+        view = view_discriminator(directory, step, rows, layer, images)
     else:
-        view = view_generator(directory, rows, layer)
+        view = view_generator(directory, step, rows, layer)
     layer = layer or max(view.maps, key=lambda name: view.maps[name].shape[1])
     maps = view.maps[layer]
     queries = choose_queries(maps, points, num_points, view.player.resolution)
@@ -136,6 +141,7 @@ def attention(
     paths.write_bytes(out, grids.png(figure))
     return {
         "out": str(out),
+        "step": view.player.step,
         "layer": layer,
         "layers": sorted(view.maps),
         "gamma": view.player.gammas[layer],
@@ -171,19 +177,25 @@ def text(result: dict) -> str:
     return "\n".join([*lines, result["out"]])
 
 
-def view_generator(directory: str | Path, rows: Rows, layer: str | None) -> View:
+def view_generator(
+    directory: str | Path, step: int | str | None, rows: Rows, layer: str | None
+) -> View:
     """Samples of G and its attention while it made them."""
-    generator = rows.load(directory)
+    generator = rows.load(directory, step)
     check_layer(layer, generator.gammas, "generator", "g_attention")
     z, labels = rows.latents(generator)
     return View(generator, generator(z, labels), labels, generator.attention(z, labels))
 
 
 def view_discriminator(
-    directory: str | Path, rows: Rows, layer: str | None, files: Sequence[Path]
+    directory: str | Path,
+    step: int | str | None,
+    rows: Rows,
+    layer: str | None,
+    files: Sequence[Path],
 ) -> View:
     """Files, or samples of G, and D's attention to them."""
-    d = load.load_discriminator(directory)
+    d = load.load_discriminator(directory, step=step)
     check_layer(layer, d.gammas, "discriminator", "d_attention")
     if files:
         images = read_images(files, d.resolution, d.channels)
@@ -191,7 +203,8 @@ def view_discriminator(
         classes = np.zeros(len(images), np.int32)
         floats = images.astype(np.float32) / 127.5 - 1
         return View(d, images, None, d.attention(floats, classes))
-    generator = rows.load(directory)
+    # The very step, also where a run goes on meanwhile.
+    generator = rows.load(directory, step if d.step is None else d.step)
     z, labels = rows.latents(generator)
     images = generator(z, labels)
     return View(d, images, labels, d.attention(images, labels))

@@ -200,7 +200,7 @@ class Checkpoints:
             for path in self.directory.glob("*.orbax-checkpoint-tmp*"):
                 path.rmtree()
         policies = ocp.checkpoint_managers
-        keep = [policies.LatestN(self._keep_latest), policies.CustomSteps(self._best_of_old())]
+        keep = [policies.LatestN(self._keep_latest), policies.CustomSteps(self.best_of_old())]
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policies.AnyPreservationPolicy(keep),
             enable_async_checkpointing=self._async_save,
@@ -208,7 +208,7 @@ class Checkpoints:
         )
         return _Manager(self.directory, options=options)
 
-    def _best_of_old(self) -> list[int]:
+    def best_of_old(self) -> list[int]:
         """The best scored step of a run that an earlier version began, all where none can be told.
 
         It was kept among the checkpoints then, with its score in `metrics/metrics`.
@@ -223,6 +223,14 @@ class Checkpoints:
             except (ValueError, TypeError, KeyError):
                 return self.all_steps()  # one torn file must delete nothing
         return [min(scores, key=scores.get)] if scores else []
+
+    def _broken(self, step: int, steps: list[int], error: Exception, whole: bool, **_: Any) -> str:
+        """The message about a checkpoint whose weights are not finite."""
+        others = [other for other in reversed(steps) if other != step]
+        remedy = f"take another of its steps ({some(others, 9)})" if others else "train it anew"
+        if whole and others and others[0] < step:
+            remedy = f"move {self.directory / str(step)} away to go on from step {others[0]}"
+        return f"checkpoint {step} in {self.directory} holds {error}: {remedy}"
 
     @contextlib.contextmanager
     def _disk_errors(self, step: int | None) -> Iterator[None]:
@@ -252,6 +260,8 @@ class Checkpoints:
             try:
                 path = self.directory / str(candidate)
                 return *integrity.read(path, target, **options), candidate
+            except integrity.NotFiniteError as error:
+                raise UserError(self._broken(candidate, steps, error, **options)) from error
             except integrity.CorruptError as error:
                 on_warning(f"checkpoint {candidate} in {self.directory} is corrupt: {error}")
         raise UserError(

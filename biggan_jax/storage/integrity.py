@@ -23,7 +23,7 @@ from flax import traverse_util
 from biggan_jax.errors import UserError, some
 from biggan_jax.parallel import processes
 from biggan_jax.storage import orbax_noise, paths
-from biggan_jax.storage.digest import digests, named_leaves
+from biggan_jax.storage.digest import digests, digests_and_broken, named_leaves
 
 # Reading fails for these reasons although what is stored may be whole: they are not corruption.
 _ENVIRONMENT = {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE}
@@ -32,6 +32,18 @@ _BUCKET_REFUSALS = ("unavailable", "deadlineexceeded", "permissiondenied", "unau
 
 class CorruptError(Exception):
     """What is stored cannot be trusted; the message is the reason, in one line."""
+
+
+class NotFiniteError(Exception):
+    """What is stored is what was saved, but weights hold NaN or infinity.
+
+    Attributes:
+      names: their paths.
+    """
+
+    def __init__(self, names: list[str]):
+        super().__init__(f"NaN or infinity in {some(names)}")
+        self.names = names
 
 
 def save_args(state: Any, meta: dict) -> ocp.args.Composite:
@@ -98,6 +110,7 @@ def read(
 
     Raises:
       CorruptError: something is missing or differs from its digest.
+      NotFiniteError: weights hold NaN or infinity.
       OSError: it exists but cannot be read.
       UserError: it is intact as far as known, and does not fit the target.
     """
@@ -117,12 +130,16 @@ def read(
     # All processes fall back or none: the digests below are a computation they share.
     if any(processes.gather(problem is not None)):
         raise CorruptError(problem or "another process cannot read it")
-    values, arrays = digests(tree), record["arrays"]
+    values, broken = digests_and_broken(tree)
+    arrays = record["arrays"]
     differing = [name for name, x in arrays.items() if values.get(name, x["digest"]) != x["digest"]]
     # Each process has digested its own copy of what lies on all.
     all_differing = sorted(set().union(*processes.gather(differing)))
     if all_differing:
         raise CorruptError(f"bits differ from those saved in {some(all_differing)}")
+    all_broken = sorted(set().union(*processes.gather(broken)))
+    if all_broken:
+        raise NotFiniteError(all_broken)
     return tree, record["meta"]
 
 

@@ -11,18 +11,20 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from biggan_jax import models
+from biggan_jax.errors import UserError, some
+from biggan_jax.storage import steps
 from biggan_jax.storage.checkpoint import Checkpoints
-from biggan_jax.storage.directory import open_directory
-from biggan_jax.storage.weights import saved_names
+from biggan_jax.storage.weights import NETWORKS, load_weights, saved_names
 
 COLLECTIONS = ("params", "spectral", "batch_stats")  # not what `sow` leaves, such as attention maps
 
 
-def generator_weights(directory: str | Path) -> dict[str, bool]:
+def generator_weights(directory: str | Path, step: int | str | None = None) -> dict[str, bool]:
     """Lists the weights of the generator that a directory holds.
 
     Args:
       directory: a workdir or model directory.
+      step: see `steps.find`.
 
     Returns:
       The `ema` of `load_generator` by name: 'EMA' is True, 'raw' is False. Both where there is
@@ -31,11 +33,11 @@ def generator_weights(directory: str | Path) -> dict[str, bool]:
     Raises:
       UserError: it is neither kind of directory.
     """
-    directory, _ = open_directory(directory)
+    held = steps.find(directory, step)
     both = {"EMA": True, "raw": False}
-    if (directory / "checkpoints").is_dir():
+    if held.in_checkpoints:
         return both
-    files, saved = {"EMA": "g_ema", "raw": "g"}, saved_names(directory)
+    files, saved = {"EMA": "g_ema", "raw": "g"}, saved_names(held.directory)
     return {name: ema for name, ema in both.items() if files[name] in saved} or both
 
 
@@ -65,6 +67,48 @@ def shapes(model: ConfigDict, player: str) -> dict[str, Any]:
     return {name: variables[name] for name in COLLECTIONS if name in variables}
 
 
+def inspected(
+    directory: str | Path, step: int | str | None = None
+) -> tuple[ConfigDict, int | None]:
+    """The config of a state, and its step; its weights are read where the step was asked for.
+
+    Args:
+      directory, step: see `steps.find`.
+
+    Returns:
+      (config, step), step None where nothing says it.
+
+    Raises:
+      UserError: there is no such state, or it is corrupt or not finite.
+    """
+    held = steps.find(directory, step)
+    if step is None:
+        return held.config, steps.used(directory)
+    saved = saved_names(held.directory)
+    for name in NETWORKS:
+        if held.in_checkpoints or name in saved:
+            read(held, name)
+    return held.config, held.step
+
+
+def read(held: steps.Held, name: str) -> tuple[dict, int | None]:
+    """Reads the variables of one network onto one device.
+
+    Args:
+      held: from `steps.find`.
+      name: of its weights: 'g', 'g_ema' or 'd'.
+
+    Returns:
+      (variables, step), step None where a model directory does not say.
+
+    Raises:
+      UserError: they are missing, corrupt, not finite, or do not fit the config.
+    """
+    if held.in_checkpoints:
+        return from_checkpoint(held.directory, held.config, NETWORKS[name], held.step)
+    return load_weights(held.directory, name), held.step
+
+
 def from_checkpoint(
     directory: Path, config: ConfigDict, name: str, step: int | None = None
 ) -> tuple[dict, int]:
@@ -80,7 +124,7 @@ def from_checkpoint(
       (variables, step).
 
     Raises:
-      UserError: there is no intact checkpoint, or it does not fit the config.
+      UserError: there is no intact checkpoint, or it is not finite, or does not fit the config.
     """
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
@@ -89,5 +133,35 @@ def from_checkpoint(
 
     player = "d" if name == "discriminator" else "g"
     target = {name: jax.tree.map(placed, shapes(config.model, player))}
-    part, _, found = Checkpoints(directory / "checkpoints").restore_partial(target, step=step)
+    part, found = read_part(directory, target, step)
     return part[name], found
+
+
+def read_part(directory: Path, target: dict, step: int | None = None) -> tuple[dict, int]:
+    """Reads a part of a checkpoint.
+
+    Args:
+      directory: a workdir.
+      target: see `Checkpoints.restore_partial`.
+      step: of the checkpoint; None takes the newest intact one.
+
+    Returns:
+      (the part, step).
+
+    Raises:
+      UserError: as `from_checkpoint`.
+    """
+    checkpoints = Checkpoints(directory / "checkpoints")
+    if step is None:
+        part, _, found = checkpoints.restore_partial(target)
+        return part, found
+    damage: list[str] = []
+    try:
+        part, _, found = checkpoints.restore_partial(target, step=step, on_warning=damage.append)
+    except UserError as error:
+        if not damage:
+            raise
+        others = [str(other) for other in reversed(checkpoints.all_steps()) if other != step]
+        have = f", or take another step ({some(others, 9)})" if others else ""
+        raise UserError(f"{damage[0]}; put a copy of it back{have}") from error
+    return part, found

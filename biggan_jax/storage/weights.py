@@ -73,7 +73,7 @@ def load_weights(directory: epath.PathLike, name: str, target: Any = None) -> An
       The weights.
 
     Raises:
-      UserError: they are missing or corrupt, or do not fit the target.
+      UserError: they are missing or corrupt, hold NaN or infinity, or do not fit the target.
     """
     path = replacement.whole(integrity.absolute(directory) / "weights" / name)
     if not path.is_dir():
@@ -85,3 +85,8 @@ def load_weights(directory: epath.PathLike, name: str, target: Any = None) -> An
         return integrity.read(path, target, whole=True)[0]
     except integrity.CorruptError as error:
         raise UserError(f"{path} is corrupt, import or copy it again: {error}") from error
+    except integrity.NotFiniteError as error:
+        names = [f"{NETWORKS.get(name, name)}/{array}" for array in error.names]
+        raise UserError(
+            f"{path} holds NaN or infinity in {some(names)}: import or copy other weights"
+        ) from error

@@ -18,8 +18,7 @@ from ml_collections import ConfigDict
 from biggan_jax.config import domains
 from biggan_jax.errors import UserError
 from biggan_jax.models import stages
-from biggan_jax.storage import checkpoint
-from biggan_jax.storage.directory import open_directory
+from biggan_jax.storage import networks, steps
 from biggan_jax.storage.weights import NETWORKS, load_weights, saved_names
 from biggan_jax.training import build as build_lib
 from biggan_jax.training import state as state_lib
@@ -150,20 +149,20 @@ def read(config: ConfigDict, mesh: Mesh) -> Source:
       UserError: as `create`.
     """
     try:
-        directory, theirs = open_directory(config.init_from)
+        directory, theirs, in_checkpoints, done = steps.find(*steps.split(config.init_from))
         _check_model(config, theirs)
         bound = build_lib.train_step(theirs, mesh)
         shapes = state_lib.abstract(bound.init, mesh)
         keep = config.finetune.keep_optimizer
-        if (directory / "checkpoints").is_dir():
-            weights, optimizers, done = _read_checkpoint(directory, shapes, keep)
+        if in_checkpoints:
+            weights, optimizers, done = _read_checkpoint(directory, shapes, keep, done)
         elif keep:
             raise UserError(
-                "only a workdir with checkpoints has an optimizer state to keep: leave out "
-                "--config.finetune.keep_optimizer"
+                "only a checkpoint of a workdir has an optimizer state to keep, no model directory "
+                "such as best/: leave out --config.finetune.keep_optimizer"
             )
         else:
-            weights, optimizers, done = _read_weights(directory, shapes), {}, None
+            weights, optimizers = _read_weights(directory, shapes), {}
     except UserError as error:
         raise UserError(f"--config.init_from={config.init_from}: {error}") from error
     notes = _fill(weights)
@@ -171,13 +170,15 @@ def read(config: ConfigDict, mesh: Mesh) -> Source:
     return Source(theirs, done, theirs_stages, weights, optimizers, notes)
 
 
-def _read_checkpoint(directory: Path, shapes: state_lib.GANState, keep_optimizer: bool):
-    """(weights, optimizers, step) of the newest intact checkpoint."""
+def _read_checkpoint(
+    directory: Path, shapes: state_lib.GANState, keep_optimizer: bool, step: int | None
+):
+    """(weights, optimizers, step) of a checkpoint, by default the newest intact one."""
     target = {name: _nonempty(getattr(shapes, name)) for name in FILES}
     if keep_optimizer:
         for name in PLAYERS:
             target[name]["opt_state"] = getattr(shapes, name).opt_state
-    weights, _, done = checkpoint.Checkpoints(directory / "checkpoints").restore_partial(target)
+    weights, done = networks.read_part(directory, target, step)
     optimizers = {
         name: tree.pop("opt_state") for name, tree in weights.items() if "opt_state" in tree
     }

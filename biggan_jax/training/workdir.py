@@ -12,7 +12,7 @@ from biggan_jax import config as config_lib
 from biggan_jax.config.resume import Change
 from biggan_jax.errors import UserError
 from biggan_jax.parallel import processes
-from biggan_jax.storage import checkpoint, paths
+from biggan_jax.storage import checkpoint, paths, steps
 from biggan_jax.storage.directory import open_directory
 from biggan_jax.training import finetune, optimizers
 from biggan_jax.training import state as state_lib
@@ -36,7 +36,7 @@ def check(
         if config.init_from is None:
             config.init_from = saved.init_from  # where it came from need not be said again
         changes = config_lib.check_resume(saved, config, allow_change=allow_change)
-    elif config.init_from is not None and paths.same(config.init_from, workdir):
+    elif config.init_from is not None and paths.same(steps.split(config.init_from)[0], workdir):
         raise UserError(f"--config.init_from is the workdir {workdir}: choose another --workdir")
     finetune.check(config)
     return changes

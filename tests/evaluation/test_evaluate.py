@@ -117,6 +117,14 @@ def test_one_device_and_eight_agree(workdir, opened):
     assert other == pytest.approx(scorer(generator)["scores"], rel=1e-5)
 
 
+def test_the_step_is_in_the_protocol(workdir, tmp_path, capsys):
+    assert cli.main([*command(workdir, "--step=2", "--out", tmp_path), "--json"]) == 0
+    second = json.loads(capsys.readouterr().out)
+    newest = evaluate.evaluate(workdir, SETTINGS)
+    assert (second["protocol"]["step"], newest["protocol"]["step"]) == (2, 4)
+    assert second["scores"]["fid"] != newest["scores"]["fid"]
+
+
 def test_curve_of_truncations(workdir, tmp_path, capsys):
     assert cli.main(command(workdir, "--truncation=1.0,0.1", "--out", tmp_path)) == 0
     table = capsys.readouterr().out.splitlines()
@@ -334,7 +342,7 @@ def test_follow_scores_every_checkpoint_once(workdir, tmp_path, capsys, monkeypa
     best = min(lines, key=lambda line: line["scores"]["fid"])
     assert out["best"] == {"step": best["step"], "fid": best["scores"]["fid"]}
     copied = evaluate.evaluate(folder / "best", SETTINGS)
-    assert copied["scores"] == best["scores"] and copied["protocol"]["step"] is None
+    assert copied["scores"] == best["scores"] and copied["protocol"]["step"] == best["step"]
     with pytest.raises(UserError, match="leave out --follow"):
         follow.follow(folder / "best", None, None)
     # A second process goes on where the first stopped, whatever a kill has torn.

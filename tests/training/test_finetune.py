@@ -102,6 +102,26 @@ def test_the_same_model_is_taken_over_whole(trained, source):
                        "total"]  # fmt: skip
 
 
+def test_another_step_than_the_newest(run_copy):
+    """DIR@STEP, also where the name of DIR holds an @."""
+    run = run_copy.rename(run_copy.with_name("a@2"))
+    config = runs.tiny_config("--config.finetune.keep_optimizer")
+    for text, step in ((run, 4), (f"{run}@4", 4), (f"{run}@2", 2)):
+        config.init_from = str(text)
+        source = finetune.read(config, sharding.make_mesh((1,)))
+        expected = runs.load_state(run, step)[0]
+        assert source.step == step and source.optimizers
+        assert_equal(source.weights["ema"], expected.ema.variables)
+    for text, words in (
+        (f"{run}@3", f"--config.init_from={run}@3: no checkpoint 3 in .*: it has 4, 2$"),
+        (f"{run}@best", "has no best state"),
+        (f"{run}@new", "no folder .*'new' is no step"),
+    ):
+        config.init_from = text
+        with pytest.raises(UserError, match=words):
+            finetune.read(config, sharding.make_mesh((1,)))
+
+
 @pytest.mark.parametrize("mode", ["fresh", "mean"])
 def test_other_classes(trained, source, mode):
     """10 classes to 3: G's shared embedding and D's projection have other rows."""
@@ -414,6 +434,7 @@ def test_bad_requests_of_a_command(trained, tmp_path, capsys):
         (["--config.finetune.keep_optimizer"], "keep_optimizer is True, but .*--config.init_from"),
         ([f"--config.init_from={tmp_path}"], "it holds no config.json"),
         ([f"--config.init_from={tmp_path / 'run'}"], "is the workdir"),
+        ([f"--config.init_from={tmp_path / 'run'}@best"], "is the workdir"),
     ):
         assert runs.train(tmp_path / "run", *arguments) == 2
         lines = capsys.readouterr().err.splitlines()
@@ -426,7 +447,9 @@ def test_directories_without_what_is_asked_for(trained, source, tmp_path):
     with pytest.raises(UserError, match="none of weights/{g,g_ema,d}"):
         start(empty)
     g_only = model_directory(trained, tmp_path / "g", g=source.generator.variables)
-    with pytest.raises(UserError, match="only a workdir .* leave out --config.finetune.keep_opt"):
+    with pytest.raises(
+        UserError, match="only a checkpoint .* leave out --config.finetune.keep_opt"
+    ):
         start(g_only, "--config.finetune.keep_optimizer")
     with pytest.raises(UserError, match="freeze_d is 1, but .* no weights for all of block_0"):
         start(g_only, "--config.finetune.freeze_d=1")
