@@ -21,7 +21,7 @@ import jax
 
 from biggan_jax import errors
 from biggan_jax.errors import UserError
-from biggan_jax.parallel import peers, processes, rendezvous
+from biggan_jax.parallel import ending, peers, processes, rendezvous
 
 FAILED = f"{processes.PREFIX}/failed"
 LINGER_SECONDS = 1.0  # for the others to hear why a process ends, process 0 twice as long
@@ -241,6 +241,7 @@ def _leave(error: BaseException) -> None:
 
 def _exit(code: int) -> None:
     """Ends the process without JAX's shutdown, which would wait for the others."""
+    ending.prepare()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()

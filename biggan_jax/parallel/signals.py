@@ -7,8 +7,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from biggan_jax import errors
 from biggan_jax.errors import EXIT_INTERRUPTED, EXIT_TERMINATED
+from biggan_jax.parallel import ending
 
 ONE_STOP_SECONDS = 1.0
 
@@ -23,10 +23,7 @@ def exit_on_sigterm() -> Iterator[None]:
 
     def handle(number: int, frame) -> None:
         # Not an exception: raised inside a callback of a library it would be lost.
-        line = "terminated; the same command continues"
-        os.write(2, f"biggan: {line}\n".encode())  # print may be what was interrupted
-        errors.end_json(line, EXIT_TERMINATED)
-        os._exit(EXIT_TERMINATED)
+        ending.at_once(EXIT_TERMINATED, "terminated; the same command continues")
 
     if not handlers_allowed():
         yield

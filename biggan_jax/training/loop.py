@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from biggan_jax.storage import lock
 from biggan_jax.training import hooks, setup
 
 
@@ -20,11 +21,18 @@ def train(config: ConfigDict, workdir: str | Path, *, allow_change: bool = False
       Ctrl-C, 75 after SIGTERM; in each case the state is saved.
 
     Raises:
-      UserError: for settings or data that do not fit, or a workdir of another run.
+      UserError: for settings or data that do not fit, a workdir of another run, or one in which
+        another run is training.
       NonFiniteError: a metric is not finite; the state of that step is not saved.
       OSError: the disk is full or read-only; earlier checkpoints are intact.
     """
-    run = setup.prepare(config, workdir, allow_change=allow_change)
+    workdir = setup.check(config, workdir)
+    with lock.held(workdir) as owned:
+        return _train(setup.prepare(config, workdir, owned, allow_change=allow_change))
+
+
+def _train(run: setup.Run) -> dict:
+    config = run.config
     due = hooks.build(run)
     state, done, pending = run.state, run.start, None
     with run as stop:

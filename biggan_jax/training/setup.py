@@ -14,12 +14,12 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from biggan_jax import __version__, data
+from biggan_jax import __version__, data, models
 from biggan_jax import config as config_lib
 from biggan_jax.errors import UserError
 from biggan_jax.parallel import processes, sharding
 from biggan_jax.parallel.signals import StopRequest
-from biggan_jax.storage import checkpoint, paths, writers
+from biggan_jax.storage import checkpoint, lock, paths, writers
 from biggan_jax.training import build as build_lib
 from biggan_jax.training import run_data, sample_grid
 from biggan_jax.training import state as state_lib
@@ -48,6 +48,7 @@ class Run:
       source, batches: the data, and its stream from there on.
       checkpoints, writer, log: where the run is kept and told of.
       meta: what lies beside the arrays of a checkpoint.
+      owned: the lock of the workdir.
     """
 
     config: ConfigDict
@@ -62,6 +63,7 @@ class Run:
     writer: writers.MetricWriter
     log: TrainLog
     meta: dict[str, Any]
+    owned: lock.Lock
 
     @property
     def images_per_step(self) -> int:
@@ -70,6 +72,7 @@ class Run:
 
     def save(self, done: int, state: GANState) -> None:
         """Saves a state unless it is saved already; its buffers may be donated afterwards."""
+        self.owned.check()
         self.writer.flush()  # a resumed run writes no line before its checkpoint
         self.checkpoints.save(done, state, self.meta)
 
@@ -88,25 +91,46 @@ class Run:
         self._open.__exit__(*error)
 
 
-def prepare(config: ConfigDict, workdir: str | Path, *, allow_change: bool = False) -> Run:
-    """Checks a config, opens data and workdir, resumes or initialises, and returns the `Run`.
+def check(config: ConfigDict, workdir: str | Path) -> Path:
+    """Checks what can be known before a workdir is locked and its data are opened.
+
+    Args:
+      config: a full config.
+      workdir: of the run.
+
+    Returns:
+      The workdir as an absolute path.
+
+    Raises:
+      UserError: for settings that do not fit each other or the devices, or an unusable workdir.
+    """
+    workdir = paths.absolute(workdir)
+    paths.reach(workdir, write=True)
+    _check_same_command(config)
+    mesh = sharding.make_mesh(config.mesh)
+    _check_mesh(mesh)
+    config_lib.validate(config, mesh.size)
+    models.check_resolution(config.model)
+    return workdir
+
+
+def prepare(
+    config: ConfigDict, workdir: Path, owned: lock.Lock, *, allow_change: bool = False
+) -> Run:
+    """Opens data and workdir, resumes or initialises, and returns the `Run`.
 
     Args:
       config: a full config; `model.num_classes` is filled from the data when unset.
-      workdir: of the run.
+      workdir: of the run, as `check` returned it.
+      owned: the lock of the workdir.
       allow_change: continue a run under other rules; `config.resume.CHANGEABLE` names them.
 
     Raises:
       UserError: for settings or data that do not fit, or a workdir of another run.
       OSError: the workdir cannot be written.
     """
-    workdir = paths.absolute(workdir)
-    paths.reach(workdir, write=True)
     main = processes.is_main()
-    _check_same_command(config)
     mesh = sharding.make_mesh(config.mesh)
-    _check_mesh(mesh)
-    config_lib.validate(config, mesh.size)
     source, report = run_data.open_source(config, workdir)
     train_step = build_lib.train_step(config, mesh)
     checkpoints = checkpoint.Checkpoints(
@@ -148,7 +172,7 @@ def prepare(config: ConfigDict, workdir: str | Path, *, allow_change: bool = Fal
     step = processes.compile_together(step_lib.jit_train_step(train_step))
     return Run(
         config, workdir, train_step, step, state, start, source, batches, checkpoints, writer, log,
-        meta,
+        meta, owned,
     )  # fmt: skip
 
 

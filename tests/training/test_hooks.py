@@ -9,7 +9,8 @@ import pytest
 
 from biggan_jax.evaluation import evaluate
 from biggan_jax.storage import best, checkpoint
-from biggan_jax.training import hooks, setup
+from biggan_jax.training import hooks
+from biggan_jax.training import workdir as workdir_lib
 from tests import runs
 
 SCORING = ("--config.eval_every_steps=2", "--config.checkpoint_every_steps=4")
@@ -96,7 +97,7 @@ def test_other_rules_from_a_step_on(run_copy, capsys):
     line = capsys.readouterr().err
     for word in ("loss hinge -> wasserstein", "optimizer.d_lr", "--allow-change"):
         assert word in line
-    assert not (run_copy / setup.HISTORY).exists()
+    assert not (run_copy / workdir_lib.HISTORY).exists()
     assert runs.train(run_copy, *changed, "--allow-change") == 0
     told = capsys.readouterr().err
     assert "from step 4 on: loss hinge -> wasserstein" in told
@@ -106,14 +107,14 @@ def test_other_rules_from_a_step_on(run_copy, capsys):
     # Half of the only gradient, whose square the second moments have taken 0.001 of.
     for mu, nu in zip(*map(jax.tree.leaves, (adam.mu, adam.nu)), strict=True):
         assert mu.any() and (0.001 * (2 * mu) ** 2 <= nu * 1.001).all()
-    history = [json.loads(x) for x in (run_copy / setup.HISTORY).read_text().splitlines()]
+    history = [json.loads(x) for x in (run_copy / workdir_lib.HISTORY).read_text().splitlines()]
     assert [h["step"] for h in history] == [4]
     assert history[0]["changes"]["loss"] == {"old": "hinge", "new": "wasserstein"}
     assert history[0]["changes"]["optimizer.d_lr"]["new"] == 1e-4
     assert json.loads((run_copy / "config.json").read_text())["loss"] == "wasserstein"
     # From now on these are the rules of the run: no flag, no second entry.
     assert runs.train(run_copy, *changed, "--config.num_steps=6") == 0
-    assert len((run_copy / setup.HISTORY).read_text().splitlines()) == 1
+    assert len((run_copy / workdir_lib.HISTORY).read_text().splitlines()) == 1
     assert runs.load_state(run_copy)[0].generator.opt_state[0].mu
     assert runs.train(run_copy, *changed, "--allow-change", "--config.model.ch=8") == 2
     assert "model.ch" in capsys.readouterr().err
