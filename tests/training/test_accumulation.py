@@ -41,6 +41,7 @@ def test_gradients_of_microbatches_are_summed_once_in_loops(loops):  # noqa: F81
     check_sums(with_sgd(tiny((8, 1), **settings)))
 
 
+@pytest.mark.full
 def test_gradients_of_microbatches_are_summed_once_unrolled():
     check_sums(with_sgd(tiny((8, 1), accumulation_steps=2)))
 

@@ -96,7 +96,13 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
+LONGER = ("two_d_steps_and_accumulation", "ghost_within_a_device")  # the others hold their parts
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.full] if n in LONGER else []) for n in LAYOUTS],
+)
 def test_eight_devices_equal_one(name, loops):
     """Loss, gradients (through SGD), batch statistics, spectral vectors and average."""
     mesh, settings, layout = LAYOUTS[name]
