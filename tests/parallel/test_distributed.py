@@ -105,7 +105,7 @@ def train_here(workdir: Path, *overrides: str) -> int:
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory, cache_dir):
-    """The workdir of a run that was killed two or three times and stopped once; what its ends looked like.
+    """The workdir of a run that was killed and stopped; what its ends looked like.
 
     Returns:
       (workdir, [(seconds the other process lived on, its exit code) of each kill], (exit codes
