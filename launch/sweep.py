@@ -35,9 +35,15 @@ def parser() -> cli.Parser:
     )
     add = top.add_argument
     add("--config", required=True, metavar="FILE|NAME", help="as of `biggan train`")
-    add("--out", required=True, metavar="DIR", help="of the workdirs, results.csv, results.json")
+    add(
+        "--out",
+        type=options.path,
+        required=True,
+        metavar="DIR",
+        help="of the workdirs, results.csv, results.json",
+    )
     options.add_sweep(top, "values of a setting; repeat it for all combinations")
-    add("--points", metavar="FILE", help="a line of KEY=VALUE ... for each run")
+    add("--points", type=options.path, metavar="FILE", help="a line of KEY=VALUE ... for each run")
     add(
         "--command",
         default=launch.COMMAND,

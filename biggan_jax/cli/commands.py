@@ -3,6 +3,7 @@
 import argparse
 import importlib.metadata
 import platform
+from pathlib import Path
 from typing import Any
 
 from biggan_jax import __version__
@@ -25,6 +26,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, allow_abbrev=False, **kwargs)
+        self.register("type", Path, options.local_path)
         self._given: list[str] = []
 
     def error(self, message: str):

@@ -14,7 +14,7 @@ def add(command) -> None:
     """Adds the command."""
     sub = command("evaluate", run, "score a generator: FID, IS, KID")
     one = sub.add_mutually_exclusive_group(required=True)
-    one.add_argument("--from", dest="source", metavar="DIR")
+    one.add_argument("--from", dest="source", type=options.path, metavar="DIR")
     options.add_step(sub)
     one.add_argument(
         "--compare",
@@ -39,7 +39,12 @@ def add(command) -> None:
     add("--matrix", action="store_true", help="every bn mode with averaged and raw weights")
     add = sub.add_argument_group("output").add_argument
     add("--no-intra-fid", action="store_true", help="where a class has too few real images")
-    add("--out", metavar="FOLDER", help="of .json, .csv and plot; default: DIR/report")
+    add(
+        "--out",
+        type=options.path,
+        metavar="FOLDER",
+        help="of .json, .csv and plot; default: DIR/report",
+    )
     cache = "where classifiers and measured real images are kept; default: DIR/cache"
     add("--cache", type=Path, metavar="FOLDER", help=cache)
     add(

@@ -1,12 +1,31 @@
 """Command-line options that several commands share, and how they are read."""
 
 import argparse
+import os
+from pathlib import Path
 from typing import Any
 
 from biggan_jax.errors import UserError
 
 # Default of an option whose default is that of the function which takes it.
 UNSET = argparse.SUPPRESS
+
+
+def path(text: str) -> str:
+    """A path as an option takes it: not empty, its `~` expanded, which `--out=~/x` leaves to us."""
+    from biggan_jax.storage import paths
+
+    try:
+        return os.fspath(paths.workdir_path(text))
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def local_path(text: str) -> Path:
+    """A path on this machine; what an option of `type=Path` becomes."""
+    if "://" in text:
+        raise argparse.ArgumentTypeError(f"{text} is no folder or file of this machine")
+    return Path(path(text))
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +49,7 @@ def add_config(sub: argparse.ArgumentParser, required: bool = True) -> None:
 
 def add_source(sub: argparse.ArgumentParser) -> None:
     """--from and --step."""
-    sub.add_argument("--from", dest="source", required=True, metavar="DIR")
+    sub.add_argument("--from", dest="source", type=path, required=True, metavar="DIR")
     add_step(sub)
 
 

@@ -17,7 +17,9 @@ def add(command) -> None:
         "inspect", run_inspect, "layers, shapes, parameters and FLOPs; no data, no compile"
     )
     options.add_config(sub, required=False)
-    sub.add_argument("--from", dest="source", metavar="DIR", help="instead of --config")
+    sub.add_argument(
+        "--from", dest="source", type=options.path, metavar="DIR", help="instead of --config"
+    )
     options.add_step(sub)
 
     sub = command("plan", run_plan, "compile the training step for a TPU topology; no TPU needed")

@@ -11,7 +11,7 @@ def add(command) -> None:
     """Adds both commands."""
     sub = command("sample", run_sample, "make images with a trained generator")
     options.add_source(sub)
-    sub.add_argument("--out", required=True, metavar="F.png|F.npz")
+    sub.add_argument("--out", type=options.path, required=True, metavar="F.png|F.npz")
     sub.add_argument("--classes", metavar="0,3", help="default: all (a picture: 10 at most)")
     sub.add_argument(
         "--per-class", type=int, default=options.UNSET, metavar="N", help="of the images; 10"

@@ -14,7 +14,7 @@ def add(command) -> None:
     """Adds the command."""
     sub = command("train", run, "train a GAN; resumes by itself from the workdir")
     options.add_config(sub)
-    sub.add_argument("--workdir", required=True, metavar="DIR")
+    sub.add_argument("--workdir", type=options.path, required=True, metavar="DIR")
     sub.add_argument(
         "--allow-change",
         action="store_true",

@@ -29,7 +29,11 @@ def inception_directory(given: Path | None) -> Path:
     if given is not None:
         return given
     variable = os.environ.get(INCEPTION_VARIABLE)
-    return Path(variable) if variable else Path.home() / ".cache" / "biggan_jax" / "inception"
+    return (
+        Path(variable).expanduser()
+        if variable
+        else Path.home() / ".cache" / "biggan_jax" / "inception"
+    )
 
 
 def features_name(asked: str | None, inception_given: Path | None, channels: int) -> str:

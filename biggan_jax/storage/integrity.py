@@ -185,8 +185,7 @@ def absolute(directory: epath.PathLike) -> epath.Path:
     Returns:
       The absolute path; a bucket address is left as it is.
     """
-    text = os.fspath(directory)
-    return epath.Path(text if "://" in text else os.path.abspath(text))
+    return epath.Path(os.fspath(paths.absolute(directory)))
 
 
 def _description(leaf: Any) -> dict:

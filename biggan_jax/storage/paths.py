@@ -37,14 +37,20 @@ def workdir_path(path: str | os.PathLike) -> Any:
       path: local, or gs://bucket/name.
 
     Returns:
-      A `pathlib.Path`, or an `etils.epath.Path` with the same methods for one in a bucket.
+      A `pathlib.Path` with its `~` expanded, or an `etils.epath.Path` with the same methods for one
+      in a bucket.
 
     Raises:
-      UserError: an address without a bucket, or of another kind of store.
+      UserError: no path at all, an address without a bucket, or of another kind of store.
     """
-    if not is_remote(path):
-        return Path(path)
     text = os.fspath(path)
+    if not text.strip():
+        raise UserError("a path is empty: give a folder or file, or leave the setting out")
+    if not is_remote(path):
+        try:
+            return Path(path).expanduser()  # a shell leaves the one of --workdir=~/run alone
+        except RuntimeError as error:
+            raise UserError(f"{text}: {error}".rstrip(".") + ": write the whole path") from None
     bucket = text.removeprefix("gs://").partition("/")[0]
     if not text.startswith("gs://") or not bucket:
         raise UserError(f"{text} is no folder and no bucket: give a path, or gs://BUCKET/FOLDER")
@@ -72,7 +78,7 @@ def cache_folder(directory: str | os.PathLike) -> Path:
       `directory/cache`; for a bucket a folder of its own in ~/.cache/biggan_jax.
     """
     if not is_remote(directory):
-        return Path(directory) / "cache"
+        return workdir_path(directory) / "cache"
     name = os.fspath(directory).partition("://")[2].strip("/").replace("/", "_")
     return Path.home() / ".cache" / "biggan_jax" / name
 
@@ -81,7 +87,7 @@ def same(a: str | os.PathLike, b: str | os.PathLike) -> bool:
     """Whether two paths are one folder."""
     if is_remote(a) or is_remote(b):
         return os.fspath(a).rstrip("/") == os.fspath(b).rstrip("/")
-    return Path(a).resolve() == Path(b).resolve()
+    return workdir_path(a).resolve() == workdir_path(b).resolve()
 
 
 def write_bytes(path: str | os.PathLike, data: bytes) -> None:

@@ -111,6 +111,7 @@ def check(config: ConfigDict, workdir: str | Path) -> Path:
     _check_mesh(mesh)
     config_lib.validate(config, mesh.size)
     models.check_resolution(config.model)
+    processes.together(lambda: workdir_lib.check_place(workdir) if processes.is_main() else None)
     return workdir
 
 

@@ -1,5 +1,6 @@
 """The workdir of a run: checked, continued, and written to."""
 
+import fnmatch
 import itertools
 import json
 import shlex
@@ -10,7 +11,7 @@ from ml_collections import ConfigDict
 
 from biggan_jax import config as config_lib
 from biggan_jax.config.resume import Change
-from biggan_jax.errors import UserError
+from biggan_jax.errors import UserError, some
 from biggan_jax.parallel import processes
 from biggan_jax.storage import checkpoint, paths, steps
 from biggan_jax.storage.directory import open_directory
@@ -22,6 +23,47 @@ from biggan_jax.training.step import TrainStep
 SHARED = "give all processes the same shared folder as --workdir"
 HISTORY = "config_history.jsonl"
 LOWER_LR = 2e-4  # at most, in the advice after a NaN: the larger rate of BigGAN and SAGAN
+
+# What a run, a scheduler or a supervisor puts there, and what may lie beside it.
+OWN = ("config.json", "checkpoints", "metrics.jsonl", "samples", "report", "guard.jsonl", "lock")
+OWN += ("cache", "best*", "evaluations*", "events.out.tfevents*", HISTORY)
+BESIDE = (".*", "log", "logs", "pid", "code", "lost+found")
+BESIDE += tuple(f"*.{end}" for end in ("log", "out", "err", "txt", "md", "py", "sh", "pid"))
+
+
+def check_place(workdir: Path) -> None:
+    """Raises UserError where a new run would scatter its files among those of something else."""
+    try:
+        names = sorted(path.name for path in workdir.iterdir()) if workdir.exists() else []
+    except NotADirectoryError:
+        raise UserError(f"--workdir {workdir} is a file: give a folder") from None
+    if "checkpoints" in names:
+        return
+    elsewhere = f"--workdir={shlex.quote(str(workdir / 'run'))}"
+    if "weights" in names and "config.json" in names:
+        raise UserError(
+            f"{workdir} is a model directory, whose config a run would overwrite: choose another "
+            f"--workdir, such as `{elsewhere}`, and start from these weights by "
+            f"`--config.init_from={shlex.quote(str(workdir))}`"
+        )
+    if "config.json" in names and _is_config(workdir / "config.json"):
+        return
+    known = (*(name for name in OWN if name != "config.json"), *BESIDE)
+    foreign = [n for n in names if not any(fnmatch.fnmatchcase(n, pattern) for pattern in known)]
+    if foreign:
+        raise UserError(
+            f"--workdir {workdir} holds other things ({some(foreign)}): choose a new or an empty "
+            f"folder, such as `{elsewhere}`"
+        )
+
+
+def _is_config(path: Path) -> bool:
+    """Whether a config.json is one of ours."""
+    try:
+        with paths.bucket_errors(path):
+            return isinstance(json.loads(path.read_text())["model"], dict)
+    except (ValueError, TypeError, KeyError):
+        return False
 
 
 def check(
