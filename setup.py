@@ -1,5 +1,6 @@
 """Package metadata of biggan_jax (the tools' settings are in pyproject.toml)."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -9,6 +10,9 @@ from setuptools.command.build_py import build_py
 # serves.
 CPU_WHEEL = "platform_machine == 'x86_64' and platform_system == 'Linux'"
 NO_CPU_WHEEL = "platform_machine != 'x86_64' or platform_system != 'Linux'"
+
+# Stated once, where `biggan --version` reads it; importing it would need what is to be installed.
+(VERSION,) = re.findall(r'^__version__ = "(.+)"', Path("biggan_jax/__init__.py").read_text(), re.M)
 
 # Orbax asks it about a bucket.
 GCS = "google-cloud-storage>=2.18"
@@ -29,7 +33,7 @@ class BuildWithConfigs(build_py):
 setup(
     cmdclass={"build_py": BuildWithConfigs},
     name="biggan_jax",
-    version="0.1.0",
+    version=VERSION,
     description="SAGAN and BigGAN on JAX: train class-conditional GANs from a laptop to a TPU pod.",
     long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",

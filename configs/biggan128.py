@@ -1,6 +1,6 @@
 """BigGAN on ImageNet at 128 x 128, Brock et al. 2019: batch 2048, ch 96, two D steps.
 
-    biggan train --config configs/biggan128.py --workdir runs/biggan128
+    biggan train --config biggan128 --workdir runs/biggan128
 
 Hardware of the paper: a TPU v3 pod slice of 128 cores, 24 to 48 hours (appendix C). Published
 scores (table 2): FID 8.7, IS 98.8 without truncation. Not reproduced here yet.

@@ -1,6 +1,6 @@
 """BigGAN on ImageNet at 256 x 256, Brock et al. 2019: batch 2048, ch 96, two D steps.
 
-    biggan train --config configs/biggan256.py --workdir runs/biggan256
+    biggan train --config biggan256 --workdir runs/biggan256
 
 Hardware of the paper: 256 cores of a TPU v3 pod, 24 to 48 hours (appendix C). Published scores
 (table 2): FID 8.7, IS 142.3 without truncation. Not reproduced here yet.

@@ -1,6 +1,6 @@
 """BigGAN on ImageNet at 512 x 512, Brock et al. 2019: batch 2048, ch 96, two D steps.
 
-    biggan train --config configs/biggan512.py --workdir runs/biggan512
+    biggan train --config biggan512 --workdir runs/biggan512
 
 Hardware of the paper: 512 cores of a TPU v3 pod, 24 to 48 hours (appendix C). Published scores
 (table 2): FID 8.1, IS 144.2 without truncation. Not reproduced here yet.

@@ -1,6 +1,6 @@
 """BigGAN-deep on ImageNet at 128 x 128, Brock et al. 2019: batch 2048, ch 128, two D steps.
 
-    biggan train --config configs/biggan_deep128.py --workdir runs/biggan_deep128
+    biggan train --config biggan_deep128 --workdir runs/biggan_deep128
 
 Hardware of the paper: 128 cores of a TPU v3 pod, 24 to 48 hours (appendix C). Published scores
 (table 2): FID 5.7, IS 124.5 without truncation. Not reproduced here yet.

@@ -1,6 +1,6 @@
 """BigGAN-deep on ImageNet at 256 x 256, Brock et al. 2019: batch 2048, ch 128, two D steps.
 
-    biggan train --config configs/biggan_deep256.py --workdir runs/biggan_deep256
+    biggan train --config biggan_deep256 --workdir runs/biggan_deep256
 
 Hardware of the paper: 256 cores of a TPU v3 pod, 24 to 48 hours (appendix C). Published scores
 (table 2): FID 6.9, IS 171.4 without truncation. Not reproduced here yet.

@@ -1,6 +1,6 @@
 """BigGAN-deep on ImageNet at 512 x 512, Brock et al. 2019: batch 2048, ch 128, two D steps.
 
-    biggan train --config configs/biggan_deep512.py --workdir runs/biggan_deep512
+    biggan train --config biggan_deep512 --workdir runs/biggan_deep512
 
 Hardware of the paper: 512 cores of a TPU v3 pod, 24 to 48 hours (appendix C). Published scores
 (table 2): FID 7.5, IS 152.8 without truncation. Not reproduced here yet.

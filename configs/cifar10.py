@@ -1,6 +1,6 @@
 """CIFAR-10 at 32 x 32: BigGAN with a shared embedding and hierarchical z, no attention.
 
-    biggan train --config configs/cifar10.py --workdir runs/cifar10
+    biggan train --config cifar10 --workdir runs/cifar10
 
 Hardware: one GPU or one TPU chip. BigGAN-PyTorch's CIFAR recipe (its launch script: batch 50, 4 D
 steps, both learning rates 2e-4) with the shared + hierarchical generator; that script's own model

@@ -1,6 +1,6 @@
 """CIFAR-10 at 32 x 32: the small SN-DCGAN baseline, unconditional, Miyato et al. 2018.
 
-    biggan train --config configs/dcgan_cifar10.py --workdir runs/dcgan_cifar10
+    biggan train --config dcgan_cifar10 --workdir runs/dcgan_cifar10
 
 Hardware: one GPU. Published: IS 7.42, FID 29.3 (Miyato et al. 2018, table 2, "SN-GANs" with the
 standard CNN, the best of six settings of Adam); not reproduced here yet. Adam is that paper's

@@ -1,6 +1,6 @@
 """Handwritten digits (scikit-learn's 1,797 real ones) at 16 x 16: the demo.
 
-    biggan train --config configs/digits.py --workdir runs/digits
+    biggan train --config digits --workdir runs/digits
 
 Hardware: 2 CPU cores, no download. See README.md for the time and the class accuracy it reaches.
 """

@@ -1,6 +1,6 @@
 """Fashion-MNIST at 32 x 32 from the four idx files (Debian: apt-get install dataset-fashion-mnist).
 
-    biggan train --config configs/fashion_mnist.py --workdir runs/fashion \\
+    biggan train --config fashion_mnist --workdir runs/fashion \\
         --config.data.source=fashion_mnist:/usr/share/datasets/fashion-mnist
 
 Hardware: 2 CPU cores, 10 to 29 minutes. See README.md for its samples and their class accuracy.

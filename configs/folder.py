@@ -1,7 +1,7 @@
 """Your own images at 64 x 64: one sub-folder per class.
 
     biggan prepare --source folder:PATH --resolution 64 --out data/mine
-    biggan train --config configs/folder.py --workdir runs/mine \\
+    biggan train --config folder --workdir runs/mine \\
         --config.data.source=records:data/mine
 
 `folder:PATH` works without `prepare` as well and decodes the images at every step. Hardware: one

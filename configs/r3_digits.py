@@ -1,6 +1,6 @@
 """Digits at 16 pixels by R3GAN's game: relativistic pairing with R1 and R2, no spectral norm.
 
-    biggan train --config configs/r3_digits.py --workdir runs/r3_digits
+    biggan train --config r3_digits --workdir runs/r3_digits
 
 Hardware: 2 CPU cores, no download. An independent SVM agrees with the class of 99.4% of 1,000
 samples, which spread 92% as far as real ones within a class (docs/training.md). The network is

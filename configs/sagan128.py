@@ -1,6 +1,6 @@
 """SAGAN on ImageNet at 128 x 128, Zhang et al. 2019: attention at 32 in both players, TTUR.
 
-    biggan train --config configs/sagan128.py --workdir runs/sagan128
+    biggan train --config sagan128 --workdir runs/sagan128
 
 Hardware of the authors' code: 4 GPUs, 64 images on each. Published: IS 52.52, FID 18.65 (Zhang et
 al. 2019, table 2). Not reproduced here yet.

@@ -1,6 +1,6 @@
 """SNGAN with a projection discriminator on ImageNet at 128 x 128, Miyato and Koyama 2018.
 
-    biggan train --config configs/sngan128.py --workdir runs/sngan128
+    biggan train --config sngan128 --workdir runs/sngan128
 
 Hardware of the paper: 4 GPUs, 16 images on each. Published: IS 29.7 after 450,000 updates of G, and
 36.8 after 850,000 (authors' README), at FID 27.62 (Zhang et al. 2019, table 2); for the longer run

@@ -1,6 +1,6 @@
 """CIFAR-10 at 32 x 32: SNGAN with a projection discriminator and a linearly decaying rate.
 
-    biggan train --config configs/sngan_cifar10.py --workdir runs/sngan_cifar10
+    biggan train --config sngan_cifar10 --workdir runs/sngan_cifar10
 
 Hardware: one GPU (the authors' code trains on one); 50,000 updates of G and 250,000 of D. Published
 for the unconditional form of these networks (--config.model.num_classes=1): IS 8.22, FID 21.7

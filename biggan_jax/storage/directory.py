@@ -6,6 +6,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from biggan_jax import config as config_lib
+from biggan_jax import models
 from biggan_jax.errors import UserError
 from biggan_jax.storage import paths, replacement
 
@@ -27,4 +28,10 @@ def open_directory(directory: str | Path) -> tuple[Path, ConfigDict]:
         raise UserError(f"{directory} is no workdir or model directory: {why}") from None
     except (ValueError, NotADirectoryError) as e:
         raise UserError(f"{path} cannot be read: {e}") from e
-    return directory, config_lib.from_saved(saved)
+    try:
+        config = config_lib.from_saved(saved)
+        models.build(config.model)
+    except UserError as e:
+        # What reads this file takes no overrides of it: the file is what can be mended.
+        raise UserError(f"{path}: {str(e).replace('--config.', '')}") from e
+    return directory, config

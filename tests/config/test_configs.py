@@ -35,7 +35,7 @@ def path(request):
 
 def test_docstring_and_settings(path):
     doc = module(path)["__doc__"]
-    assert re.search(rf"biggan train --config configs/{path.name} --workdir \S+", doc)
+    assert re.search(rf"biggan train --config {path.stem} --workdir \S+", doc)
     assert "Hardware" in doc
     for override in re.findall(r"--config\.([\w.]+)=", doc):
         assert override in config.flatten(config.default_config()), override
