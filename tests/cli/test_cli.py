@@ -13,6 +13,7 @@ from PIL import Image
 
 from biggan_jax import cli, data
 from biggan_jax.cli import options
+from biggan_jax.config import config_file
 from tests import runs
 
 
@@ -192,6 +193,28 @@ def test_workdir_with_a_damaged_config(run_copy, capsys):
     fails(capsys, train(run_copy), "config.json cannot be read")
     (run_copy / "config.json").unlink()
     fails(capsys, train(run_copy), "holds no config.json")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("dim_z", 61, "model.dim_z is 61.*set model.dim_z=60"),
+        ("name", "bigan", "did you mean 'biggan'"),
+        ("g_attention", [64], "attention at 64 pixels.*set model.g_attention"),
+        ("chh", 3, "does not fit this version"),
+    ],
+)
+@pytest.mark.parametrize("command", ["sample", "inspect"])
+def test_a_setting_of_a_model_directory_is_one_of_its_file(
+    tmp_path, capsys, command, key, value, words
+):
+    model = config_file.load(runs.DIGITS, []).model.to_dict() | {key: value}
+    (tmp_path / "config.json").write_text(json.dumps({"model": model}))
+    out = [f"--out={tmp_path}/x.png"] * (command == "sample")
+    assert cli.main([command, "--from", str(tmp_path), *out]) == 2
+    captured = capsys.readouterr()
+    runs.assert_one_error(captured, f"{tmp_path}/config.json: .*{words}")
+    assert "--config" not in captured.err
 
 
 def test_checkpoints_fall_back_and_run_out(run_copy, tmp_path, capsys):

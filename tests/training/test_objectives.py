@@ -96,9 +96,7 @@ def test_equals_r3gan():
         jax.tree.map(close, ours, theirs)
 
 
-@pytest.mark.parametrize(
-    "spectral_norm", [True, pytest.param(False, marks=pytest.mark.full)]
-)
+@pytest.mark.parametrize("spectral_norm", [True, pytest.param(False, marks=pytest.mark.full)])
 def test_steps_equal_the_textbook(spectral_norm):
     """Values and gradients of a whole update of either player, to 1e-9 in float64.
 
