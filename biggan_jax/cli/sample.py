@@ -1,6 +1,7 @@
 """`biggan sample` and `biggan look`: pictures of a trained model."""
 
 import argparse
+import os
 from pathlib import Path
 
 from biggan_jax.cli import options
@@ -11,8 +12,15 @@ def add(command) -> None:
     """Adds both commands."""
     sub = command("sample", run_sample, "make images with a trained generator")
     options.add_source(sub)
-    sub.add_argument("--out", type=options.path, required=True, metavar="F.png|F.npz")
-    sub.add_argument("--classes", metavar="0,3", help="default: all (a picture: 10 at most)")
+    sub.add_argument(
+        "--out",
+        type=target,
+        required=True,
+        metavar="F.png|F.npz|FOLDER/",
+        help="a picture (.png, .jpg, .jpeg, .webp), arrays (.npz), or a new or empty folder of "
+        "single files CLASS/00001.png",
+    )
+    add_classes(sub, "all (a picture: 10 at most)")
     sub.add_argument(
         "--per-class", type=int, default=options.UNSET, metavar="N", help="of the images; 10"
     )
@@ -31,6 +39,21 @@ def add(command) -> None:
     )
     add_bn(
         add_kind(kinds, "bn", "the same samples in every batch-norm mode, averaged and raw weights")
+    )
+
+
+def target(text: str) -> str:
+    """The value of `sample --out`: a path that keeps the slash at its end, which means a folder."""
+    return options.path(text) + "/" * text.endswith(("/", os.sep))
+
+
+def add_classes(sub: argparse.ArgumentParser, default: str) -> None:
+    """--classes."""
+    sub.add_argument(
+        "--classes",
+        metavar="cat,dog|0-9",
+        help="names as they are written (case counts), ids or ranges of ids; name:10 or id:10 "
+        "where 10 could be either, double quotes around a name with a comma; default: " + default,
     )
 
 
@@ -56,7 +79,9 @@ def add_kind(kinds, name: str, help: str) -> argparse.ArgumentParser:
     # A default here would undo a --json before KIND.
     one.add_argument("--json", action="store_true", default=options.UNSET)
     options.add_source(one)
-    one.add_argument("--out", required=True, type=Path, metavar="F.png")
+    one.add_argument(
+        "--out", required=True, type=Path, metavar="F.png", help="or .jpg, .jpeg, .webp"
+    )
     options.add_latents(one)
     return one
 
@@ -65,7 +90,7 @@ def add_attention(one: argparse.ArgumentParser) -> None:
     """The options of `look attention`."""
     one.set_defaults(draw=attention)
     one.add_argument("--layer", metavar="NAME", help="default: that of the highest resolution")
-    one.add_argument("--classes", metavar="0,3", help="of the rows in turn; default: spread")
+    add_classes(one, "spread over all; of the rows in turn")
     one.add_argument("--count", type=int, metavar="N", help="rows; default: one a class, or 6")
     one.add_argument("--points", metavar="'R,C;R,C'", help="image pixels, from the top left")
     one.add_argument("--num-points", type=int, metavar="K", help="points to pick; 5")
@@ -79,7 +104,7 @@ def add_attention(one: argparse.ArgumentParser) -> None:
 def add_bn(one: argparse.ArgumentParser) -> None:
     """The options of `look bn`."""
     one.set_defaults(draw=bn)
-    one.add_argument("--classes", metavar="0,3", help="default: 5, spread over all")
+    add_classes(one, "5, spread over all")
     one.add_argument(
         "--per-class", type=int, default=options.UNSET, metavar="N", help="of the images; 5"
     )

@@ -52,6 +52,8 @@ def default_config() -> ConfigDict:
     c.init_from = placeholder(str)
     c.tensorboard = True  # event files beside metrics.jsonl (loads TensorFlow: 3 s, 600 MB)
 
+    c.class_names = ()  # one per class; `train` fills them from the data
+
     c.model = m = ConfigDict()
     m.name = "biggan"  # biggan | biggan_deep | sagan | sngan | dcgan
     m.resolution = 128  # pixels

@@ -20,6 +20,7 @@ RESUMABLE = frozenset(
         "mesh",
         "remat",
         "tensorboard",
+        "class_names",
         "data.source",
         "data.on_bad_record",
     }

@@ -4,6 +4,7 @@ References:
   Brock, github.com/ajbrock/BigGAN-PyTorch: BigGAN.py, BigGANdeep.py, layers.py, utils.py.
 """
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -55,6 +56,8 @@ def import_weights(
     sources = choose(sources, suffix)
     opened = assign([open_tensors(path) for path in sources])
     config = settings(opened, bn_eps, sn_eps, overrides or [])
+    for source in opened.values():  # written by `biggan export`
+        config.class_names = tuple(json.loads(source.metadata.get("class_names", "[]")))
     players = {name[0] for name in opened}
     targets = {player: convert.target(config.model, player) for player in players}
     networks = [

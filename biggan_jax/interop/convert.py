@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from biggan_jax import config as config_lib
 from biggan_jax.errors import UserError, some
 from biggan_jax.interop.files import Tensors
+from biggan_jax.sampling import classes
 from biggan_jax.storage import networks as networks_lib
 from biggan_jax.storage import paths
 from biggan_jax.storage.digest import named_leaves
@@ -113,7 +114,8 @@ def write(config: ConfigDict, networks: list[Network], out: Path) -> dict:
     """Writes a model directory.
 
     Args:
-      config: its `model` section goes into config.json.
+      config: its `model` section goes into config.json, and the names of the classes where they are
+        known.
       networks: what it holds; all are checked before anything is written.
       out: the directory; one that holds the same model already is written again.
 
@@ -141,9 +143,15 @@ def write(config: ConfigDict, networks: list[Network], out: Path) -> dict:
                 "unused_buffers": len(buffers),
             }
         save_weights(out, network.name, network.tree())
-    text = json.dumps({"model": model}, indent=2) + "\n"
+    text = json.dumps({"model": model, **named(config)}, indent=2) + "\n"
     paths.write_bytes(out / "config.json", text.encode())
     return {"out": str(out), "model": model, "networks": report}
+
+
+def named(config: ConfigDict) -> dict[str, list[str]]:
+    """{'class_names': one per class} for a file of a model; {} where they are not known."""
+    names = classes.names_of(config)
+    return {"class_names": list(names)} if names else {}
 
 
 def _check_out(out: Path, model: dict) -> None:

@@ -70,7 +70,8 @@ def to_safetensors(directory: str | Path, out: Path, step: int | str | None = No
 
     Args:
       directory: a workdir or model directory.
-      out: `F.safetensors`; its metadata holds the `model` section as JSON under `config`.
+      out: `F.safetensors`; its metadata holds the `model` section, and the names of the classes
+        where they are known, as JSON under `config`.
       step: see `storage.steps.find`.
 
     Returns:
@@ -83,7 +84,8 @@ def to_safetensors(directory: str | Path, out: Path, step: int | str | None = No
         raise UserError(f"--out {out}: the name must end in .safetensors")
     config, networks, step = load(directory, step)
     flat = {f"{name}/{path}": x for name, leaves in networks.items() for path, x in leaves.items()}
-    _save(flat, out, {"config": json.dumps({"model": config.model.to_dict()})})
+    saved = {"model": config.model.to_dict(), **convert.named(config)}
+    _save(flat, out, {"config": json.dumps(saved)})
     counts = {name: len(x) for name, x in networks.items()}
     return {"out": str(out), "step": step, "networks": counts}
 
@@ -172,7 +174,8 @@ def to_biggan_pytorch(directory: str | Path, out: Path, step: int | str | None =
                 flat[key.removesuffix("stored_mean") + "accumulation_counter"] = np.zeros(
                     1, np.float32
                 )
-        _save(flat, out / f"{file}.safetensors", {})
+        names = {key: json.dumps(value) for key, value in convert.named(config).items()}
+        _save(flat, out / f"{file}.safetensors", names)
         counts[name] = len(flat)
     return {"out": str(out), "step": step, "networks": counts}
 

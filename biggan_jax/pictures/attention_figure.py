@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from biggan_jax.pictures import grids
+from biggan_jax.pictures import grids, text
 
 # Okabe and Ito's palette without black: told apart by colour-blind readers too. Ordered so that
 # neighbours differ in lightness as well.
@@ -94,6 +94,7 @@ def draw(
     queries: Sequence[Sequence[int]],
     maps: np.ndarray,
     row_labels: Sequence[str] | None = None,
+    row_fallbacks: Sequence[str] | None = None,
 ) -> Image.Image:
     """Draws a row for each image: the image with its dots, then a map for each dot.
 
@@ -103,7 +104,7 @@ def draw(
       images: [N, S, S, 1 or 3], uint8 or floating in [-1, 1].
       queries: for each image P indices into Q, P at most 7.
       maps: [N, Q, K], queries and keys in row-major order.
-      row_labels: one text a row.
+      row_labels, row_fallbacks: one text a row; see `grids.grid`.
 
     Returns:
       The picture, in mode 'RGB'.
@@ -115,29 +116,26 @@ def draw(
     size = images.shape[1]
     cell = size * max(1, -(-CELL // size))
     panel = cell + 2 * BORDER
-    font = ImageFont.load_default(size=22)
-    labels = row_labels or [""] * len(images)
+    labels, font = text.fitted(row_labels or [""] * len(images), 22, 2 * CELL, row_fallbacks)
     left = MARGIN + round(max(font.getlength(label) for label in labels))
     left += GAP if row_labels else 0
     columns = 1 + max(len(points) for points in queries)
     # The image stands a little apart from its maps.
-    x_of = lambda column: left + column * (panel + GAP) + (GAP if column else 0)
-    y_of = lambda row: MARGIN + row * (panel + GAP)
-    paper = Image.new(
-        "RGB", (x_of(columns) - GAP + MARGIN, y_of(len(images)) - GAP + MARGIN), PAPER
-    )
+    x_of = [left + c * (panel + GAP) + (GAP if c else 0) for c in range(columns + 1)]
+    y_of = [MARGIN + r * (panel + GAP) for r in range(len(images) + 1)]
+    paper = Image.new("RGB", (x_of[-1] - GAP + MARGIN, y_of[-1] - GAP + MARGIN), PAPER)
     pen = ImageDraw.Draw(paper)
     for row, (image, points) in enumerate(zip(images, queries, strict=True)):
-        y = y_of(row)
+        y = y_of[row]
         pen.text((left - GAP, y + panel / 2), labels[row], fill=INK, font=font, anchor="rm")
         centres = [_centre(q, grid_side(maps.shape[1]), cell) for q in points]
         picture = _picture(image, cell)
-        corner = (x_of(0) + BORDER, y + BORDER)
+        corner = (x_of[0] + BORDER, y + BORDER)
         paper.paste(picture, corner)
         for place, color in zip(centres, COLORS, strict=False):
             _dot(paper, corner, place, DOT * cell, color)
         for column, (query, place) in enumerate(zip(points, centres, strict=True)):
-            x, color = x_of(column + 1), COLORS[column]
+            x, color = x_of[column + 1], COLORS[column]
             pen.rectangle((x, y, x + panel - 1, y + panel - 1), fill=color)
             corner = (x + BORDER, y + BORDER)
             paper.paste(_heat(maps[row, query], picture), corner)

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from biggan_jax.pictures import text
+
 BACKGROUND = 236  # a light grey: black and white images both stand out from it
 INK = 32
 LABEL_MARGIN = 6  # px on both sides of a row label
+LEAST_LABEL, LABEL_SHARE = 160, 0.4  # px that a label may take, or this share of the images' width
 
 
 def to_uint8(images: np.ndarray) -> np.ndarray:
@@ -33,6 +36,7 @@ def grid(
     columns: int,
     *,
     row_labels: Sequence[str] | None = None,
+    row_fallbacks: Sequence[str] | None = None,
     min_side: int = 48,
     padding: int = 2,
 ) -> Image.Image:
@@ -42,7 +46,8 @@ def grid(
       images: [N, H, W, C], uint8 or floating in [-1, 1]; C is 1 (grey) or 3. An interpolation is a
         grid with one path a row.
       columns: images in a row; the last row may be shorter.
-      row_labels: one text a row, such as class names, written at its left.
+      row_labels: one text a row, such as class names, written at its left; long ones are shortened.
+      row_fallbacks: what stands there where no font at hand has the script of a label, such as ids.
       min_side: images with a shorter side (px) are enlarged by the least whole factor that makes
         it at least this long; every pixel stays a sharp square.
       padding: px between and around the images.
@@ -75,7 +80,8 @@ def grid(
     picture = Image.fromarray(canvas[..., 0] if channels == 1 else canvas)
     if row_labels is None:
         return picture
-    return _with_labels(picture, row_labels, first=padding + height / 2, pitch=pitch_y)
+    labels = row_labels, row_fallbacks
+    return _with_labels(picture, *labels, first=padding + height / 2, pitch=pitch_y)
 
 
 def table(
@@ -130,16 +136,23 @@ def png(image: Image.Image) -> bytes:
 
 
 def _with_labels(
-    picture: Image.Image, labels: Sequence[str], *, first: float, pitch: int
+    picture: Image.Image,
+    labels: Sequence[str],
+    fallbacks: Sequence[str] | None,
+    *,
+    first: float,
+    pitch: int,
 ) -> Image.Image:
     """Adds a column at the left, label i centred at `first + i * pitch` px from the top."""
-    font = ImageFont.load_default(size=min(20, max(11, pitch // 4)))
+    size = min(20, max(11, pitch // 4))
+    room = max(LEAST_LABEL, LABEL_SHARE * picture.width)
+    labels, font = text.fitted(labels, size, room, fallbacks)
     left = round(max(font.getlength(label) for label in labels)) + 2 * LABEL_MARGIN
-    ink = lambda value: value if picture.mode == "L" else (value,) * 3
-    wide = Image.new(picture.mode, (left + picture.width, picture.height), ink(BACKGROUND))
+    background, ink = ((v if picture.mode == "L" else (v,) * 3) for v in (BACKGROUND, INK))
+    wide = Image.new(picture.mode, (left + picture.width, picture.height), background)
     wide.paste(picture, (left, 0))
     draw = ImageDraw.Draw(wide)
     for i, label in enumerate(labels):
         place = (left - LABEL_MARGIN, first + i * pitch)
-        draw.text(place, label, fill=ink(INK), font=font, anchor="rm")
+        draw.text(place, label, fill=ink, font=font, anchor="rm")
     return wide

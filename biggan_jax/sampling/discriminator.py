@@ -7,8 +7,7 @@ from ml_collections import ConfigDict
 
 from biggan_jax import models
 from biggan_jax.errors import UserError
-from biggan_jax.sampling import forward
-from biggan_jax.sampling.classes import check_labels
+from biggan_jax.sampling import classes, forward
 
 
 class LoadedDiscriminator:
@@ -16,6 +15,7 @@ class LoadedDiscriminator:
 
     Attributes:
       num_classes, resolution, channels: of the model.
+      class_names: one name per class; empty where they are not known.
       config: the config it was trained with (at least its `model` section).
       step: generator updates that it was trained beside, None when the directory does not say.
     """
@@ -26,6 +26,11 @@ class LoadedDiscriminator:
         self._variables = forward.place(variables)
         m = config.model
         self.num_classes, self.resolution, self.channels = m.num_classes, m.resolution, m.channels
+        self.class_names = classes.names_of(config)
+
+    def labels(self, text: str, option: str = "labels") -> np.ndarray:
+        """Class ids of a list of names or ids; see `LoadedGenerator.labels`."""
+        return classes.labels(self, text, option)
 
     @property
     def gammas(self) -> dict[str, float]:
@@ -45,6 +50,7 @@ class LoadedDiscriminator:
         Raises:
           UserError: for shapes that do not fit, or labels outside their range.
         """
+        images, labels = self._check(images, labels)
         logits = np.empty(len(images), np.float32)
         batches = self._batches(images, labels, forward.BATCH_SIZE)
         for index, out in forward.ahead(batches, lambda *batch: self._forward(*batch)[0]):
@@ -70,7 +76,7 @@ class LoadedDiscriminator:
             # Apart from the logits, which should not cost the memory of the maps.
             return forward.attention_maps(self._forward(*batch, collections=("attention",))[1])
 
-        batches = self._batches(images, labels, forward.ATTENTION_BATCH_SIZE)
+        batches = self._batches(*self._check(images, labels), forward.ATTENTION_BATCH_SIZE)
         parts = [maps for _, maps in forward.ahead(batches, compute)]
         layers = parts[0] if parts else {}
         return {name: np.concatenate([p[name] for p in parts]) for name in layers}
@@ -79,17 +85,19 @@ class LoadedDiscriminator:
         inputs = self._discriminator, self._variables, images, labels
         return forward.call(*inputs, collections=collections)
 
-    def _batches(
-        self, images, labels, size: int
-    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Checks the arguments and yields (indices, images, labels), the last two of one size."""
-        images, labels = np.asarray(images, np.float32), np.asarray(labels)
+    def _check(self, images, labels) -> tuple[np.ndarray, np.ndarray]:
+        images, labels = forward.as_float32(images, "images"), np.asarray(labels)
         expected = (self.resolution, self.resolution, self.channels)
         if images.ndim != 4 or images.shape[1:] != expected:
             raise UserError(f"images have shape {images.shape}; this model takes [N, *{expected}]")
         if labels.shape != (len(images),):
             raise UserError(f"labels have shape {labels.shape}; images ask for [{len(images)}]")
-        labels = check_labels(labels, self.num_classes)
+        return images, classes.check_labels(labels, self.num_classes)
+
+    def _batches(
+        self, images: np.ndarray, labels: np.ndarray, size: int
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Yields (indices, images, labels), the last two of one size."""
         size = forward.rounded(size)
         for start in range(0, len(images), size):
             index = np.arange(start, min(start + size, len(images)))

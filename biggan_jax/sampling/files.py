@@ -1,20 +1,25 @@
-"""Files of samples: a labelled picture or an .npz of images, labels and latents."""
+"""Files of samples: a labelled picture, an .npz of images, labels and latents, or single files."""
 
+import dataclasses
 import io
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from biggan_jax.errors import UserError
-from biggan_jax.pictures import grids
+from biggan_jax.pictures import formats, grids
 from biggan_jax.sampling import generator as generator_lib
-from biggan_jax.sampling import load
-from biggan_jax.sampling.classes import parse_classes, spread
+from biggan_jax.sampling import image_folder, load
+from biggan_jax.sampling.classes import parse_classes, row_labels, spread
 from biggan_jax.storage import networks, paths
 from biggan_jax.storage import truncation_statistics as statistics
 
+FOLDER = "folder"  # in the place of a suffix
+FOLDER_BATCH = 512  # samples made before they are written as single files
 MATRIX_CLASSES = 5  # rows of one panel of the batch-norm matrix
 
 
@@ -35,15 +40,16 @@ def write(
     truncation_statistics: float | None = None,
     hf_interpolation: bool = False,
 ) -> dict:
-    """Samples a generator into a file.
+    """Samples a generator into a file or a folder.
 
     Args:
       directory: a workdir or a model directory.
-      out: `F.png` (one class a row) or `F.npz` (images uint8 [N, H, W, C], labels int32 [N], z
-        float32 [N, dim_z]).
+      out: `F.png`, `.jpg`, `.jpeg` or `.webp` (one class a row), `F.npz` (images uint8
+        [N, H, W, C], labels int32 [N], z float32 [N, dim_z]), or a new or empty folder (ending in
+        '/', or there already), which gets single files `CLASS/00001.png` as they are made.
       step: see `load.load_generator`.
-      classes: comma-separated class ids or ranges ('0,3' or '0-9'); None takes all, or for a
-        picture 10 spread over all.
+      classes: a list of class names or ids ('cat,dog' or '0-9'; see `classes.parse_classes`); None
+        takes all, or for a picture 10 spread over all.
       per_class: samples of each class, or images of each interpolation.
       truncation, truncation_kind, seed: see `LoadedGenerator.sample_z`.
       bn_mode: 'running', 'batch' or 'standing'.
@@ -58,13 +64,12 @@ def write(
       {out, count, step, seconds}.
 
     Raises:
-      UserError: for an unknown kind of file, a class that does not exist, or an unusable directory.
+      UserError: for an unknown kind of file, a folder that is not empty, a class that does not
+        exist, or an unusable directory.
     """
-    start, out, least = time.perf_counter(), paths.workdir_path(out), 2 if interpolate else 1
-    if out.suffix not in (".png", ".npz"):
-        raise UserError(f"--out {out}: the name must end in .png or .npz")
-    if per_class < least:
-        raise UserError(f"--per-class is {per_class}; it must be at least {least}")
+    start = time.perf_counter()
+    out, kind = _target(out)
+    checked_count(per_class, "--per-class", 2 if interpolate else 1)
     if truncation_statistics is None:
         truncation_statistics = statistics.default(directory, truncation)
     generator = load.load_generator(
@@ -76,24 +81,103 @@ def write(
     )
     like_samples = {"truncation": truncation, "kind": truncation_kind}
     generator.set_bn_mode(bn_mode, **(like_samples | (standing or {})))
-    rows = parse_classes(classes, generator.num_classes, picture=out.suffix == ".png")
-    labels = np.repeat(rows, per_class)
-    how = truncation, truncation_kind
-    z = generator.sample_z(seed, 2 * len(rows) if interpolate else len(labels), *how)
-    if interpolate:
-        ends = z.reshape(len(rows), 2, -1)
-        z = np.concatenate([great_circle(a, b, per_class) for a, b in ends])
-    images = grids.to_uint8(generator(z, labels))
-    if out.suffix == ".png":
-        names = [str(c) for c in rows] if generator.num_classes > 1 else None
-        picture = grids.grid(images, per_class, row_labels=names)
-        paths.write_bytes(out, grids.png(picture))
+    picture = kind in formats.FORMATS
+    rows = parse_classes(
+        classes, generator.num_classes, picture=picture, names=generator.class_names
+    )
+    samples = Samples(generator, rows, per_class, seed, (truncation, truncation_kind), interpolate)
+    if kind == FOLDER:
+        names = image_folder.class_folders(
+            rows.tolist(), generator.class_names, generator.num_classes
+        )
+        count = image_folder.write(out, samples.batches(mixed=bn_mode == "batch"), names)
     else:
+        count = _write_file(out, kind, samples)
+    seconds = time.perf_counter() - start
+    return {"out": str(out), "count": count, "step": generator.step, "seconds": seconds}
+
+
+def _target(out: str | os.PathLike) -> tuple[Path, str]:
+    """(path, suffix or `FOLDER`) of what `write` is to write."""
+    text = os.fspath(out)
+    path = paths.workdir_path(out)
+    if image_folder.is_folder(text):
+        image_folder.check(path)
+        return path, FOLDER
+    return path, formats.suffix(text, (".npz",), more=", or be a folder: FOLDER/")
+
+
+def checked_count(value: Any, option: str, least: int) -> None:
+    """Raises UserError unless a number is an integer from `least` on."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise UserError(f"{option} is {value}; it must be an integer, at least {least}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Samples:
+    """The samples of some classes, a class a row.
+
+    Attributes:
+      generator: of them.
+      rows: class ids [R].
+      per_class: samples of each row.
+      seed, how: of the latents; `how` is (truncation, kind).
+      interpolate: whether a row goes from one latent to another.
+    """
+
+    generator: generator_lib.LoadedGenerator
+    rows: np.ndarray
+    per_class: int
+    seed: int
+    how: tuple[float | None, str]
+    interpolate: bool
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Class ids [R * per_class]."""
+        return np.repeat(self.rows, self.per_class)
+
+    def latents(self, start: int, stop: int) -> np.ndarray:
+        """z of some samples, as if all were made at once."""
+        if not self.interpolate:
+            return self.generator.sample_z(self.seed, stop - start, *self.how, first=start)
+        first, last = start // self.per_class, -(-stop // self.per_class)
+        ends = self.generator.sample_z(self.seed, 2 * (last - first), *self.how, first=2 * first)
+        pairs = ends.reshape(last - first, 2, -1)
+        z = np.concatenate([great_circle(a, b, self.per_class) for a, b in pairs])
+        return z[start - first * self.per_class : stop - first * self.per_class]
+
+    def batches(self, *, mixed: bool = False) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Makes (images uint8, labels) a few at a time.
+
+        Args:
+          mixed: each batch has samples of all rows, as statistics of the batch ask for; sample i is
+            then of row i mod R.
+        """
+        count = len(self.rows) * self.per_class
+        for start in range(0, count, FOLDER_BATCH):
+            numbers = np.arange(start, min(start + FOLDER_BATCH, count))
+            mixed_rows = mixed and not self.interpolate
+            rows = numbers % len(self.rows) if mixed_rows else numbers // self.per_class
+            labels = self.rows[rows]
+            z = self.latents(start, int(numbers[-1]) + 1)
+            yield grids.to_uint8(self.generator(z, labels)), labels
+
+
+def _write_file(out: Path, kind: str, samples: Samples) -> int:
+    """Writes a picture or an .npz of all samples; their number."""
+    labels = samples.labels
+    z = samples.latents(0, len(labels))
+    images = grids.to_uint8(samples.generator(z, labels))
+    if kind == ".npz":
         file = io.BytesIO()
         np.savez(file, images=images, labels=labels, z=z)
         paths.write_bytes(out, file.getvalue())
-    seconds = time.perf_counter() - start
-    return {"out": str(out), "count": len(labels), "step": generator.step, "seconds": seconds}
+    else:
+        named = row_labels(samples.rows, samples.generator)
+        picture = grids.grid(images, samples.per_class, **named)
+        paths.write_bytes(out, formats.encode(picture, out))
+    return len(labels)
 
 
 def bn_matrix(
@@ -112,7 +196,7 @@ def bn_matrix(
 
     Args:
       directory: a workdir or a model directory (which may hold one of the weights alone).
-      out: `F.png`.
+      out: `F.png` or another of `pictures.formats`.
       step, classes, per_class, truncation, truncation_kind, seed, standing: see `write`; by default
         5 classes spread over all.
 
@@ -122,10 +206,8 @@ def bn_matrix(
     Raises:
       UserError: for a class that does not exist, or an unusable directory.
     """
-    if out.suffix != ".png":
-        raise UserError(f"--out {out}: the name must end in .png")
-    if per_class < 1:
-        raise UserError(f"--per-class is {per_class}; it must be at least 1")
+    formats.suffix(out)
+    checked_count(per_class, "--per-class", 1)
     start = time.perf_counter()
     like_samples = {"truncation": truncation, "kind": truncation_kind}
     weights = networks.generator_weights(directory, step)
@@ -136,14 +218,15 @@ def bn_matrix(
         step = step if generator.step is None else generator.step
         ids = spread(generator.num_classes, MATRIX_CLASSES)
         if classes is not None:
-            ids = parse_classes(classes, generator.num_classes, picture=True)
+            ids = generator.labels(classes, option="--classes")
         labels = np.repeat(ids, per_class)
         z = generator.sample_z(seed, len(labels), truncation, truncation_kind)
         for mode in generator_lib.BN_MODES:
             generator.set_bn_mode(mode, **(like_samples | (standing or {})))
-            row.append(grids.grid(generator(z, labels), per_class))
+            named = row_labels(ids, generator)
+            row.append(grids.grid(generator(z, labels), per_class, **named))
     picture = grids.table(rows, list(weights), generator_lib.BN_MODES)
-    paths.write_bytes(out, grids.png(picture))
+    paths.write_bytes(out, formats.encode(picture, out))
     return {
         "out": str(out),
         "step": generator.step,

@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from biggan_jax.errors import UserError
 from biggan_jax.parallel import compiler_options
 
 AXIS = "batch"
@@ -24,6 +25,17 @@ ATTENTION_BATCH_SIZE = 8  # the maps of one 256-pixel sample (128 x 128 queries)
 def place(variables: Any) -> Any:
     """Puts weights on every device, to be used by any number of forwards."""
     return jax.device_put(variables, NamedSharding(_mesh(), P()))
+
+
+def as_float32(x: Any, name: str) -> np.ndarray:
+    """An input of a network as float32; UserError, with its name, where it is no finite array."""
+    try:
+        x = np.asarray(x, np.float32)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{name} cannot be made an array of floats: {error}") from error
+    if not np.isfinite(x).all():
+        raise UserError(f"{name} hold NaN or infinity")
+    return x
 
 
 def rounded(batch_size: int) -> int:

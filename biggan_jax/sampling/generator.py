@@ -9,8 +9,7 @@ from ml_collections import ConfigDict
 
 from biggan_jax import models
 from biggan_jax.errors import UserError
-from biggan_jax.sampling import forward, latents, standing
-from biggan_jax.sampling.classes import check_labels
+from biggan_jax.sampling import classes, forward, latents, standing
 
 BN_MODES = ("running", "batch", "standing")
 
@@ -23,6 +22,7 @@ class LoadedGenerator:
 
     Attributes:
       dim_z, num_classes, resolution, channels: of the model.
+      class_names: one name per class; empty where they are not known.
       config: the config it was trained with (at least its `model` section).
       step: generator updates it has had, None when the directory does not say.
     """
@@ -34,6 +34,7 @@ class LoadedGenerator:
         self._bn_mode = "running"
         m = config.model
         self.dim_z, self.num_classes = m.dim_z, m.num_classes
+        self.class_names = classes.names_of(config)
         self.resolution, self.channels = m.resolution, m.channels
 
     def __call__(self, z: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -62,6 +63,21 @@ class LoadedGenerator:
         for index, out in forward.ahead(batches, lambda *batch: self._forward(*batch)[0]):
             images[index] = out
         return images
+
+    def labels(self, text: str, option: str = "labels") -> np.ndarray:
+        """Class ids of a list of names or ids.
+
+        Args:
+          text: such as 'cat,dog', '0,3' or '0-9'; see `classes.parse_classes`.
+          option: where a user wrote it, for messages.
+
+        Returns:
+          int32 [K], for `g(z, labels)`.
+
+        Raises:
+          UserError: a class does not exist, or an item could mean several.
+        """
+        return classes.labels(self, text, option)
 
     @property
     def gammas(self) -> dict[str, float]:
@@ -125,7 +141,7 @@ class LoadedGenerator:
 
         Args:
           seed: any integer of 32 bits, with or without a sign.
-          n: number of latents.
+          n: number of latents, 0 or more.
           truncation: threshold T > 0, or None for none.
           kind: 'resample' redraws every |z_i| > T (Brock et al. 2019); 'scale' is T times a normal
             truncated to [-2, 2] (the TF-Hub models).
@@ -135,8 +151,12 @@ class LoadedGenerator:
           z [n, dim_z], float32.
 
         Raises:
-          UserError: for another seed, truncation or kind, or latents that cannot be truncated.
+          UserError: for another seed, number, truncation or kind, or latents that cannot be
+            truncated.
         """
+        for name, value in (("n", n), ("first", first)):
+            if isinstance(value, bool) or not hasattr(value, "__index__") or value < 0:
+                raise UserError(f"{name} is {value!r}; it must be an integer, at least 0")
         distribution = self.config.model.z_distribution
         numbers, how = range(first, first + n), {"truncation": truncation, "kind": kind}
         return latents.draw(seed, numbers, self.dim_z, distribution=distribution, **how)
@@ -207,12 +227,12 @@ class LoadedGenerator:
         return forward.call(*inputs, train=train, collections=collections)
 
     def _check(self, z, labels) -> tuple[np.ndarray, np.ndarray]:
-        z, labels = np.asarray(z, np.float32), np.asarray(labels)
+        z, labels = forward.as_float32(z, "z"), np.asarray(labels)
         if z.ndim != 2 or z.shape[1] != self.dim_z:
             raise UserError(f"z has shape {z.shape}; this model takes [N, {self.dim_z}]")
         if labels.shape != (len(z),):
             raise UserError(f"labels have shape {labels.shape}; z asks for [{len(z)}]")
-        return z, check_labels(labels, self.num_classes)
+        return z, classes.check_labels(labels, self.num_classes)
 
     def _batches(
         self, z: np.ndarray, labels: np.ndarray, size: int

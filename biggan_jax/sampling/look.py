@@ -7,17 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from biggan_jax.data.images import BadImage, decode_image
 from biggan_jax.errors import UserError
-from biggan_jax.pictures import attention_figure, grids
+from biggan_jax.pictures import attention_figure, formats
+from biggan_jax.sampling import files, load
 from biggan_jax.sampling import generator as generator_lib
-from biggan_jax.sampling import load
-from biggan_jax.sampling.classes import parse_classes, spread
+from biggan_jax.sampling.classes import described, row_labels, spread
 from biggan_jax.sampling.discriminator import LoadedDiscriminator
+from biggan_jax.sampling.given_images import read_images
 from biggan_jax.storage import paths
 
 ROWS, POINTS = 6, 5  # of an attention figure when no numbers were asked for
-SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +24,8 @@ class Rows:
     """The samples that a picture shows, one a row.
 
     Attributes:
-      classes: a list such as '0,3,5-7', taken in turn; None spreads the rows over all classes.
+      classes: a list such as 'cat,dog' or '0,3,5-7', taken in turn; None spreads the rows over all
+        classes.
       count: rows; None is one for each of `classes`, or 6.
       seed, truncation, truncation_kind: see `LoadedGenerator.sample_z`.
       ema: averaged weights; False takes the raw ones.
@@ -55,13 +55,13 @@ class Rows:
 
     def latents(self, generator: generator_lib.LoadedGenerator) -> tuple[np.ndarray, np.ndarray]:
         """(z [N, dim_z], labels [N]) of the rows; UserError where they ask for none."""
-        if self.count is not None and self.count < 1:
-            raise UserError(f"--count is {self.count}; it must be at least 1")
+        if self.count is not None:
+            files.checked_count(self.count, "--count", 1)
         if self.classes is None:
             ids = spread(generator.num_classes, self.count or ROWS)
             labels = np.resize(ids, self.count or ROWS)
         else:
-            ids = parse_classes(self.classes, generator.num_classes, picture=True)
+            ids = generator.labels(self.classes, option="--classes")
             labels = np.resize(ids, self.count or len(ids))
         z = generator.sample_z(self.seed, len(labels), self.truncation, self.truncation_kind)
         return z, labels
@@ -100,7 +100,7 @@ def attention(
 
     Args:
       directory: a workdir or a model directory.
-      out: `F.png`.
+      out: `F.png` or another of `pictures.formats`.
       step: see `load.load_generator`.
       rows: which samples.
       layer: such as 'attention_16'; by default the one of the highest resolution.
@@ -111,8 +111,9 @@ def attention(
       images: PNG or JPEG files or folders that D looks at; none gives it the samples of G.
 
     Returns:
-      {out, step, layer, layers, gamma, rows: [{class, points, distance}], seconds}: points are the
-      image pixels of the dots, the distance is the mean total variation distance of the maps shown.
+      {out, step, layer, layers, gamma, rows: [{class, name, points, distance}], seconds}: points
+      are the image pixels of the dots, the distance is the mean total variation distance of the
+      maps shown.
 
     Raises:
       UserError: for a model without attention, an unknown layer, points outside the image, or an
@@ -122,8 +123,7 @@ def attention(
       Zhang et al. 2019, "Self-Attention GANs", figure 5.
     """
     start = time.perf_counter()
-    if out.suffix != ".png":
-        raise UserError(f"--out {out}: the name must end in .png")
+    formats.suffix(out)
     if images and not discriminator:
         raise UserError("--images are for the discriminator: add --discriminator, or leave it out")
     if discriminator:
@@ -136,31 +136,36 @@ def attention(
     labels = None
     if view.labels is not None and view.player.num_classes > 1:
         labels = [int(c) for c in view.labels]
-    names = None if labels is None else [str(c) for c in labels]
-    figure = attention_figure.draw(view.images, queries, maps, names)
-    paths.write_bytes(out, grids.png(figure))
+    names = {} if labels is None else row_labels(labels, view.player)
+    figure = attention_figure.draw(view.images, queries, maps, **names)
+    paths.write_bytes(out, formats.encode(figure, out))
     return {
         "out": str(out),
         "step": view.player.step,
         "layer": layer,
         "layers": sorted(view.maps),
         "gamma": view.player.gammas[layer],
-        "rows": described(queries, maps, labels, view.player.resolution),
+        "rows": rows_of(queries, maps, labels, view.player),
         "seconds": time.perf_counter() - start,
     }
 
 
-def described(
-    queries: list[list[int]], maps: np.ndarray, labels: list[int] | None, size: int
+def rows_of(
+    queries: list[list[int]],
+    maps: np.ndarray,
+    labels: list[int] | None,
+    player: generator_lib.LoadedGenerator | LoadedDiscriminator,
 ) -> list[dict]:
-    """{points, distance, class} of every row of a figure; see `attention`."""
-    rows = []
+    """{points, distance, class, name} of every row of a figure; see `attention`."""
+    rows, size = [], player.resolution
     for row, beta in zip(queries, maps, strict=True):
         points = [pixel_of(query, maps.shape[1], size) for query in row]
         distance = attention_figure.mean_distance(beta[row])
         rows.append({"points": points, "distance": distance})
     for row, label in zip(rows, labels or [], strict=labels is not None):
         row["class"] = label
+        if player.class_names:
+            row["name"] = player.class_names[label]
     return rows
 
 
@@ -169,6 +174,8 @@ def text(result: dict) -> str:
     lines = [f"{result['layer']} (of {', '.join(result['layers'])}): gamma {result['gamma']:.4f}"]
     for i, row in enumerate(result["rows"], start=1):
         of = f" (class {row['class']})" if "class" in row else ""
+        if row.get("name", str(row.get("class"))) != str(row.get("class")):
+            of = f" (class {row['class']}, {described(0, [row['name']])})"
         points = " ".join(f"{r},{c}" for r, c in row["points"])
         lines.append(
             f"row {i}{of}: the maps of {points} differ by {row['distance']:.2f} "
@@ -270,29 +277,3 @@ def pixel_of(query: int, count: int, size: int) -> list[int]:
     """[row, column] of the image pixel at the middle of one of `count` query pixels."""
     side = attention_figure.grid_side(count)
     return [int((v + 0.5) * size / side) for v in divmod(query, side)]
-
-
-def read_images(given: Sequence[Path], resolution: int, channels: int) -> np.ndarray:
-    """PNG and JPEG files, and those of folders in the order of their names.
-
-    Returns:
-      uint8 [N, resolution, resolution, channels], cropped to the centred square.
-
-    Raises:
-      UserError: for a file that is no readable image, or no file at all.
-    """
-    files: list[Path] = []
-    for path in map(Path, given):
-        found = sorted(path.iterdir()) if path.is_dir() else [path]
-        files += [p for p in found if not path.is_dir() or p.suffix.lower() in SUFFIXES]
-    if not files:
-        raise UserError(f"--images {given[0]}: there is no PNG or JPEG file in it")
-    images = []
-    for file in files:
-        try:
-            images.append(decode_image(file.read_bytes(), resolution, channels))
-        except FileNotFoundError:
-            raise UserError(f"--images {file}: no such file") from None
-        except BadImage as e:
-            raise UserError(f"--images {file} is no readable image: {e}") from e
-    return np.stack(images)

@@ -71,7 +71,7 @@ def sample(run: Run) -> Every:
     draw = sample_grid.sampler(run.train_step, run.config)
 
     def action(done: int, state: GANState) -> None:
-        sample_grid.save(draw(state.ema.variables), done, run.workdir, run.writer)
+        sample_grid.save(draw(state.ema.variables), done, run.workdir, run.writer, run.config)
 
     return Every(
         run.config.sample_every_steps,

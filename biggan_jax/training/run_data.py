@@ -32,4 +32,18 @@ def open_source(config: ConfigDict, workdir: Path) -> tuple[data.Source, data.Da
             f"classes (labels {report.label_min} to {report.label_max}): set "
             f"--config.model.num_classes={source.num_classes} (or 1 for an unconditional model)"
         )
+    _fill_names(config, source)
     return source, report
+
+
+def _fill_names(config: ConfigDict, source: data.Source) -> None:
+    """Gives the config a name for each class of the model; it keeps those that it has."""
+    if config.class_names and len(config.class_names) != config.model.num_classes:
+        raise UserError(
+            f"class_names has {len(config.class_names)} names, but the model "
+            f"{config.model.num_classes} classes: give one name a class, or leave "
+            "--config.class_names out to take those of the data"
+        )
+    # An unconditional model of several classes has no use for them.
+    if not config.class_names and source.num_classes == config.model.num_classes:
+        config.class_names = tuple(map(str, source.class_names))

@@ -1,5 +1,6 @@
 """Pictures that a run leaves in samples/: real images, and the same latents as training goes on."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -10,6 +11,7 @@ from biggan_jax import data
 from biggan_jax.models import latents
 from biggan_jax.parallel import compiler_options, processes, sharding
 from biggan_jax.pictures import grids
+from biggan_jax.sampling.classes import described, names_of
 from biggan_jax.storage import paths, writers
 from biggan_jax.training import step
 
@@ -21,32 +23,58 @@ def path(workdir: Path, done: int) -> Path:
     return workdir / "samples" / f"step_{done:08d}.png"
 
 
-def save(images: np.ndarray, done: int, workdir: Path, writer: writers.MetricWriter) -> None:
-    """Writes samples/step_N.png (process 0) and the same picture to TensorBoard."""
+def save(
+    images: np.ndarray,
+    done: int,
+    workdir: Path,
+    writer: writers.MetricWriter,
+    config: ConfigDict,
+) -> None:
+    """Writes samples/step_N.png (process 0), a class a row, and the same picture to TensorBoard."""
     if not processes.is_main():
         return
-    grid = grids.grid(images, GRID)
+    grid = grids.grid(images, GRID, **_labels([[c] for c in rows(config)], config))
     paths.write_bytes(path(workdir, done), grids.png(grid))
     writer.write_images(done, {"samples": np.asarray(grid)})
 
 
-def save_real(source: data.Source, batch: dict, workdir: Path) -> None:
-    """Writes samples/real.png: real images as the model sees them, sorted by class."""
+def save_real(source: data.Source, batch: dict, workdir: Path, config: ConfigDict) -> None:
+    """Writes samples/real.png: real images as the model sees them, sorted by class.
+
+    A row that goes on into other classes is labelled with its first and its last one.
+    """
     size = source.resolution
     images = batch["image"].reshape(-1, size, size, source.channels)[: GRID * GRID]
     labels = batch["label"].reshape(-1)[: GRID * GRID]
     order = np.argsort(labels, kind="stable")
-    picture = grids.grid(images[order], GRID)
+    shown = labels[order]
+    ends = [shown[i : i + GRID][[0, -1]] for i in range(0, len(shown), GRID)]
+    picture = grids.grid(images[order], GRID, **_labels(ends, config))
     paths.write_bytes(workdir / "samples" / "real.png", grids.png(picture))
+
+
+def rows(config: ConfigDict) -> np.ndarray:
+    """The class of every row of a grid of samples, int32: spread over all where they are more."""
+    num_classes = config.model.num_classes
+    count = min(num_classes, GRID) if num_classes > 1 else GRID
+    return np.linspace(0, num_classes - 1, count).round().astype(np.int32)
+
+
+def _labels(classes: Sequence[Sequence[int]], config: ConfigDict) -> dict:
+    """Labels of rows by the classes that they show, as arguments of `grids.grid`."""
+    if config.model.num_classes == 1:
+        return {}
+    names = names_of(config)
+    shown = [list(dict.fromkeys(map(int, row))) for row in classes]
+    return {
+        "row_labels": [" - ".join(described(c, names) for c in row) for row in shown],
+        "row_fallbacks": ["class " + " - ".join(map(str, row)) for row in shown],
+    }
 
 
 def sampler(train_step: step.TrainStep, config: ConfigDict):
     """A function of generator variables: a fixed grid of samples, uint8, a class a row."""
-    num_classes = config.model.num_classes
-    rows = min(num_classes, GRID) if num_classes > 1 else GRID
-    # Rows spread over all classes when there are more classes than rows.
-    classes = np.linspace(0, num_classes - 1, rows).round().astype(np.int32)
-    labels = np.repeat(classes, GRID)
+    labels = np.repeat(rows(config), GRID)
     key = jax.random.fold_in(jax.random.key(config.seed), 2**31 - 1)
     shape = (len(labels), config.model.dim_z)
     # numpy: the same argument of a computation that several processes share. As a constant of it

@@ -159,7 +159,7 @@ def prepare(
         process_count=jax.process_count(),
     )
     if main and start == 0:
-        sample_grid.save_real(source, batches.batch_at(0), workdir)
+        sample_grid.save_real(source, batches.batch_at(0), workdir, config)
     log = TrainLog(
         writer,
         start=start,

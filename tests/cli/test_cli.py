@@ -249,8 +249,8 @@ def test_checkpoints_fall_back_and_run_out(run_copy, tmp_path, capsys):
         (["--per-class", "0"], "--per-class is 0"),
         (["--per-class", "1", "--interpolate"], "--per-class is 1.*at least 2"),
         (["--seed", "9223372036854775808"], "seed is 9223372036854775808"),
-        (["--out", "x.gif"], "x.gif.*.png or .npz"),
-        (["--out", "x"], "--out x.*.png or .npz"),
+        (["--out", "x.gif"], "x.gif.*.png.* or .npz, or be a folder"),
+        (["--out", "x"], "--out x.*.png.* or .npz, or be a folder"),
     ],
 )
 def test_bad_sampling(trained, tmp_path, capsys, monkeypatch, options, words):

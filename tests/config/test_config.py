@@ -220,7 +220,7 @@ def test_validate_accepts(tmp_path):
 def test_every_setting_has_a_domain_or_a_registry():
     """So that a new setting cannot be forgotten; what other rooms check is named here."""
     elsewhere = {
-        *("loss", "data.source", "init_from", "mesh", "remat"),
+        *("loss", "data.source", "class_names", "init_from", "mesh", "remat"),
         *("model.name", "model.z_distribution", "model.cond_order", "model.width_table"),
         *("model.attention_kind", "model.attention_form", "model.attention_reduction"),
         "model.init",
@@ -300,7 +300,7 @@ def test_resume_allows_length_cadence_and_place():
         "num_steps": 9, "log_every_steps": 9, "checkpoint_every_steps": 9, "sample_every_steps": 9,
         "eval_every_steps": 9, "eval_samples": 9, "eval_features": "inception",
         "keep_checkpoints": 9, "mesh": (2, 4), "remat": ("all",), "tensorboard": False,
-        "data.source": "folder:x", "data.on_bad_record": "skip",
+        "data.source": "folder:x", "data.on_bad_record": "skip", "class_names": ("a", "b"),
     }  # fmt: skip
     config = load(*(f"--config.{key}={value}" for key, value in allowed.items()))
     assert config_lib.check_resume(saved, config) == []

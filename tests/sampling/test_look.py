@@ -190,7 +190,7 @@ def test_attention_of_many_images_is_that_of_each(with_d_attention):
         (["--classes", "10"], "class 10 does not exist"),
         (["--images", "x.png"], "add --discriminator"),
         (["--discriminator"], "discriminator has no attention.*--config.model.d_attention"),
-        (["--out", "x.jpg"], "--out x.jpg: the name must end in .png"),
+        (["--out", "x.gif"], "--out x.gif: the name must end in .png"),
     ],
 )
 def test_bad_options(trained, tmp_path, capsys, options, words):
@@ -240,7 +240,7 @@ def test_bn_matrix(trained, with_d_attention, tmp_path, capsys):
         z = g.sample_z(0, 6, 0.5)
         for mode in result["modes"]:
             g.set_bn_mode(mode, 0.5, batches=2, batch_size=8)
-            panels.append(np.asarray(grids.grid(g(z, labels), 3)))
+            panels.append(np.asarray(grids.grid(g(z, labels), 3, row_labels=["1", "4"])))
     height, width = panels[0].shape
     for i, panel in enumerate(panels):
         row, column = divmod(i, 3)

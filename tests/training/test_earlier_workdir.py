@@ -27,6 +27,7 @@ def earlier(run_copy):
     for section, names in LATER.items():
         for name in names:
             del config[section][name]
+    del config["class_names"]
     path.write_text(json.dumps(config))
     # A scored step had its score beside its arrays, where the best one was kept.
     score = run_copy / "checkpoints" / "2" / "metrics"

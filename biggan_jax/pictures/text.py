@@ -1,0 +1,101 @@
+"""Text in pictures: labels of any script, shortened so that a picture keeps its shape."""
+
+import functools
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import ImageFont, features
+
+SHIPPED = "fonts/ttf/DejaVuSans.ttf"  # of matplotlib: Latin, Greek, Cyrillic, Arabic, Hebrew
+# Names of fonts with the scripts that it lacks, where the system has one of them.
+WIDE = ("CJK", "Noto Sans", "Droid Sans Fallback", "WenQuanYi", "Unifont", "Arial Unicode",
+        "PingFang", "Hiragino", "YaHei", "SimSun", "Malgun", "MS Gothic")  # fmt: skip
+ELLIPSIS = "\u2026"
+
+
+def fitted(
+    labels: Sequence[str], size: int, width: float, fallbacks: Sequence[str] | None = None
+) -> tuple[list[str], ImageFont.FreeTypeFont]:
+    """Makes labels that can be drawn, and finds the font to draw them in.
+
+    Args:
+      labels: texts in any script.
+      size: of the font, px.
+      width: px that a label may take; a longer one loses its middle to an ellipsis.
+      fallbacks: what is written in the place of a label that no font at hand can draw; '#i' for
+        label i where absent.
+
+    Returns:
+      (labels, font).
+    """
+    labels = [_line(label) for label in labels]
+    plain = ImageFont.load_default(size=size)
+    if all(label.isascii() and plain.getlength(label) <= width for label in labels):
+        return labels, plain
+    path = _path_for("".join(labels))
+    known = _characters(path)
+    drawn = []
+    for i, label in enumerate(labels):
+        other = f"#{i}" if fallbacks is None else fallbacks[i]
+        drawn.append(label if _is_drawable(label, known) else other)
+    font = ImageFont.truetype(path, size)
+    return [_shortened(label, font, width) for label in drawn], font
+
+
+def _line(text: str) -> str:
+    """A text on one line, its accents composed: a layout engine may not place them."""
+    text = unicodedata.normalize("NFC", text)
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def _shortened(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+    """The longest head and tail that fit: names that begin alike still differ at their ends."""
+    if font.getlength(text) <= width:
+        return text
+    for kept in range(len(text) - 1, 0, -1):
+        tail = kept // 3
+        short = text[: kept - tail].rstrip() + ELLIPSIS + (text[-tail:].lstrip() if tail else "")
+        if font.getlength(short) <= width:
+            return short
+    return ELLIPSIS
+
+
+def _is_drawable(text: str, known: frozenset[int]) -> bool:
+    # Without this engine letters that run from the right stand in the wrong order and form.
+    from_right = any(unicodedata.bidirectional(c) in ("R", "AL") for c in text)
+    return (features.check("raqm") or not from_right) and all(ord(c) in known for c in text)
+
+
+def _path_for(text: str) -> str:
+    """The font file that has most of a text: matplotlib's own, else one of the system."""
+    import matplotlib
+
+    own = str(Path(matplotlib.get_data_path()) / SHIPPED)
+    needed = {ord(c) for c in text}
+    if needed <= _characters(own):
+        return own
+    return max([own, *_wide_fonts()], key=lambda path: len(needed & _characters(path)))
+
+
+@functools.cache
+def _wide_fonts() -> tuple[str, ...]:
+    from matplotlib import font_manager
+
+    found = {e.fname: e.name for e in font_manager.fontManager.ttflist if e.style == "normal"}
+    ranks = {
+        path: next((i for i, part in enumerate(WIDE) if part in name), None)
+        for path, name in found.items()
+    }
+    return tuple(sorted((p for p, rank in ranks.items() if rank is not None), key=ranks.get)[:8])
+
+
+@functools.cache
+def _characters(path: str) -> frozenset[int]:
+    """The code points that a font file has glyphs for."""
+    from matplotlib.ft2font import FT2Font
+
+    try:
+        return frozenset(FT2Font(path).get_charmap())
+    except (OSError, RuntimeError):
+        return frozenset()
