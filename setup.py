@@ -56,7 +56,7 @@ setup(
         "grain>=0.2.18,<0.3",
         "array-record>=0.8.3",
         "numpy>=2.0",
-        "pillow>=10",
+        "pillow>=10.1",
         "scikit-learn>=1.4",
         "matplotlib>=3.8",
         "safetensors>=0.4",

@@ -7,7 +7,7 @@ from pathlib import Path
 from biggan_jax.cli import options
 from biggan_jax.cli.output import say, writing
 from biggan_jax.data import kinds
-from biggan_jax.errors import UserError
+from biggan_jax.errors import UserError, some
 
 
 def add(command) -> None:
@@ -16,7 +16,24 @@ def add(command) -> None:
     sub.add_argument("--source", required=True, metavar="SPEC", help=kinds.described())
     sub.add_argument("--resolution", required=True, type=int, metavar="R", help="pixels")
     sub.add_argument("--channels", type=int, choices=(1, 3), default=3)
-    sub.add_argument("--on-bad-record", choices=("error", "skip"), default=options.UNSET)
+    sub.add_argument(
+        "--on-bad-record",
+        choices=("error", "skip"),
+        default=options.UNSET,
+        help="what an unreadable image means: stop with its name, or leave it out",
+    )
+    sub.add_argument(
+        "--class-order",
+        choices=("natural", "text"),
+        default=options.UNSET,
+        help="of class folders: 'class 9' before 'class 10', or by code points as it was before",
+    )
+    sub.add_argument(
+        "--max-pixels",
+        type=int,
+        metavar="N",
+        help="of the largest image that is decoded; default: Pillow's limit of 179 million",
+    )
     sub.add_argument(
         "--reduced-jpeg",
         action="store_true",
@@ -32,18 +49,33 @@ def run(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:
     from tqdm import tqdm
 
     from biggan_jax import data
+    from biggan_jax.data.files import shown
+    from biggan_jax.data.listing import counts
 
-    if args.resolution < 1:
-        raise UserError(f"--resolution is {args.resolution}; set it to 1 or more pixels")
-    names = ("resolution", "channels", "on_bad_record")
+    for option, value in (("resolution", args.resolution), ("max-pixels", args.max_pixels)):
+        if value is not None and value < 1:
+            raise UserError(f"--{option} is {value}; set it to 1 or more pixels")
+    if not str(args.out).strip(" ."):
+        raise UserError(f"--out {str(args.out)!r} is no folder to make; give it a name")
+    out = args.out.expanduser()
+    names = ("resolution", "channels", "on_bad_record", "class_order", "max_pixels")
     source = data.open_source(args.source, option="--source", **options.given(args, *names))
-    with tqdm(total=len(source), unit="image", disable=None) as bar, writing(args.out):
+    report = data.data_report(source) if source.histogram_is_cheap else None
+    with tqdm(total=len(source), unit="image", disable=None) as bar, writing(out):
 
         def progress(done: int, total: int) -> None:
+            if report and not bar.n:  # not before it is sure that there is work to do
+                tqdm.write("\n".join(report.lines()), file=sys.stderr)
             bar.update(done - bar.n)
 
-        info = data.prepare(source, args.out, reduced_jpeg=args.reduced_jpeg, progress=progress)
-    if source.bad_records:
-        print(f"{source.bad_records} bad records were replaced", file=sys.stderr)
-    say(args, f"{info['count']:,} images of {info['num_classes']} classes in {args.out}")
-    return info | {"out": str(args.out)}, 0
+        info = data.prepare(source, out, reduced_jpeg=args.reduced_jpeg, progress=progress)
+    if info["dropped"]:
+        number = counts(info["dropped"], "unreadable image was", "unreadable images were")
+        names = info["dropped_names"]
+        more = f" and {info['dropped'] - 3:,} more" if info["dropped"] > 3 else ""
+        print(f"{number} left out: {', '.join(names[:3])}{more}", file=sys.stderr)
+    images = counts(info["count"], "image", "images")
+    classes = counts(info["num_classes"], "class", "classes")
+    names = some(map(shown, info["class_names"]), 20)
+    say(args, f"{images} of {classes} in {out}: {names}")
+    return info | {"out": str(out)}, 0

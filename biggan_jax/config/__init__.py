@@ -117,7 +117,11 @@ def default_config() -> ConfigDict:
     c.data = d = ConfigDict()
     d.source = placeholder(str)  # KIND[:...], such as folder:PATH; `data.kinds` lists them
     d.flip = False  # random horizontal flips
-    d.on_bad_record = "error"  # error | skip: the next good record takes its place
+    d.on_bad_record = "error"  # error | skip: the next good record of its class takes its place
+    # How the names of class folders are sorted, which numbers the classes: 'class 9' before
+    # 'class 10', or by code points as in older versions.
+    d.class_order = "natural"  # natural | text
+    d.max_pixels = placeholder(int)  # of the largest picture that is decoded; unset: Pillow's limit
     return c
 
 
@@ -129,7 +133,9 @@ def from_saved(saved: dict[str, Any]) -> ConfigDict:
     Raises:
       UserError: for a key that this version does not know.
     """
-    config = default_config().lock()
+    config = default_config()
+    config.data.class_order = "text"  # of a run that was made before there was another
+    config.lock()
     try:
         config.update_from_flattened_dict(flatten(saved))
     except (KeyError, AttributeError, TypeError) as e:

@@ -92,6 +92,8 @@ DOMAINS: dict[str, Range | Choice] = {
     "ema.decay": Range(0, 1, closed=True),
     "ema.start_step": AT_LEAST_0,
     "data.on_bad_record": Choice("error", "skip"),
+    "data.class_order": Choice("natural", "text"),
+    "data.max_pixels": AT_LEAST_1,
 }
 
 

@@ -23,6 +23,7 @@ RESUMABLE = frozenset(
         "class_names",
         "data.source",
         "data.on_bad_record",
+        "data.max_pixels",
     }
 )
 # And these with `train --allow-change`: the game's rules, never the networks that play it.

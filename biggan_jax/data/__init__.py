@@ -7,6 +7,7 @@ _HOMES = {
     "Batches": "stream",
     "DataReport": "report",
     "Source": "source",
+    "absolute": "spec",
     "data_report": "report",
     "open_source": "spec",
     "prepare": "record_writer",

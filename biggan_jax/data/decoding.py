@@ -4,13 +4,14 @@ import logging
 import math
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from biggan_jax.data.files import OF_ONE_FILE, read_regular, shown
 from biggan_jax.data.images import BadImage, decode_image
 from biggan_jax.data.source import Source
 from biggan_jax.errors import UserError
@@ -19,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 # Each bad record is logged up to this many; all are counted.
 LOGGED_BAD_RECORDS = 10
+_SCAN_SIZE = 1024  # records that are looked at together for one of a certain class
 
 
 class Encoded(NamedTuple):
@@ -32,9 +34,10 @@ class Encoded(NamedTuple):
 class DecodingSource(Source):
     """A source of encoded images; subclasses say where the bytes are.
 
-    With `on_bad_record='skip'` an unreadable record i is replaced by the first readable one of
-    i + 1, i + 2, ... (modulo the number of records), image and label together, so the replacement
-    depends on the data alone.
+    With `on_bad_record='skip'` an unreadable record i is replaced by the first readable one of its
+    class among i + 1, i + 2, ... (modulo the number of records), so the replacement depends on the
+    data alone and no class gets the images of another. A class without a readable image is an
+    error.
 
     Args:
       spec: the text that opened this source.
@@ -61,7 +64,7 @@ class DecodingSource(Source):
         super().__init__(spec, resolution, channels, class_names)
         self._skip = on_bad_record == "skip"
         self._lock = threading.Lock()
-        self._bad: set[int] = set()
+        self._bad: dict[int, str] = {}  # its position -> its name
         self._replacements: dict[int, int] = {}
         # Pillow releases the interpreter lock while it decodes.
         self._num_workers = min(16, os.cpu_count() or 1)
@@ -72,26 +75,52 @@ class DecodingSource(Source):
         with self._lock:
             return len(self._bad)
 
+    def bad_names(self, limit: int) -> list[str]:
+        with self._lock:
+            return [self._bad[i] for i in sorted(self._bad)[:limit]]
+
     def _encoded(self, indices: Sequence[int]) -> list[Encoded]:
         """The records at some indices, not yet decoded."""
         raise NotImplementedError
+
+    def _others_of_class(self, index: int, label: int) -> Iterator[tuple[int, Encoded]]:
+        """(index, record) of the other records of one class, from the next one on, around."""
+        for start in range(1, len(self), _SCAN_SIZE):
+            steps = range(start, min(start + _SCAN_SIZE, len(self)))
+            others = [(index + step) % len(self) for step in steps]
+            for other, record in zip(others, self._encoded(others), strict=True):
+                if record.label == label:
+                    yield other, record
 
     def read(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         index_n = self._check_indices(indices)
         with self._lock:
             wanted = [self._replacements.get(i, i) for i in index_n.tolist()]
+        images, labels, bad = self._read(wanted)
+        for position in bad:
+            images[position] = self._replacement(wanted[position], int(labels[position]))
+        return images, labels
+
+    def read_good(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        images, labels, bad = self._read(self._check_indices(indices).tolist())
+        good = np.ones(len(labels), bool)
+        good[bad] = False
+        return images, labels, good
+
+    def _read(self, wanted: list[int]) -> tuple[np.ndarray, np.ndarray, list[int]]:
+        """(images, labels, positions of the unreadable ones among them)."""
         records = self._encoded(wanted)
         labels = np.array([record.label for record in records], np.int32)
         size = (self.resolution, self.resolution, self.channels)
         images = np.empty((len(records), *size), np.uint8)
 
-        def decode_some(positions: range) -> list[tuple[int, str]]:
+        def decode_some(positions: range) -> list[tuple[int, BadImage]]:
             problems = []
             for position in positions:
                 try:
                     images[position] = self._decode(records[position])
                 except BadImage as error:
-                    problems.append((position, str(error)))
+                    problems.append((position, error))
             return problems
 
         # A few slices per worker: a future per image would cost as much as a small image.
@@ -100,53 +129,68 @@ class DecodingSource(Source):
             range(start, min(start + stride, len(records)))
             for start in range(0, len(records), stride)
         ]
+        bad = []
         for problems in self._pool.map(decode_some, slices):
             for position, problem in problems:
                 self._note_bad(wanted[position], records[position].name, problem)
-                images[position], labels[position] = self._replace(wanted[position])
-        return images, labels
+                bad.append(position)
+        return images, labels, bad
 
     def _decode(self, record: Encoded) -> np.ndarray:
         content = record.content
         if isinstance(content, Path):
             try:
-                content = content.read_bytes()
-            except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+                content = read_regular(content)
+            except OSError as error:
+                if error.errno not in OF_ONE_FILE:
+                    raise
                 raise BadImage(error.strerror) from error
-        return decode_image(content, self.resolution, self.channels, reduced=self.reduced)
+        size = {"reduced": self.reduced, "max_pixels": self.max_pixels}
+        return decode_image(content, self.resolution, self.channels, **size)
 
-    def _note_bad(self, index: int, name: str, problem: str) -> None:
+    def _note_bad(self, index: int, name: str, problem: BadImage) -> None:
         """Counts a bad record, or raises where bad records are errors."""
         if not self._skip:
             raise UserError(
-                f"{name} is no readable image ({problem}); repair or remove it, or pass "
-                "--config.data.on_bad_record=skip (biggan prepare, biggan evaluate: "
-                "--on-bad-record skip) to replace it by the next one"
+                f"{name} is no readable image ({problem}); {self._let_in(problem)}repair or remove "
+                f"it, or pass {self.wording.skip} to {self.wording.skip_does}"
             )
         with self._lock:
             if index in self._bad:
                 return
-            self._bad.add(index)
+            self._bad[index] = name
             count = len(self._bad)
         if count <= LOGGED_BAD_RECORDS:
             last = "; further ones are only counted" if count == LOGGED_BAD_RECORDS else ""
-            logger.warning("%s is no readable image (%s), skipped%s", name, problem, last)
+            let_in = self._let_in(problem).rstrip(", ")
+            hint = f": {let_in}" if let_in else ""
+            logger.warning("%s is no readable image (%s), skipped%s%s", name, problem, hint, last)
 
-    def _replace(self, index: int) -> tuple[np.ndarray, int]:
-        """Image and label of the first readable record after a bad one."""
-        for step in range(1, len(self)):
-            candidate = (index + step) % len(self)
-            if candidate in self._bad:
+    def _let_in(self, problem: BadImage) -> str:
+        """How an image that is too large is read nevertheless; '' for another problem."""
+        if problem.pixels is None or not self.wording.max_pixels:
+            return ""
+        return f"give {self.wording.max_pixels.format(problem.pixels)} if it is meant, "
+
+    def _replacement(self, index: int, label: int) -> np.ndarray:
+        """The first readable image of a class after a bad one."""
+        of_class = 1
+        for other, record in self._others_of_class(index, label):
+            of_class += 1
+            if other in self._bad:
                 continue
-            (record,) = self._encoded([candidate])
             try:
                 image = self._decode(record)
             except BadImage as error:
-                self._note_bad(candidate, record.name, str(error))
+                self._note_bad(other, record.name, error)
                 continue
             with self._lock:
-                self._replacements[index] = candidate
-            return image, record.label
+                self._replacements[index] = other
+            return image
+        named = 0 <= label < self.num_classes
+        name = shown(self.class_names[label]) if named else str(label)
+        count = f"all of its {of_class} images are" if of_class > 1 else "its only image is"
         raise UserError(
-            f"{self.spec}: none of the {len(self)} records is a readable image; choose other data"
+            f"{self.spec}: class {name!r} has no readable image ({count} unreadable): repair one, "
+            "or take the class out of the data"
         )

@@ -8,33 +8,77 @@ from pathlib import Path
 import numpy as np
 
 from biggan_jax.data.decoding import DecodingSource, Encoded
+from biggan_jax.data.files import read_regular
+from biggan_jax.data.listing import list_folder, shown
 from biggan_jax.data.source import count_labels
-from biggan_jax.errors import UserError
+from biggan_jax.errors import UserError, did_you_mean, some
 
-EXTENSIONS = frozenset(
-    (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-)
+# Contents take part in the digest by the start of so many files, spread evenly over the set.
+DIGEST_FILES = 4096
+DIGEST_BYTES = 1 << 14
 
 
 def open_spec(
-    spec: str, argument: str, *, resolution: int, channels: int, on_bad_record: str
+    spec: str,
+    argument: str,
+    *,
+    resolution: int,
+    channels: int,
+    on_bad_record: str,
+    class_order: str = "natural",
 ) -> "FolderSource":
-    """Opens the folder that `folder:PATH` names; see `FolderSource`."""
+    """Opens the folder that `folder:PATH` names, or the one that `folder:PATH:SPLIT` has in it.
+
+    See `FolderSource`.
+    """
     return FolderSource(
         spec,
-        Path(argument).expanduser(),
+        split_folder(argument),
         resolution=resolution,
         channels=channels,
         on_bad_record=on_bad_record,
+        class_order=class_order,
     )
 
 
-class FolderSource(DecodingSource):
-    """Images under `folder/CLASS/`, at any depth below it; classes are sorted by name.
+def split_folder(argument: str) -> Path:
+    """The folder that PATH or PATH:SPLIT means.
 
-    Hidden files and folders, files without an image extension and files outside the class folders
-    are ignored and counted. A sub-folder without any image is no class: it takes no label, and
-    `empty_classes` names it.
+    Args:
+      argument: an existing path, which may hold a colon; or PATH:SPLIT for the sub-folder SPLIT.
+
+    Returns:
+      The folder, or PATH where nothing of either form exists.
+
+    Raises:
+      UserError: the folder PATH exists and has no sub-folder SPLIT.
+    """
+    whole = Path(os.path.expanduser(argument))
+    head, _, split = argument.rpartition(":")
+    if not head or not split or os.path.lexists(whole):
+        return whole
+    folder = Path(os.path.expanduser(head))
+    if not folder.is_dir():
+        return whole
+    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+    found = [name for name in names if name == split] or [
+        name for name in names if name.casefold() == split.casefold()
+    ]
+    if not found:
+        there = some(names, 8) or "none"
+        raise UserError(
+            f"{folder} has no sub-folder {split!r}{did_you_mean(split, names)}; its sub-folders: "
+            f"{there}; write folder:PATH:SPLIT with one of them, or folder:{head}"
+        )
+    return folder / found[0]
+
+
+class FolderSource(DecodingSource):
+    """Images under `folder/CLASS/`, at any depth below it.
+
+    Hidden files and folders, those of systems and programs (`listing.JUNK_FOLDERS`), files without
+    an image suffix and files outside the class folders are ignored and counted. A sub-folder
+    without any image is no class: it takes no label, and `empty_classes` names it.
 
     Args:
       spec: the text that opened this source.
@@ -42,15 +86,27 @@ class FolderSource(DecodingSource):
       resolution: side of the images in pixels.
       channels: 1 or 3.
       on_bad_record: `error` or `skip`.
+      class_order: of the class folders' names: `natural` (2 before 10) or `text` (by code points).
+
+    Attributes:
+      listing: what lies in the folder.
 
     Raises:
       UserError: the folder is missing, unreadable, or has no class folder with an image.
     """
 
     def __init__(
-        self, spec: str, folder: Path, *, resolution: int, channels: int, on_bad_record: str
+        self,
+        spec: str,
+        folder: Path,
+        *,
+        resolution: int,
+        channels: int,
+        on_bad_record: str,
+        class_order: str = "natural",
     ):
-        images, self.ignored_files, self.empty_classes = _list_images(folder)
+        self.listing = list_folder(folder, class_order)
+        images = self.listing.images
         super().__init__(
             spec,
             resolution=resolution,
@@ -58,86 +114,75 @@ class FolderSource(DecodingSource):
             class_names=list(images),
             on_bad_record=on_bad_record,
         )
-        self._folder = folder
+        self.ignored_files = self.listing.ignored
+        self.empty_classes = self.listing.empty
+        self.left_out = self.listing.left_out()
         # Paths stay strings relative to the folder: a million Path objects take half a gigabyte.
         self._files = [name for names in images.values() for name in names]
-        sizes = [len(names) for names in images.values()]
+        self._ends = np.cumsum([len(names) for names in images.values()])
+        sizes = np.diff(self._ends, prepend=0)
         self._labels = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
+        self._digests: tuple[str, str, str] | None = None
 
     def __len__(self) -> int:
         return len(self._files)
 
+    def path(self, index: int) -> Path:
+        """The file of one example."""
+        return self.listing.folder / self._files[index]
+
     def _encoded(self, indices: Sequence[int]) -> list[Encoded]:
-        paths = [self._folder / self._files[i] for i in indices]
+        paths = [self.path(i) for i in indices]
         labels = self._labels[list(indices)].tolist()
-        return [Encoded(str(p), p, label) for p, label in zip(paths, labels, strict=True)]
+        return [Encoded(shown(str(p)), p, y) for p, y in zip(paths, labels, strict=True)]
+
+    def _others_of_class(self, index: int, label: int) -> Iterator[tuple[int, Encoded]]:
+        end = int(self._ends[label])
+        first = int(self._ends[label - 1]) if label else 0
+        for other in (*range(index + 1, end), *range(first, index)):
+            yield other, self._encoded([other])[0]
 
     def histogram(self) -> np.ndarray:
         return count_labels(self._labels, self.num_classes, self.spec)
 
     def digest(self) -> str:
-        """Hash of the relative paths and sizes of all images."""
-        digest = hashlib.sha256()
-        for name in self._files:
-            try:
-                size = os.stat(self._folder / name).st_size
-            except FileNotFoundError:  # a dangling link; reading treats it as a bad record
-                size = -1
-            digest.update(os.fsencode(f"{name}\0{size}\n"))
-        return digest.hexdigest()
+        """Hash of all relative paths and sizes, and of the starts of up to 4,096 files.
 
+        Times take no part, so that a copy of the folder has the same.
+        """
+        return self._identities()[0]
 
-def _list_images(folder: Path) -> tuple[dict[str, list[str]], int, tuple[str, ...]]:
-    """Sorted relative paths by class, the number of ignored files, the classes without images."""
-    if not folder.exists():
-        raise UserError(f"no folder {folder}; correct the path")
-    if not folder.is_dir():
-        raise UserError(f"{folder} is a file; write folder:PATH with the folder that holds it")
-    images: dict[str, list[str]] = {}
-    empty = []
-    ignored = loose = 0
-    for entry in _entries(folder):
-        if not entry.is_dir():
-            loose += _is_image(entry.name)
-            ignored += 1
-        elif not entry.name.startswith("."):
-            files = list(_walk(folder, entry.name, frozenset()))
-            names = sorted(name for name in files if _is_image(os.path.basename(name)))
-            ignored += len(files) - len(names)
-            if names:
-                images[entry.name] = names
-            else:
-                empty.append(entry.name)
-    if not images:
-        lies = f"{loose} images lie directly in it" if loose else "it holds no images"
-        raise UserError(
-            f"{folder} has no sub-folder with images ({lies}); class = sub-folder: put the images "
-            f"of each class into {folder / 'CLASS'}"
-        )
-    return dict(sorted(images.items())), ignored, tuple(sorted(empty))
+    def stamp(self) -> str:
+        """Hash of the digest and of the times at which the files were last changed."""
+        return self._identities()[1]
 
+    def earlier_digest(self) -> str:
+        """Hash of the relative paths and sizes alone, as older versions took it."""
+        return self._identities()[2]
 
-def _walk(folder: Path, relative: str, above: frozenset[str]) -> Iterator[str]:
-    """Relative paths of all files below a class folder; links are followed, loops are not."""
-    real = os.path.realpath(folder / relative)
-    if real in above:
-        return
-    for entry in _entries(folder / relative):
-        name = f"{relative}/{entry.name}"
-        if not entry.is_dir():
-            yield name
-        elif not entry.name.startswith("."):
-            yield from _walk(folder, name, above | {real})
+    def _identities(self) -> tuple[str, str, str]:
+        """(digest, stamp, earlier digest), from one look at every file."""
+        if self._digests is None:
+            names = hashlib.sha256()
+            times = np.empty(len(self), "<i8")
+            for i, name in enumerate(self._files):
+                try:
+                    found = os.stat(f"{self.listing.folder}/{name}")
+                    size, times[i] = found.st_size, found.st_mtime_ns
+                except OSError:  # such as a dangling link; reading treats it as a bad record
+                    size, times[i] = -1, 0
+                names.update(os.fsencode(f"{name}\0{size}\n"))
+            count = min(len(self), DIGEST_FILES)
+            chosen = np.linspace(0, len(self) - 1, count).astype(np.int64).tolist()
+            starts = hashlib.sha256(names.digest())
+            for start in self._pool.map(self._start_of, chosen):
+                starts.update(hashlib.sha256(start).digest())
+            stamp = hashlib.sha256(starts.digest() + times.tobytes())
+            self._digests = starts.hexdigest(), stamp.hexdigest(), names.hexdigest()
+        return self._digests
 
-
-def _entries(folder: Path) -> list[os.DirEntry]:
-    try:
-        with os.scandir(folder) as entries:
-            return list(entries)
-    except PermissionError as error:
-        raise UserError(f"cannot read the folder {folder}; change its permissions") from error
-
-
-def _is_image(name: str) -> bool:
-    # A leading dot marks copies which macOS writes beside each file, under the same extension.
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS
+    def _start_of(self, index: int) -> bytes:
+        try:
+            return read_regular(self.path(index), DIGEST_BYTES)
+        except OSError:
+            return b"unreadable"

@@ -2,12 +2,14 @@
 
 import gzip
 import math
+import os
 import zlib
 from pathlib import Path
 
 import numpy as np
 
 from biggan_jax.data.arrays import ArraySource
+from biggan_jax.data.files import OF_ONE_FILE, read_regular
 from biggan_jax.errors import UserError
 
 CLASS_NAMES = (
@@ -48,7 +50,7 @@ def open_spec(
     name, _, split = argument.rpartition(":")
     if not name or split not in _PREFIX:
         name, split = argument, "train"
-    folder = Path(name).expanduser()
+    folder = Path(os.path.expanduser(name))
     if not folder.is_dir():
         raise UserError(
             f"no folder {folder} (write fashion_mnist:FOLDER, FOLDER:train or FOLDER:test)"
@@ -86,7 +88,12 @@ def read_idx(path: Path, ndim: int) -> np.ndarray:
     Raises:
       UserError: the file is no such idx file, or is truncated or too long.
     """
-    data = path.read_bytes()
+    try:
+        data = read_regular(path)
+    except OSError as error:
+        if error.errno not in OF_ONE_FILE:
+            raise
+        raise UserError(f"{path} cannot be read ({error.strerror}); correct that file") from error
     if path.suffix == ".gz":
         try:
             data = gzip.decompress(data)

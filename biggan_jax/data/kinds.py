@@ -4,8 +4,9 @@ A new kind is a module beside this one with
 
     def open_spec(spec, argument, *, resolution, channels, on_bad_record) -> Source
 
-and a line in `KINDS`. `argument` is what follows the colon, '' where nothing does. The module is
-imported when a source of its kind is opened, not before.
+and a line in `KINDS`; what the line `takes` are further keywords. `argument` is what follows the
+colon, '' where nothing does. The module is imported when a source of its kind is opened, not
+before.
 """
 
 from typing import NamedTuple
@@ -19,25 +20,34 @@ class Kind(NamedTuple):
       form: how the whole is written; without a colon outside brackets the name alone will do.
       holds: what it is, in a few words.
       module: where its `open_spec` is, in `biggan_jax.data`.
+      takes: settings of the data that its `open_spec` takes besides those of every kind.
     """
 
     name: str
     form: str
     holds: str
     module: str
+    takes: tuple[str, ...] = ()
 
     @property
     def needs_argument(self) -> bool:
         """Whether the name alone does not say enough."""
         return self.form.startswith(f"{self.name}:")
 
+    @property
+    def holds_path(self) -> bool:
+        """Whether its argument starts with a path of this machine."""
+        argument = self.form.removeprefix(f"{self.name}:")
+        return argument.startswith(("PATH", "FOLDER", "DIR", "FILE"))
 
+
+_FOLDER = "image files, a sub-folder for each class"
 KINDS = {
     kind.name: kind
     for kind in (
         Kind("digits", "digits[:SPLIT]", "scikit-learn's handwritten digits", "digits"),
         Kind("tfds", "tfds:NAME[:SPLIT]", "a data set of TensorFlow Datasets", "tfds_source"),
-        Kind("folder", "folder:PATH", "image files, a sub-folder for each class", "folder"),
+        Kind("folder", "folder:PATH[:SPLIT]", _FOLDER, "folder", ("class_order",)),
         Kind("fashion_mnist", "fashion_mnist:FOLDER[:SPLIT]", "its four idx files", "idx"),
         Kind("records", "records:DIR", "what `biggan prepare` wrote", "records"),
     )

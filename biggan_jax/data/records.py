@@ -4,13 +4,18 @@ A record is resolution * resolution * channels bytes of pixels (rows, columns, c
 the label as a little-endian int32. `record_writer.prepare` writes them.
 """
 
+import contextlib
+import hashlib
 import json
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from biggan_jax.data import wording
+from biggan_jax.data.files import read_regular, stamp_of_files
 from biggan_jax.data.source import Source, one_line
 from biggan_jax.errors import UserError
 
@@ -30,6 +35,7 @@ _INFO_TYPES = {
     "shards": list,
 }
 _AGAIN = "run `biggan prepare` again"
+HEAD_BYTES = 1 << 14  # of a shard, by which it is known
 
 
 def record_dtype(resolution: int, channels: int) -> np.dtype:
@@ -44,7 +50,9 @@ def open_spec(
 
     `on_bad_record` means nothing here: what `prepare` wrote is raw pixels.
     """
-    return RecordSource(spec, Path(argument).expanduser(), resolution=resolution, channels=channels)
+    return RecordSource(
+        spec, Path(os.path.expanduser(argument)), resolution=resolution, channels=channels
+    )
 
 
 class RecordSource(Source):
@@ -64,18 +72,17 @@ class RecordSource(Source):
         info = read_info(folder)
         for name, value in (("resolution", resolution), ("channels", channels)):
             if info[name] != value:
-                raise UserError(
-                    f"{folder} holds records of {name} {info[name]}, not {value}; prepare "
-                    f"them again with --{name} {value}, or train with "
-                    f"--config.model.{name}={info[name]}"
-                )
+                raise OtherSize(folder, name, info[name], value)
         super().__init__(spec, resolution, channels, info["class_names"])
-        self._folder, self._info = folder, info
+        self._folder, self.info = folder, info
+        self.ignored_files = int(info.get("ignored_files", 0))
+        self.empty_classes = tuple(info.get("empty_classes", ()))
+        self.left_out = tuple(info.get("left_out", ()))
         self._dtype = record_dtype(resolution, channels)
         self._records = _open_shards(folder, info)
 
     def __len__(self) -> int:
-        return self._info["count"]
+        return self.info["count"]
 
     def read(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         index_n = self._check_indices(indices)
@@ -89,11 +96,33 @@ class RecordSource(Source):
         return rows["image"].copy(), rows["label"].astype(np.int32)
 
     def histogram(self) -> np.ndarray:
-        return np.array(self._info["histogram"], np.int64)
+        return np.array(self.info["histogram"], np.int64)
 
     def digest(self) -> str:
-        """Hash of all records in order, taken when they were written."""
-        return self._info["digest"]
+        """Hash of all records in order, taken when they were written.
+
+        Opening has checked that every shard is the one that was written then.
+        """
+        return self.info["digest"]
+
+    def stamp(self) -> str:
+        """Hash of the digest and of the names, sizes and times of the folder's files."""
+        return stamp_of_files(self.digest(), self._folder)
+
+
+class OtherSize(UserError):
+    """Records of another resolution, or number of channels, than what is asked for."""
+
+    def __init__(self, folder: Path, name: str, found: int, asked: int):
+        super().__init__(f"{folder} holds records of {name} {found}, not {asked}")
+        self.folder, self.name, self.found, self.asked = folder, name, found, asked
+
+    def worded(self, words: wording.Wording) -> UserError:
+        """The same with what to do under the command at hand."""
+        form = getattr(words, self.name)
+        again = f"prepare them again with `biggan prepare --{self.name} {self.asked}`"
+        other = f", or give {form.format(self.found)}" if form else ""
+        return UserError(f"{self}; {again}{other}")
 
 
 def read_info(folder: Path) -> dict:
@@ -110,11 +139,13 @@ def read_info(folder: Path) -> dict:
     """
     path = folder / INFO_FILE
     try:
-        info = json.loads(path.read_text(encoding="utf-8"))
+        info = json.loads(read_regular(path).decode("utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(
             f"no {path}: no prepared records; write them with `biggan prepare --out {folder}`"
         ) from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); {_AGAIN}") from error
     except ValueError as error:
         raise UserError(f"{path} is damaged ({one_line(error)}); {_AGAIN}") from error
     if not isinstance(info, dict) or info.get("format") != FORMAT:
@@ -161,6 +192,7 @@ def _open_shards(folder: Path, info: dict):
         path = folder / shard["name"]
         if not path.is_file():
             raise UserError(f"{path} is missing; copy it there or {_AGAIN}")
+        _check_head(path, shard)
         try:
             count = len(ArrayRecordDataSource(str(path)))
         except RuntimeError as error:
@@ -172,6 +204,23 @@ def _open_shards(folder: Path, info: dict):
         # The range in the name spares counting the shard a second time.
         paths.append(f"{path}[0:{count}]")
     return ArrayRecordDataSource(paths)
+
+
+def head_of(path: Path) -> dict:
+    """What a shard is known by: its size and the hash of its start, for info.json."""
+    start = read_regular(path, HEAD_BYTES)
+    return {"bytes": path.stat().st_size, "head": hashlib.sha256(start).hexdigest()}
+
+
+def _check_head(path: Path, shard: dict) -> None:
+    """Refuses a shard that another has replaced; older records say too little to tell."""
+    known = {key: shard[key] for key in ("bytes", "head") if key in shard}
+    with contextlib.suppress(OSError):  # array_record says what is wrong with reading it
+        if known and known != head_of(path):
+            raise UserError(
+                f"{path} is not the shard that {INFO_FILE} describes (its size or its start "
+                f"differs): copy it there again or {_AGAIN}"
+            )
 
 
 def _damaged(path: Path, error: RuntimeError) -> Exception:

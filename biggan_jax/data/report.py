@@ -4,6 +4,10 @@ import dataclasses
 
 import numpy as np
 
+from biggan_jax.data import findings as findings_lib
+from biggan_jax.data.files import shown
+from biggan_jax.data.findings import Finding
+from biggan_jax.data.listing import counts
 from biggan_jax.data.source import Source
 from biggan_jax.errors import some
 
@@ -26,6 +30,8 @@ class DataReport:
       ignored_files: files that were seen and are no images of a class.
       digest: 64 hexadecimal digits that identify the contents.
       empty_classes: folders without images, which were left out and take no label.
+      left_out: what the ignored files are, one text for each kind.
+      findings: what may surprise whoever trains on it.
     """
 
     spec: str
@@ -38,32 +44,44 @@ class DataReport:
     ignored_files: int
     digest: str
     empty_classes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
     def lines(self) -> list[str]:
         """The report for a person, one line per fact."""
-        counts = np.array(self.histogram)
         lines = [
-            f"data {self.spec}: {self.examples:,} images, {self.num_classes:,} "
-            f"class{'es' if self.num_classes != 1 else ''}, labels {self.label_min} to "
-            f"{self.label_max}, digest {self.digest[:12]}"
+            f"data {shown(self.spec)}: {counts(self.examples, 'image', 'images')}, "
+            f"{counts(self.num_classes, 'class', 'classes')}, labels {self.label_min} to "
+            f"{self.label_max}, digest {self.digest[:12]}",
+            self.per_class(),
         ]
-        if self.num_classes <= LISTED_CLASSES:
-            pairs = zip(self.class_names, self.histogram, strict=True)
-            lines.append("images per class: " + ", ".join(f"{name} {n:,}" for name, n in pairs))
-        else:
-            least, most = int(counts.argmin()), int(counts.argmax())
-            lines.append(
-                f"images per class: min {counts[least]:,} ({self.class_names[least]}), "
-                f"median {np.median(counts):,.10g}, max {counts[most]:,} "
-                f"({self.class_names[most]})"
-            )
-        if not counts.all():
-            lines.append(f"{int((counts == 0).sum())} classes have no image")
+        without = self.histogram.count(0)
+        if without:
+            have = "class has" if without == 1 else "classes have"
+            lines.append(f"{without:,} {have} no image")
         if self.empty_classes:
-            lines.append(f"left out, no image inside: {some(self.empty_classes, LISTED_CLASSES)}")
+            names = some(map(shown, self.empty_classes), LISTED_CLASSES)
+            lines.append(f"left out, no image inside: {names}")
         if self.ignored_files:
-            lines.append(f"ignored, no image of a class: {self.ignored_files:,} files")
-        return lines
+            named = f" ({'; '.join(self.left_out)})" if self.left_out else ""
+            number = counts(self.ignored_files, "file", "files")
+            lines.append(f"ignored, no image of a class: {number}{named}")
+        elif self.left_out:
+            lines.append(f"ignored: {'; '.join(self.left_out)}")
+        return lines + [str(finding) for finding in self.findings]
+
+    def per_class(self) -> str:
+        """The line that says how many examples each class has, or the classes of a large set."""
+        names = [shown(name) for name in self.class_names]
+        if self.num_classes <= LISTED_CLASSES:
+            pairs = zip(names, self.histogram, strict=True)
+            return "images per class: " + ", ".join(f"{name} {n:,}" for name, n in pairs)
+        numbers = np.array(self.histogram)
+        least, most = int(numbers.argmin()), int(numbers.argmax())
+        return (
+            f"images per class: min {numbers[least]:,} ({names[least]}), "
+            f"median {np.median(numbers):,.10g}, max {numbers[most]:,} ({names[most]})"
+        )
 
 
 def data_report(source: Source, histogram: np.ndarray | None = None) -> DataReport:
@@ -75,7 +93,7 @@ def data_report(source: Source, histogram: np.ndarray | None = None) -> DataRepo
         otherwise, which reads all labels of some sources (`storage.label_counts` keeps them).
 
     Returns:
-      The report.
+      The report, with the findings that need no look at the pictures.
 
     Raises:
       UserError: a label lies outside [0, num_classes).
@@ -93,4 +111,6 @@ def data_report(source: Source, histogram: np.ndarray | None = None) -> DataRepo
         ignored_files=source.ignored_files,
         digest=source.digest(),
         empty_classes=source.empty_classes,
+        left_out=source.left_out,
+        findings=(*findings_lib.of_layout(source), *findings_lib.of_counts(source, histogram)),
     )

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from biggan_jax.data.wording import TRAIN, Wording
 from biggan_jax.errors import UserError
 
 
@@ -20,7 +21,14 @@ class Source:
       ignored_files: files that were seen and are no images of a class (folder sources).
       empty_classes: names of folders without images, which were left out (folder sources).
       histogram_is_cheap: False where `histogram` reads the whole data set.
+      left_out: what the ignored files are, and folders that were not looked into, to be listed.
+      max_pixels: of the largest image that is decoded; Pillow's own limit if absent.
+      wording: how the command at hand takes the settings that messages advise.
     """
+
+    left_out: tuple[str, ...] = ()
+    max_pixels: int | None = None
+    wording: Wording = TRAIN
 
     ignored_files: int = 0
     empty_classes: tuple[str, ...] = ()
@@ -60,6 +68,22 @@ class Source:
         """
         raise NotImplementedError
 
+    def read_good(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Reads the examples at some indices and replaces none.
+
+        Args:
+          indices: integers in [0, len(self)).
+
+        Returns:
+          images uint8 [n, resolution, resolution, channels], labels int32 [n], whether each is
+          readable bool [n]; the pixels of those that are not mean nothing.
+
+        Raises:
+          UserError: a record is unreadable and may not be left out.
+        """
+        images, labels = self.read(indices)
+        return images, labels, np.ones(len(labels), bool)
+
     def histogram(self) -> np.ndarray:
         """Counts the examples of each class.
 
@@ -78,6 +102,22 @@ class Source:
           64 hexadecimal digits; equal contents give equal digits on any machine.
         """
         raise NotImplementedError
+
+    def stamp(self) -> str:
+        """Identifies the files on this machine: what was measured under another stamp is stale.
+
+        Returns:
+          64 hexadecimal digits; those of `digest` where nothing can change beneath it.
+        """
+        return self.digest()
+
+    def earlier_digest(self) -> str:
+        """The digest that older versions took, by which they know the data of their workdirs."""
+        return self.digest()
+
+    def bad_names(self, limit: int) -> list[str]:
+        """Names of the first unreadable records that were found so far, `limit` at most."""
+        return []
 
     def _check_indices(self, indices: Sequence[int]) -> np.ndarray:
         """Indices as int64 [n]; a negative one would silently read from the end."""

@@ -1,8 +1,11 @@
 """The text of `--config.data.source` -> an open source."""
 
 import importlib
+import os
+from pathlib import Path
 
 from biggan_jax.config import domains
+from biggan_jax.data import wording
 from biggan_jax.data.kinds import KINDS, forms
 from biggan_jax.data.source import Source
 from biggan_jax.errors import UserError, did_you_mean
@@ -14,6 +17,8 @@ def open_source(
     resolution: int,
     channels: int,
     on_bad_record: str = "error",
+    class_order: str = "natural",
+    max_pixels: int | None = None,
     option: str = "--config.data.source",
 ) -> Source:
     """Opens the images that a spec names.
@@ -23,8 +28,10 @@ def open_source(
       resolution: side of the square images in pixels, at least 1.
       channels: 1 (grey) or 3 (RGB).
       on_bad_record: what an unreadable image file means: `error` stops with its name, `skip`
-        replaces it by the next readable one.
-      option: where the user wrote the spec, for messages.
+        replaces it by the next readable one of its class.
+      class_order: how the names of class folders are sorted: `natural` or `text`.
+      max_pixels: of the largest image file that is decoded; Pillow's own limit if absent.
+      option: where the user wrote the spec, for messages; `wording` knows what else it takes.
 
     Returns:
       An open source with at least one example.
@@ -39,22 +46,69 @@ def open_source(
             "model.resolution": resolution,
             "model.channels": channels,
             "data.on_bad_record": on_bad_record,
+            "data.class_order": class_order,
+            "data.max_pixels": max_pixels,
         }
     )
-    name, _, argument = spec.partition(":")
+    words = wording.of(option)
     try:
-        if name not in KINDS:
-            raise UserError(f"unknown kind {name!r}{did_you_mean(name, KINDS)}; write {forms()}")
-        kind = KINDS[name]
-        if not argument.strip() and (kind.needs_argument or spec != name):
-            raise UserError(f"incomplete; write {kind.form}")
-        module = importlib.import_module(f"biggan_jax.data.{kind.module}")
-        return module.open_spec(
+        source = _open(
             spec,
-            argument,
+            {"class_order": class_order},
             resolution=resolution,
             channels=channels,
             on_bad_record=on_bad_record,
         )
     except UserError as error:
-        raise UserError(f"{option}={spec!r}: {error}") from error
+        advised = error.worded(words) if hasattr(error, "worded") else error
+        raise UserError(f"{option}={spec!r}: {advised}") from error
+    source.wording = words
+    source.max_pixels = max_pixels
+    return source
+
+
+def _open(spec: str, choices: dict[str, str], **settings) -> Source:
+    """Opens a source; of the choices its kind gets those that it takes."""
+    name, _, argument = spec.partition(":")
+    if name not in KINDS:
+        raise UserError(_unknown(spec, name))
+    kind = KINDS[name]
+    if not argument.strip() and (kind.needs_argument or spec != name):
+        raise UserError(f"incomplete; write {kind.form}")
+    module = importlib.import_module(f"biggan_jax.data.{kind.module}")
+    taken = {key: choices[key] for key in kind.takes}
+    return module.open_spec(spec, argument, **settings, **taken)
+
+
+def _unknown(spec: str, name: str) -> str:
+    """What to write in the place of a spec without a kind, or with an unknown one."""
+    path = Path(os.path.expanduser(spec))
+    if os.sep not in name and not path.exists():
+        return f"unknown kind {name!r}{did_you_mean(name, KINDS)}; write {forms()}"
+    if (path / "info.json").is_file() and list(path.glob("*.array_record")):
+        kind = "records"
+    elif list(path.glob("*-images-idx3-ubyte*")):
+        kind = "fashion_mnist"
+    elif path.is_file():
+        what = "a file of arrays" if path.suffix in (".npz", ".npy") else "a file"
+        return f"{path} is {what}, and images are read from a folder of files; write {forms()}"
+    else:
+        kind = "folder"
+    word = f"{kind}:{spec}"
+    missing = "" if path.exists() else f" (no such folder {path})"
+    return f"a path needs its kind: did you mean {word!r}?{missing}; write {forms()}"
+
+
+def absolute(spec: str) -> str:
+    """The same source from wherever it is opened: a path in a spec, made absolute.
+
+    Args:
+      spec: KIND:ARGUMENT.
+
+    Returns:
+      The spec with an absolute path where its kind reads a path of this machine.
+    """
+    name, colon, argument = spec.partition(":")
+    if name not in KINDS or not KINDS[name].holds_path or not argument:
+        return spec
+    return f"{name}{colon}{Path(os.path.expanduser(argument)).absolute()}"

@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from biggan_jax.data.decoding import DecodingSource, Encoded
+from biggan_jax.data.files import stamp_of_files
 from biggan_jax.data.source import count_labels, one_line
 from biggan_jax.errors import UserError, did_you_mean
 
@@ -93,6 +94,7 @@ class TfdsSource(DecodingSource):
         )
         self._records = _open_split(builder, name, split, features)
         self._full_name, self._split = builder.info.full_name, split
+        self._data_dir = str(builder.data_dir)
 
     def __len__(self) -> int:
         return len(self._records)
@@ -114,9 +116,17 @@ class TfdsSource(DecodingSource):
         return count_labels(labels, self.num_classes, self.spec)
 
     def digest(self) -> str:
-        """Hash of name, configuration, version, split and count."""
+        """Hash of name, configuration, version, split and count.
+
+        These are what identifies a data set of TFDS; its files differ with the version of TFDS
+        that prepared them.
+        """
         identity = [self._full_name, self._split, len(self), list(self.class_names)]
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+
+    def stamp(self) -> str:
+        """Hash of the digest and of the names, sizes and times of the prepared files."""
+        return stamp_of_files(self.digest(), self._data_dir)
 
     def _fetch(self, indices: Sequence[int]) -> Sequence[dict]:
         if not len(indices):
@@ -126,7 +136,7 @@ class TfdsSource(DecodingSource):
         except RuntimeError as error:
             raise UserError(
                 f"{self.spec}: a file of {self._full_name} is damaged ({one_line(error)}); delete "
-                "that folder in TFDS_DATA_DIR and prepare it again"
+                f"{self._data_dir} and prepare it again"
             ) from error
 
 

@@ -56,7 +56,7 @@ def features_name(asked: str | None, inception_given: Path | None, channels: int
 
 def fitted_classifier(
     source: Source,
-    digest: str,
+    stamp: str,
     cache: Path,
     *,
     refit: bool = False,
@@ -67,7 +67,7 @@ def fitted_classifier(
 
     Args:
       source: the training images.
-      digest: of the source.
+      stamp: of the source.
       cache: folder of the fitted classifiers.
       refit: fit even if the cache has one.
       progress: called with (steps done, steps in all).
@@ -92,7 +92,7 @@ def fitted_classifier(
 
     return cached(
         cache,
-        digest,
+        stamp,
         read,
         source.num_classes,
         write=paths.write_bytes,

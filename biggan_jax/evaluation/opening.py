@@ -89,8 +89,10 @@ def open_evaluator(
     real = trained_on
     if real is None and (settings.reference is None or name == "classifier"):
         real = _open_first(name, config, cache, settings)
+    # Of process 0, whose cache it is: on other hosts the same files may have other times.
+    stamp = processes.from_main(real[0].stamp()) if real else ""
     with processes.main_first():  # it fills the cache
-        extractor, class_names = _open_network(name, real, cache, settings)
+        extractor, class_names = _open_network(name, real and (real[0], stamp), cache, settings)
     evaluator = Evaluator(  # it refuses too few samples before hours are spent on real images
         extractor,
         None,
@@ -139,7 +141,10 @@ def progress_bar(unit: str, text: str) -> Iterator[Callable[[int, int], None]]:
 def _open_network(
     name: str, real: tuple[data.Source, str] | None, cache: Path, settings: Settings
 ) -> tuple[Extractor, tuple[str, ...]]:
-    """(network, names of the classes that its logits mean), the classifier being one of `real`."""
+    """(network, names of the classes that its logits mean).
+
+    The classifier is one of `real`: a source and its stamp.
+    """
     if name == "inception":
         return inputs.open_inception(settings.inception), ()
     with progress_bar("step", "fitting the classifier") as progress:
@@ -180,6 +185,8 @@ def _open(
             resolution=config.model.resolution,
             channels=config.model.channels,
             on_bad_record=settings.on_bad_record or config.data.on_bad_record,
+            class_order=config.data.class_order,
+            max_pixels=config.data.max_pixels,
             option="--data" if given else "data.source",
         )
     except UserError as error:

@@ -16,7 +16,7 @@ def cached_report(source: Source, cache: Path, *, write: bool = True) -> DataRep
 
     Args:
       source: the data.
-      cache: folder of the counts of sources that must be scanned, one file per digest.
+      cache: folder of the counts of sources that must be scanned, one file per stamp.
       write: whether this process may write them there.
 
     Returns:
@@ -27,18 +27,18 @@ def cached_report(source: Source, cache: Path, *, write: bool = True) -> DataRep
     """
     if source.histogram_is_cheap:
         return data_report(source)
-    digest = source.digest()
-    path = Path(cache) / f"labels-{digest[:32]}.json"
-    histogram = _read(path, source, digest)
+    stamp = source.stamp()  # not the digest: counts of files that were replaced are stale
+    path = Path(cache) / f"labels-{stamp[:32]}.json"
+    histogram = _read(path, source, stamp)
     if histogram is None:
         histogram = source.histogram()
         if write:
-            content = {"version": _VERSION, "digest": digest, "histogram": histogram.tolist()}
+            content = {"version": _VERSION, "digest": stamp, "histogram": histogram.tolist()}
             paths.write_bytes(path, json.dumps(content).encode())
     return data_report(source, histogram)
 
 
-def _read(path: Path, source: Source, digest: str) -> np.ndarray | None:
+def _read(path: Path, source: Source, stamp: str) -> np.ndarray | None:
     """The counts, or None where they are absent, damaged or of other data."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -47,4 +47,4 @@ def _read(path: Path, source: Source, digest: str) -> np.ndarray | None:
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
     fits = histogram.shape == (source.num_classes,) and histogram.sum() == len(source)
-    return histogram if fits and head == (_VERSION, digest) else None
+    return histogram if fits and head == (_VERSION, stamp) else None

@@ -1,6 +1,9 @@
-"""The data of a run: opened, described, and checked against the config."""
+"""The data of a run: opened, described, and checked against the config and the checkpoint."""
 
+import json
+import sys
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -11,14 +14,23 @@ from biggan_jax.storage import label_counts, paths
 
 
 def open_source(config: ConfigDict, workdir: Path) -> tuple[data.Source, data.DataReport]:
-    """Opens the data, fills `model.num_classes`, and checks it against the data."""
+    """Opens the data, fills `model.num_classes`, and checks it against the data.
+
+    `data.source` is made absolute, so that later commands find it from wherever they start, and
+    `data.class_order` is that of the workdir where an older one has the order of older versions.
+    """
     models.check_resolution(config.model)
+    if _has_text_order(workdir):
+        config.data.class_order = "text"
     source = data.open_source(
         config.data.source,
         resolution=config.model.resolution,
         channels=config.model.channels,
         on_bad_record=config.data.on_bad_record,
+        class_order=config.data.class_order,
+        max_pixels=config.data.max_pixels,
     )
+    config.data.source = data.absolute(config.data.source)
     cache = paths.cache_folder(workdir)
     report = label_counts.cached_report(source, cache, write=processes.is_main())
     seen = {"digest": report.digest[:12], "number of images": report.examples}
@@ -47,3 +59,40 @@ def _fill_names(config: ConfigDict, source: data.Source) -> None:
     # An unconditional model of several classes has no use for them.
     if not config.class_names and source.num_classes == config.model.num_classes:
         config.class_names = tuple(map(str, source.class_names))
+
+
+def _has_text_order(workdir: Path) -> bool:
+    """Whether the workdir holds a run whose classes are sorted by text."""
+    path = paths.workdir_path(workdir) / "config.json"
+    try:
+        saved = json.loads(path.read_text())
+        return saved["data"].get("class_order", "text") == "text"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False  # no run, or one that is refused later
+
+
+def check_resumed(meta: dict[str, Any], source: data.Source) -> None:
+    """Checks that a checkpoint was trained on this data.
+
+    Files that were changed since, but are the same as far as the digest tells, are said.
+
+    Args:
+      meta: what lies beside the checkpoint's arrays.
+      source: the data.
+
+    Raises:
+      UserError: it was trained on other data.
+    """
+    trained_on, digest = meta["data_digest"], source.digest()
+    if trained_on not in (digest, source.earlier_digest()):
+        raise UserError(
+            f"this workdir was trained on other data (digest {trained_on[:12]}, now "
+            f"{digest[:12]}): restore --config.data.source or choose another --workdir"
+        )
+    stamp = meta.get("data_stamp")
+    if stamp not in (None, source.stamp()) and processes.is_main():
+        print(
+            "data: its files were changed or copied since the last checkpoint; names, sizes and "
+            "the beginnings of the files are the same",
+            file=sys.stderr,
+        )

@@ -140,9 +140,7 @@ def prepare(
     changes = workdir_lib.check(config, workdir, checkpoints, allow_change)
     for line in report.lines() if main else ():
         print(line, file=sys.stderr)
-    state, start = workdir_lib.resume_or_init(
-        config, workdir, checkpoints, train_step, report.digest
-    )
+    state, start = workdir_lib.resume_or_init(config, workdir, checkpoints, train_step, source)
     if any(change.key == "seed" for change in changes):
         state = state.replace(key=state_lib.run_key(config.seed, mesh))
     workdir_lib.write(config, workdir, start, changes)
@@ -169,7 +167,8 @@ def prepare(
         active=main,
         remedy=lambda: workdir_lib.remedy(config, workdir, checkpoints),
     )
-    meta = {"config": config.to_dict(), "data_digest": report.digest, "version": __version__}
+    meta = {"config": config.to_dict(), "version": __version__}
+    meta |= {"data_digest": report.digest, "data_stamp": source.stamp()}
     step = processes.compile_together(step_lib.jit_train_step(train_step))
     return Run(
         config, workdir, train_step, step, state, start, source, batches, checkpoints, writer, log,

@@ -10,12 +10,13 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from biggan_jax import config as config_lib
+from biggan_jax import data
 from biggan_jax.config.resume import Change
 from biggan_jax.errors import UserError, some
 from biggan_jax.parallel import processes
 from biggan_jax.storage import checkpoint, paths, steps
 from biggan_jax.storage.directory import open_directory
-from biggan_jax.training import finetune, optimizers
+from biggan_jax.training import finetune, optimizers, run_data
 from biggan_jax.training import state as state_lib
 from biggan_jax.training.state import GANState
 from biggan_jax.training.step import TrainStep
@@ -89,7 +90,7 @@ def resume_or_init(
     workdir: Path,
     checkpoints: checkpoint.Checkpoints,
     train_step: TrainStep,
-    digest: str,
+    source: data.Source,
 ) -> tuple[GANState, int]:
     """(state, finished steps): the newest intact checkpoint, or a fresh state.
 
@@ -102,11 +103,7 @@ def resume_or_init(
         return state_lib.create(train_step.init, config.seed, mesh), 0
     target = state_lib.abstract(train_step.init, mesh)
     state, meta, start = checkpoints.restore(target, optional=optimizers.is_first_moment)
-    if meta["data_digest"] != digest:
-        raise UserError(
-            f"this workdir was trained on other data (digest {meta['data_digest'][:12]}, now "
-            f"{digest[:12]}): restore --config.data.source or choose another --workdir"
-        )
+    run_data.check_resumed(meta, source)
     # Corrupt newer checkpoints are set aside only once it is sure that this run goes on.
     checkpoints.discard_after(start)
     if processes.is_main():

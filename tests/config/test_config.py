@@ -300,7 +300,8 @@ def test_resume_allows_length_cadence_and_place():
         "num_steps": 9, "log_every_steps": 9, "checkpoint_every_steps": 9, "sample_every_steps": 9,
         "eval_every_steps": 9, "eval_samples": 9, "eval_features": "inception",
         "keep_checkpoints": 9, "mesh": (2, 4), "remat": ("all",), "tensorboard": False,
-        "data.source": "folder:x", "data.on_bad_record": "skip", "class_names": ("a", "b"),
+        "data.source": "folder:x", "data.on_bad_record": "skip", "data.max_pixels": 10**9,
+        "class_names": ("a", "b"),
     }  # fmt: skip
     config = load(*(f"--config.{key}={value}" for key, value in allowed.items()))
     assert config_lib.check_resume(saved, config) == []
@@ -397,7 +398,7 @@ def test_default_config_has_no_value_that_cannot_be_overridden():
     config = config_lib.default_config()
     unset = {key for key, value in config_lib.flatten(config).items() if value is None}
     assert unset == {
-        "model.num_classes", "model.rgb_width", "data.source", "init_from",
+        "model.num_classes", "model.rgb_width", "data.source", "data.max_pixels", "init_from",
         "eval_every_steps", "eval_features", "bn_group_size",
         "optimizer.decay_start_step", "optimizer.decay_end_step",
     }  # fmt: skip

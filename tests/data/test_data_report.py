@@ -30,6 +30,6 @@ def test_many_classes_are_summarised():
     report = data_report(Scanned(labels, num_classes=100))
     text = "\n".join(report.lines())
     assert "min 0 (c0)" in text and "median 49.5" in text and "max 99 (c99)" in text
-    assert "1 classes have no image" in text
+    assert "1 class has no image" in text
     assert "c50 50" not in text
     assert (report.label_min, report.label_max) == (1, 99)

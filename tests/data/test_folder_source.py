@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -87,7 +88,7 @@ def test_a_folder_that_cannot_serve_says_why(tmp_path):
     assert "class = sub-folder" in refusal(tmp_path / "empty")
     write_image(tmp_path / "flat" / "a.png", 1)
     message = refusal(tmp_path / "flat")
-    assert "class = sub-folder" in message and "1 images lie directly" in message
+    assert "class = sub-folder" in message and "1 image lies directly" in message
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every folder")
@@ -133,36 +134,38 @@ def test_a_dangling_link_is_a_bad_image_that_can_be_skipped(folder):
     assert source.bad_records == 1
 
 
-def test_skip_takes_the_next_good_record_and_counts_each_bad_one_once(folder, caplog):
-    for name in ("cat/1.png", "cat/2.png", "dog/more/2.PNG"):
+def test_skip_takes_the_next_good_record_of_the_class_and_counts_each_once(folder, caplog):
+    for name in ("cat/1.png", "cat/2.png", "dog/more/0.PNG"):
         (folder / name).write_bytes((folder / name).read_bytes()[:40])
     with caplog.at_level(logging.WARNING):
         source = open_folder(folder, "skip")
         images, labels = source.read(range(6))
-    assert images[:, 0, 0, 0].tolist() == [0, 100, 100, 100, 101, 0]  # the last wraps around
-    assert labels.tolist() == [0, 1, 1, 1, 1, 0]
+    assert images[:, 0, 0, 0].tolist() == [0, 0, 0, 101, 101, 102]  # cat/2 wraps around
+    assert labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert source.bad_records == 3
     assert len(caplog.records) == 3 and "1.png" in caplog.text
     for _ in range(2):
-        assert values(source, [5, 2, 1, 0]) == [0, 100, 100, 0]
+        assert values(source, [3, 2, 1, 0]) == [101, 0, 0, 0]
     assert source.bad_records == 3
 
 
 def test_skip_does_not_depend_on_the_order_of_reading(folder):
-    for i in (0, 1, 2):
-        (folder / "cat" / f"{i}.png").write_text("no image")
+    for name in ("cat/0.png", "cat/1.png", "dog/more/2.PNG"):
+        (folder / name).write_text("no image")
     forward, backward = open_folder(folder, "skip"), open_folder(folder, "skip")
     want = [values(forward, [i])[0] for i in range(6)]
     got = [values(backward, [i])[0] for i in reversed(range(6))][::-1]
-    assert want == got == [100, 100, 100, 100, 101, 102]
+    assert want == got == [2, 2, 2, 100, 101, 100]
     assert forward.bad_records == backward.bad_records == 3
 
 
-def test_skip_gives_up_when_nothing_is_readable(folder):
-    for path in folder.rglob("*.[pP][nN][gG]"):
+def test_a_class_without_a_readable_image_is_an_error_that_names_it(folder):
+    for path in (folder / "dog").rglob("*.PNG"):
         path.write_text("no image")
-    with pytest.raises(UserError, match="none of the 6 records"):
-        open_folder(folder, "skip").read([4])
+    source = open_folder(folder, "skip")
+    assert values(source, [0, 1, 2]) == [0, 1, 2]
+    with pytest.raises(UserError, match="class 'dog' has no readable image .all of its 3 images"):
+        source.read([4])
 
 
 def test_digest_follows_names_and_sizes(folder):
@@ -173,6 +176,24 @@ def test_digest_follows_names_and_sizes(folder):
     (folder / "cat" / "1.png").rename(folder / "cat" / "9.png")
     renamed = open_folder(folder).digest()
     assert len({first, resized, renamed}) == 3
+
+
+def test_digest_and_stamp_of_files_of_the_same_names_and_sizes(folder, tmp_path):
+    """Other contents have another digest; a copy has the same; another time another stamp."""
+    source = open_folder(folder)
+    assert source.digest() != source.earlier_digest()
+    copy = open_folder(shutil.copytree(folder, tmp_path / "copy", copy_function=shutil.copyfile))
+    assert copy.digest() == source.digest() and copy.stamp() != source.stamp()
+    path = folder / "dog" / "more" / "2.PNG"
+    whole, found = path.read_bytes(), path.stat()
+    path.write_bytes(whole[:-20] + bytes([whole[-20] ^ 1]) + whole[-19:])
+    os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
+    changed = open_folder(folder)
+    assert changed.earlier_digest() == source.earlier_digest()
+    assert changed.digest() != source.digest() and changed.stamp() != source.stamp()
+    path.write_bytes(whole)
+    assert open_folder(folder).digest() == source.digest()
+    assert open_folder(folder).stamp() != source.stamp()
 
 
 def test_a_large_read_equals_single_reads(folder):
