@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 
 from biggan_jax.models import walk
+from biggan_jax.planning import estimate
 from biggan_jax.training.step import TrainStep
 
 
@@ -140,7 +141,18 @@ def summarize(train_step: TrainStep, unfused: TrainStep, batch_size: int) -> tup
         name: {"parameters": counts[name], "layers": tables[name]}
         for name in ("generator", "discriminator")
     }
+    memory = estimate.footprint(train_step)
+    lines.append(
+        f"memory of a training step, about: {memory.state / 1e6:,.0f} MB of state, "
+        f"{memory.gradients / 1e6:,.0f} MB of gradients, and {memory.per_image / 1e6:,.1f} MB for "
+        "each image of a microbatch on one device"
+    )
     result |= {
+        "memory": {
+            "state_bytes": memory.state,
+            "gradient_bytes": memory.gradients,
+            "bytes_per_image": memory.per_image,
+        },
         "flops_per_sample_step": fused_flops,
         "flops_per_sample_step_unfused": unfused_flops,
     }

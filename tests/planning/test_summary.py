@@ -44,6 +44,11 @@ def test_biggan128(capsys):
     assert result["flops_per_sample_step"] < 0.65 * result["flops_per_sample_step_unfused"]
     # 2 D updates (forward of G, forward and backward of D on two images) and one of G.
     assert 1.5e11 < result["flops_per_sample_step"] < 3e11
+    memory = result["memory"]
+    parameters = sum(result[name]["parameters"] for name in ("generator", "discriminator"))
+    # Adam without a first moment keeps one more copy of both, the average one more of G.
+    assert 4 * 2 * parameters < memory["state_bytes"] < 4 * 3 * parameters
+    assert memory["gradient_bytes"] == 4 * result["discriminator"]["parameters"]
     layers = result["generator"]["layers"]
     names = ["shared", "linear", *(f"block_{i}" for i in range(5)), "attention_64", "bn_out", "rgb"]
     assert sorted(row["name"] for row in layers) == sorted(names)
