@@ -8,11 +8,14 @@ Ctrl-C, 75 when SIGTERM stopped an unfinished run.
 import contextlib
 import logging
 import os
+import sys
 from typing import Any
 
+from biggan_jax import errors
 from biggan_jax.cli import huge_pages
 from biggan_jax.cli.commands import HEAVY, KEPT, Parser, parser, without_command
 from biggan_jax.cli.output import ended
+from biggan_jax.parallel import signals
 from biggan_jax.storage import compiled, orbax_noise
 
 __all__ = ["Parser", "main", "parser"]
@@ -40,4 +43,12 @@ def main(argv: list[str] | None = None) -> int:
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow only writes event files here
     logging.getLogger("absl").setLevel(logging.WARNING)
-    return ended(run, argv)
+    with signals.answered_at_once():
+        code = ended(run, argv)
+        if argv is None and code == errors.EXIT_INTERRUPTED:
+            # No teardown: of what still computes, or at the next Ctrl-C, it would crash.
+            for stream in filter(None, (sys.stdout, sys.stderr)):
+                with contextlib.suppress(OSError):
+                    stream.flush()
+            os._exit(code)
+    return code

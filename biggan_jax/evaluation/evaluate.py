@@ -15,11 +15,12 @@ from biggan_jax.evaluation.evaluator import CONFIG
 from biggan_jax.evaluation.opening import Settings, open_evaluator, progress_bar
 from biggan_jax.sampling import generator as generator_lib
 from biggan_jax.sampling import load
-from biggan_jax.storage import networks, paths
+from biggan_jax.storage import networks, orbax_noise, paths
 from biggan_jax.storage import truncation_statistics as statistics
 from biggan_jax.storage.directory import open_directory
 
 
+@orbax_noise.logging_untouched()
 def evaluate(
     directory: str | Path,
     settings: Settings = Settings(),  # noqa: B008 (frozen)

@@ -129,7 +129,8 @@ def session(options: Options, environ: Mapping[str, str] = os.environ) -> Iterat
     watch = threading.Thread(target=_watch, daemon=True)
     watch.start()
     try:
-        yield
+        with ending.first(_say_interrupted):
+            yield
     except BaseException as error:  # noqa: B036 (it ends the process)
         _leave(error)
     jax.distributed.shutdown()  # waits for the others; the watch ends with it
@@ -237,6 +238,16 @@ def _leave(error: BaseException) -> None:
     with contextlib.suppress(Exception):  # another one was first, or process 0 has gone
         processes.client().key_value_set(FAILED, json.dumps(news))
     _exit(code)
+
+
+def _say_interrupted() -> None:
+    """Ends the other processes, where a second Ctrl-C ends this one at once."""
+    if not _ending.acquire(blocking=False):
+        return  # they know already
+    news = {"process": jax.process_index(), "line": "interrupted", "code": errors.EXIT_INTERRUPTED}
+    processes.client().key_value_set(FAILED, json.dumps(news))
+    if jax.process_index() == 0:
+        time.sleep(LINGER_SECONDS)  # the service ends with this process
 
 
 def _exit(code: int) -> None:

@@ -1,8 +1,9 @@
-"""Ctrl-C and SIGTERM as a request to stop at the next step."""
+"""Ctrl-C and SIGTERM: an answer at once, and a request to stop at the next step."""
 
 import contextlib
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +12,89 @@ from biggan_jax.errors import EXIT_INTERRUPTED, EXIT_TERMINATED
 from biggan_jax.parallel import ending
 
 ONE_STOP_SECONDS = 1.0
+AGAIN_SECONDS = 0.2  # between two Ctrl-C of a person; that of a program may come twice at once
+ANSWER_SECONDS = 0.5  # for Python to answer by itself
+WAITING = (
+    "interrupted: waiting for the compiler, or for the step that runs; Ctrl-C again ends at once"
+)
+AT_ONCE = "interrupted again, so ended at once"
+
+
+class _Listener:
+    """What is known of the Ctrl-C that came inside `answered_at_once`.
+
+    Attributes:
+      first: when the first one came, by the monotonic clock.
+      answered: Python has seen it, and whoever handles it says what follows.
+    """
+
+    def __init__(self):
+        self.first: float | None = None
+        self.answered = threading.Event()
+
+    def listen(self, reader: int) -> None:
+        """Reads the numbers of signals until the other end of the pipe is closed."""
+        with os.fdopen(reader, "rb", buffering=0) as stream:
+            while number := stream.read(1):
+                self._hear(number[0])
+
+    def _hear(self, number: int) -> None:
+        if number == signal.SIGTERM and signal.getsignal(number) is _terminate:
+            _terminate(number, None)
+        if number != signal.SIGINT:
+            return
+        now = time.monotonic()
+        if self.first is None:
+            self.first = now
+            threading.Thread(target=self._say_what_is_waited_for, daemon=True).start()
+        elif now - self.first >= AGAIN_SECONDS:
+            ending.at_once(EXIT_INTERRUPTED, AT_ONCE)
+
+    def _say_what_is_waited_for(self) -> None:
+        if not self.answered.wait(ANSWER_SECONDS):
+            print(f"biggan: {WAITING}", file=sys.stderr, flush=True)
+
+
+_listener: _Listener | None = None  # of the main thread
+
+
+@contextlib.contextmanager
+def answered_at_once() -> Iterator[None]:
+    """A context in which Ctrl-C is answered at once, and a second one ends the process at once.
+
+    Python runs its handlers between two instructions of the main thread, and the next one may be
+    minutes away while XLA compiles. But the interpreter writes to its wakeup descriptor when the
+    signal comes: a thread reads there, says what is being waited for, and at the second Ctrl-C ends
+    the process, without the teardown that would crash in what still runs.
+    """
+    global _listener
+    if not handlers_allowed():
+        yield
+        return
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    before, _listener = _listener, _Listener()
+    threading.Thread(target=_listener.listen, args=(reader,), daemon=True).start()
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
+    descriptor = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(descriptor)
+        signal.signal(signal.SIGINT, handler)
+        os.close(writer)  # ends the listener
+        _listener = before
+
+
+def _interrupt(number: int, frame) -> None:
+    """Python's own handler, but for the second signal, which is the listener's."""
+    if _listener is not None:
+        if _listener.answered.is_set():
+            return
+        _listener.answered.set()
+    raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
@@ -20,19 +104,19 @@ def exit_on_sigterm() -> Iterator[None]:
     For what comes before the first step, where there is nothing to save. Once
     `jax.distributed.initialize` was called SIGTERM is JAX's, and waits for the first step.
     """
-
-    def handle(number: int, frame) -> None:
-        # Not an exception: raised inside a callback of a library it would be lost.
-        ending.at_once(EXIT_TERMINATED, "terminated; the same command continues")
-
     if not handlers_allowed():
         yield
         return
-    previous = signal.signal(signal.SIGTERM, handle)
+    previous = signal.signal(signal.SIGTERM, _terminate)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def _terminate(number: int, frame) -> None:
+    # Not an exception: raised inside a callback of a library it would be lost.
+    ending.at_once(EXIT_TERMINATED, "terminated; the same command continues")
 
 
 def handlers_allowed() -> bool:
@@ -44,22 +128,23 @@ class StopRequest:
     """A context in which the first SIGINT or SIGTERM asks for a clean stop, and a second one
     insists.
 
-    The same signal once more within a second does not: `timeout` and some schedulers signal a
+    The same signal once more a moment later does not: `timeout` and some schedulers signal a
     process and then its group. Outside the main thread signals stay with whoever runs that thread.
 
     Args:
       agreed: for a run of several processes, `multihost_utils.reached_preemption_sync_point`: all
         processes, each of which must call `due` for every step, stop at the same one. SIGTERM is
         JAX's there, and SIGINT is handed on as SIGTERM.
+      follows: what a person is told at the first Ctrl-C; None for nothing.
 
     Attributes:
       exit_code: None until the stop is due; then 130 (SIGINT) or 75 (SIGTERM, or a signal to
         another process).
     """
 
-    def __init__(self, agreed: Callable[[int], bool] | None = None):
+    def __init__(self, agreed: Callable[[int], bool] | None = None, follows: str | None = None):
         self.exit_code: int | None = None
-        self._agreed = agreed
+        self._agreed, self._follows = agreed, follows
         self._first: tuple[int, float] | None = None  # signal, when it came
         self._previous: dict = {}
 
@@ -90,11 +175,23 @@ class StopRequest:
         now = time.monotonic()
         if self._first is not None:
             first, then = self._first
-            if number == first and now - then < ONE_STOP_SECONDS:
+            apart = AGAIN_SECONDS if number == signal.SIGINT else ONE_STOP_SECONDS
+            if number == first and now - then < apart:
                 return
+            if _listener is not None and number == first == signal.SIGINT:
+                return  # the listener's, which ends the process
             raise KeyboardInterrupt
         self._first = number, now
+        if number == signal.SIGINT:
+            self._say_what_follows()
         if self._agreed is not None:
             os.kill(os.getpid(), signal.SIGTERM)
         else:
             self.exit_code = EXIT_INTERRUPTED if number == signal.SIGINT else EXIT_TERMINATED
+
+    def _say_what_follows(self) -> None:
+        if _listener is not None:
+            _listener.answered.set()
+        if self._follows is not None:
+            # print may be what was interrupted
+            os.write(2, f"biggan: {self._follows}\n".encode())

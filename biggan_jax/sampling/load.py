@@ -6,11 +6,12 @@ from pathlib import Path
 from biggan_jax.sampling import standing
 from biggan_jax.sampling.discriminator import LoadedDiscriminator
 from biggan_jax.sampling.generator import LoadedGenerator
-from biggan_jax.storage import networks, steps
+from biggan_jax.storage import networks, orbax_noise, steps
 from biggan_jax.storage import truncation_statistics as statistics
 from biggan_jax.storage.weights import saved_names
 
 
+@orbax_noise.logging_untouched()
 def load_generator(
     directory: str | Path,
     *,
@@ -67,6 +68,7 @@ def load_generator(
     return generator
 
 
+@orbax_noise.logging_untouched()
 def load_discriminator(
     directory: str | Path, *, step: int | str | None = None
 ) -> LoadedDiscriminator:

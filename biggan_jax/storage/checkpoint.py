@@ -9,12 +9,12 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import orbax.checkpoint as ocp
 from etils import epath
 
 from biggan_jax.errors import UserError, some
 from biggan_jax.parallel import processes
 from biggan_jax.storage import integrity, orbax_noise
+from biggan_jax.storage.orbax_import import ocp
 
 
 def _warn(line: str) -> None:

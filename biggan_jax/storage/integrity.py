@@ -16,7 +16,6 @@ from typing import Any, NoReturn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 from etils import epath
 from flax import traverse_util
 
@@ -24,6 +23,7 @@ from biggan_jax.errors import UserError, some
 from biggan_jax.parallel import processes
 from biggan_jax.storage import orbax_noise, paths
 from biggan_jax.storage.digest import digests, digests_and_broken, named_leaves
+from biggan_jax.storage.orbax_import import ocp
 
 # Reading fails for these reasons although what is stored may be whole: they are not corruption.
 _ENVIRONMENT = {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE}

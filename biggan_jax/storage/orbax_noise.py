@@ -34,6 +34,25 @@ class _State:
 
 
 @contextlib.contextmanager
+def logging_untouched() -> Iterator[None]:
+    """A context in which nobody sets up logging behind the back of whoever imports us.
+
+    absl's log functions, which Orbax and others call at their import and at every save, give the
+    root logger a handler where it has none; a later `logging.basicConfig` of the user then does
+    nothing. Inside, Python's handler of last resort stands there: what is printed is the same.
+    """
+    root, stand_in = logging.getLogger(), logging.lastResort
+    if root.handlers or stand_in is None:
+        yield
+        return
+    root.addHandler(stand_in)
+    try:
+        yield
+    finally:
+        root.removeHandler(stand_in)
+
+
+@contextlib.contextmanager
 def silenced() -> Iterator[None]:
     """A context in which these lines are kept off stderr; everything else is printed as before.
 
@@ -77,6 +96,7 @@ def drop_coroutines(error: BaseException) -> None:
 
 
 def _install(undo: contextlib.ExitStack) -> None:
+    undo.enter_context(logging_untouched())
     for name in _LOGGERS:
         logging.getLogger(name).addFilter(_is_news)
         undo.callback(logging.getLogger(name).removeFilter, _is_news)
@@ -109,7 +129,8 @@ def _noted(is_echo: bool) -> bool:
 
 def _is_news(record: logging.LogRecord) -> bool:
     """False for a record that repeats an error of Orbax's or of an event loop it has closed."""
-    if record.name == "absl" and "/orbax/" in record.pathname:
+    # The record's own path is absl's, where absl was imported after its logger had been made.
+    if record.name == "absl" and ("/orbax/" in record.pathname or _comes_from_orbax()):
         return False  # what of it is an error is raised too
     if record.name == "asyncio" and "orbax" in record.getMessage():
         return False
@@ -117,11 +138,14 @@ def _is_news(record: logging.LogRecord) -> bool:
         return True
     if record.exc_info and _of_abandoned_work(record.exc_info[1]):
         return not _noted(True)
-    # The record's own path is absl's, where absl was imported after its logger had been made.
+    return not _comes_from_orbax()
+
+
+def _comes_from_orbax() -> bool:
     frame = sys._getframe()
     while frame is not None and "/orbax/" not in frame.f_code.co_filename:
         frame = frame.f_back
-    return frame is None
+    return frame is not None
 
 
 def _of_orbax(args: threading.ExceptHookArgs) -> bool:

@@ -62,6 +62,19 @@ def workdir_path(path: str | os.PathLike) -> Any:
     return epath.Path(text)
 
 
+@contextlib.contextmanager
+def quiet_tensorflow() -> Iterator[None]:
+    """A context for loading TensorFlow, which reads these at its import and greets otherwise."""
+    quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}
+    own = {name: value for name, value in quiet.items() if name not in os.environ}
+    os.environ.update(own)
+    try:
+        yield
+    finally:
+        for name in own:
+            os.environ.pop(name, None)
+
+
 def absolute(path: str | os.PathLike) -> Any:
     """`workdir_path` of a path that no longer depends on the current directory."""
     path = workdir_path(path)

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-import orbax.checkpoint as ocp
 from etils import epath
 
 from biggan_jax.errors import UserError, some
 from biggan_jax.parallel import processes
 from biggan_jax.storage import integrity, orbax_noise, replacement
+from biggan_jax.storage.orbax_import import ocp
 
 # weights/<name> -> the part of a training state that it holds.
 NETWORKS = {"g": "generator", "g_ema": "ema", "d": "discriminator"}

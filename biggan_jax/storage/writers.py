@@ -161,11 +161,9 @@ class _BucketFile:
 
 def _tensorboard_writer(workdir: os.PathLike):
     """clu's writer of event files; importing it is what loads TensorFlow."""
-    # Read when TensorFlow is loaded: it greets on stderr otherwise.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    import tensorflow as tf
-    from clu import metric_writers
+    with paths.quiet_tensorflow():
+        import tensorflow as tf
+        from clu import metric_writers
 
     # TensorFlow takes all memory of a GPU it can see, and JAX would be left with none.
     tf.config.set_visible_devices([], "GPU")

@@ -4,10 +4,11 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from biggan_jax.storage import lock
+from biggan_jax.storage import lock, orbax_noise
 from biggan_jax.training import hooks, setup
 
 
+@orbax_noise.logging_untouched()
 def train(config: ConfigDict, workdir: str | Path, *, allow_change: bool = False) -> dict:
     """Trains a GAN; continues the run that `workdir` holds, if any.
 

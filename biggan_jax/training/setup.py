@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from biggan_jax import __version__, data, models
 from biggan_jax import config as config_lib
 from biggan_jax.errors import UserError
-from biggan_jax.parallel import processes, sharding
+from biggan_jax.parallel import ending, processes, sharding
 from biggan_jax.parallel.signals import StopRequest
 from biggan_jax.storage import checkpoint, lock, paths, writers
 from biggan_jax.training import build as build_lib
@@ -29,6 +29,7 @@ from biggan_jax.training.progress import TrainLog
 from biggan_jax.training.state import GANState
 from biggan_jax.training.step import TrainStep
 
+STOPPING = "interrupted: this step is finished and saved; Ctrl-C again ends at once"
 SAME_COMMAND = "start all processes with the same command and version"
 
 
@@ -77,15 +78,24 @@ class Run:
         self.checkpoints.save(done, state, self.meta)
 
     def __enter__(self) -> StopRequest:
+        main = processes.is_main()
         joined = jax.distributed.is_initialized()
         agreed = multihost_utils.reached_preemption_sync_point if joined else None
         with contextlib.ExitStack() as stack:
-            stop = stack.enter_context(StopRequest(agreed))
+            stop = stack.enter_context(StopRequest(agreed, STOPPING if main else None))
+            stack.enter_context(ending.first(self._what_is_saved))
             # Checkpoints too: an error must not cut the save of an earlier step short.
             for part in (self.checkpoints, self.writer, self.batches, self.log):
                 stack.enter_context(contextlib.closing(part))
             self._open = stack.pop_all()
         return stop
+
+    def _what_is_saved(self) -> str | None:
+        if not processes.is_main():
+            return None
+        step = self.checkpoints.latest_step()
+        saved = "nothing" if step is None else f"step {step}"
+        return f"{saved} is saved in {self.workdir}; the same command continues"
 
     def __exit__(self, *error) -> None:
         self._open.__exit__(*error)

@@ -1,11 +1,15 @@
 """Requests to stop."""
 
 import signal
+import subprocess
+import sys
 import threading
+import time
 
 import pytest
 
 from biggan_jax.parallel import signals
+from tests import runs
 
 
 def test_the_first_signal_asks_and_the_second_insists():
@@ -64,3 +68,69 @@ def test_several_processes_stop_at_the_step_they_agree_on(interrupted, code):
             assert stop.due(4)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+# Nothing between two instructions of Python here, as while XLA compiles.
+COMPILES = """
+import hashlib
+from biggan_jax import cli
+from biggan_jax.cli import train
+from biggan_jax.parallel import ending, signals
+
+def run(args, overrides):
+    with signals.exit_on_sigterm(), ending.first(lambda: "step 4 is saved in w"):
+        print("compiling", flush=True)
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
+
+train.run = run
+cli.main(["train", "--config=digits", "--workdir=w"])
+"""
+
+
+@pytest.fixture
+def compiling():
+    process = subprocess.Popen(
+        [sys.executable, "-c", COMPILES],
+        cwd=runs.ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "compiling\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_ctrl_c_while_the_compiler_runs(compiling):
+    """One line at once; the second ends the process without the teardown that crashes."""
+    compiling.send_signal(signal.SIGINT)
+    start = time.monotonic()
+    compiling.send_signal(signal.SIGINT)  # of a program that signals the group as well
+    assert compiling.stderr.readline() == f"biggan: {signals.WAITING}\n"
+    assert time.monotonic() - start < 5 and compiling.poll() is None
+    compiling.send_signal(signal.SIGINT)
+    assert compiling.wait(10) == 130
+    assert compiling.stderr.read() == f"biggan: {signals.AT_ONCE}; step 4 is saved in w\n"
+
+
+def test_sigterm_while_the_compiler_runs(compiling):
+    compiling.send_signal(signal.SIGTERM)
+    assert compiling.wait(10) == 75
+    told = "terminated; the same command continues; step 4 is saved in w"
+    assert compiling.stderr.read() == f"biggan: {told}\n"
+
+
+def test_handlers_are_as_before_behind_a_command(capfd):
+    before = signal.getsignal(signal.SIGINT)
+    with signals.answered_at_once():
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        with signals.StopRequest(follows="the step is saved") as stop:
+            assert stop.exit_code is None
+    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.set_wakeup_fd(-1) == -1
+    with signals.StopRequest(follows="the step is saved") as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.exit_code == 130
+    assert capfd.readouterr().err == "biggan: the step is saved\n"

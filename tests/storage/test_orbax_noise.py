@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import os
+import subprocess
 import sys
 import threading
 import types
@@ -12,8 +13,10 @@ import warnings
 import jax
 import pytest
 
+import biggan_jax
 from biggan_jax.storage import orbax_noise
 from biggan_jax.storage.checkpoint import Checkpoints
+from tests import runs
 from tests.small_state import target_of
 
 
@@ -134,3 +137,54 @@ def test_hooks_of_others_that_came_meanwhile_stay(printed, monkeypatch):
         assert sys.unraisablehook is theirs
     theirs(types.SimpleNamespace(exc_value=ValueError("a")))
     assert printed == ["a"]
+
+
+def test_words_of_orbax_below_an_error_are_kept_off_too(printed):
+    """Also where absl was imported after its logger: the record's path is absl's own then."""
+    in_orbax(lambda: logging.getLogger("absl").warning("Requested `tracked_metric`"))
+    logging.getLogger("absl").warning("of somebody else")
+    assert printed == ["of somebody else"]
+
+
+IMPORTED = """
+import logging, os, signal, sys, threading, warnings
+import jax
+
+def look():
+    return {
+        "handlers": list(logging.root.handlers),
+        "level": logging.root.level,
+        "environment": dict(os.environ),
+        "signals": [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)],
+        "hooks": (sys.excepthook, sys.unraisablehook, threading.excepthook),
+        "filters": list(warnings.filters),
+        "warnings": warnings.showwarning,
+        "jax": dict(jax.config.values),
+    }
+
+import absl.logging, flax, optax
+before = look()
+assert not before["handlers"]
+import biggan_jax
+biggan_jax.load_generator, biggan_jax.train, biggan_jax.evaluate
+from biggan_jax.storage import checkpoint
+after = look()
+assert after == before, [name for name in before if before[name] != after[name]]
+logging.basicConfig(level=logging.INFO, format="mine: %(message)s")
+logging.info("heard")
+"""
+
+
+def test_an_import_leaves_the_program_as_it_was():
+    """absl sets up logging at its first line; the `basicConfig` of a user then does nothing."""
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTED], cwd=runs.ROOT, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "mine: heard\n")
+
+
+def test_reading_a_checkpoint_sets_up_no_logging(trained, monkeypatch):
+    monkeypatch.setattr(logging.root, "handlers", [])
+    biggan_jax.load_generator(trained)
+    biggan_jax.load_discriminator(trained)
+    assert logging.root.handlers == []

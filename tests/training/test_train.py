@@ -107,7 +107,7 @@ def test_killed_at_any_moment(tmp_path, cache_dir):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
-def test_signals_stop_after_saving(tmp_path, trained, monkeypatch, capsys, number, code):
+def test_signals_stop_after_saving(tmp_path, trained, monkeypatch, capfd, number, code):
     workdir = tmp_path / "run"
     next_batch, calls = setup.next_batch, []
 
@@ -121,9 +121,10 @@ def test_signals_stop_after_saving(tmp_path, trained, monkeypatch, capsys, numbe
     with monkeypatch.context() as patch:
         patch.setattr(setup, "next_batch", signalled)
         assert runs.train(workdir, "--json") == code
-    captured = capsys.readouterr()
+    captured = capfd.readouterr()
     assert json.loads(captured.out)["finished"] is False
     assert "stopped after step 3; the same command continues" in captured.err
+    assert (setup.STOPPING in captured.err) == (number == signal.SIGINT)
     assert steps(workdir) == [2, 3] and len(calls) == 3
     assert signal.getsignal(number) is before
     assert runs.train(workdir) == 0
@@ -149,6 +150,24 @@ def test_sigterm_before_the_first_step(tmp_path):
     )
     assert done.returncode == 75 and done.stdout == ""
     assert done.stderr == "biggan: terminated; the same command continues\n"
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("after", [0.3, 1.0, 2.0, 4.0])
+def test_two_ctrl_c_in_a_real_compilation(tmp_path, after):
+    """No cache: the step compiles for seconds. It never crashes, and the lock is given back."""
+    command = [sys.executable, "-m", "biggan_jax", "train", f"--workdir={tmp_path}/run", *runs.TINY]
+    command += ["--config.model.ch=16"]
+    process = subprocess.Popen(command, cwd=runs.ROOT, stderr=subprocess.PIPE, text=True)
+    while "images per class" not in process.stderr.readline():
+        assert process.poll() is None
+    time.sleep(after)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.7)
+    process.send_signal(signal.SIGINT)
+    text = process.communicate(timeout=20)[1]
+    assert process.returncode == 130 and "interrupted" in text and "Traceback" not in text, text
+    assert not (tmp_path / "run" / "lock").exists()
 
 
 @pytest.mark.parametrize(("bad", "saved"), [(2, []), (3, [2]), (4, [2])])
