@@ -1,5 +1,6 @@
 """Where a run may live: paths as people write them, and folders that hold other things."""
 
+import argparse
 import json
 import os
 import re
@@ -9,7 +10,6 @@ import shutil
 import pytest
 
 from biggan_jax import cli
-from biggan_jax.cli import options
 from biggan_jax.errors import UserError
 from biggan_jax.storage import checkpoint, paths
 from biggan_jax.training import workdir
@@ -52,8 +52,9 @@ def test_every_path_of_a_command(command, option, monkeypatch):
         cli.parser().parse_args([*command.split(), *given, f"{option}="])
 
 
-def test_no_path_is_taken_as_a_word():
-    """A new option that names a folder or file takes it by one of the two types."""
+def test_no_path_is_taken_as_a_word(monkeypatch):
+    """A new option that names a folder or file takes it by `options.path` or `type=Path`."""
+    monkeypatch.setenv("HOME", "/home/me")
     kinds = re.compile(r"\b(DIR|FOLDER|PATH|F|F\.\w+|A\.json|SOURCE)\b")
     parsers, seen = [cli.parser()], 0
     for parser in parsers:
@@ -65,7 +66,9 @@ def test_no_path_is_taken_as_a_word():
             text = " ".join(metavar) if isinstance(metavar, tuple) else str(metavar)
             if kinds.search(text) and "PATTERN" not in text:
                 take = parser._registry_get("type", action.type, action.type)
-                assert take in (options.path, options.local_path), (parser.prog, action.dest)
+                assert str(take("~/x")) == "/home/me/x", (parser.prog, action.dest)
+                with pytest.raises(argparse.ArgumentTypeError, match="a path is empty"):
+                    take("")
                 seen += 1
     assert seen > 15
 
