@@ -1,6 +1,7 @@
 """Scores the generator of a directory, or of a run while it trains."""
 
 import dataclasses
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ from ml_collections import ConfigDict
 
 from biggan_jax import data
 from biggan_jax.errors import UserError
-from biggan_jax.evaluation import folders
+from biggan_jax.evaluation import folders, report
 from biggan_jax.evaluation.evaluator import CONFIG
 from biggan_jax.evaluation.opening import Settings, open_evaluator, progress_bar
+from biggan_jax.parallel import processes
 from biggan_jax.sampling import generator as generator_lib
 from biggan_jax.sampling import load
 from biggan_jax.storage import networks, orbax_noise, paths
@@ -43,9 +45,10 @@ def evaluate(
       matrix: score every bn mode with averaged and raw weights.
 
     Returns:
-      {scores, per_class, protocol, seconds}. With several truncations these are of the last, the
-      mildest, and `curve` lists {truncation, scores, fingerprint} of all; with `matrix` they are of
-      `bn_mode` and `ema`, and `matrix` lists {bn_mode, weights, scores, fingerprint} of all.
+      {scores, absent, per_class, protocol, seconds}. With several truncations these are of the
+      last, the mildest, and `curve` lists {truncation, scores, fingerprint} of all; with `matrix`
+      they are of `bn_mode` and `ema`, and `matrix` lists {bn_mode, weights, scores, fingerprint} of
+      all.
 
     Raises:
       UserError: the directory or the settings do not fit.
@@ -123,6 +126,9 @@ def during_training(
         held = jax.device_get(variables)
         if not generators:
             generators.append(generator_lib.LoadedGenerator(config, held))
+            absent = report.absent_lines({"absent": evaluator.absent(generators[0])})
+            for line in absent if processes.is_main() else ():
+                print(line, file=sys.stderr)
         # Other weights in the same compiled programs.
         result = evaluator(generators[0].replace(held, step), model=str(workdir))
         return {name: result[name] for name in ("scores", "protocol")}

@@ -13,10 +13,10 @@ import numpy as np
 
 from biggan_jax import __version__
 from biggan_jax.errors import UserError
-from biggan_jax.evaluation import protocol
+from biggan_jax.evaluation import class_match, protocol
 from biggan_jax.evaluation.reference import Reference, extractor_fields
+from biggan_jax.evaluation.scoring import DENSITY_K, KID_SUBSETS, PRECISION_K, score
 from biggan_jax.evaluation.streaming import SPLITS, Fakes
-from biggan_jax.metrics import scores as score_lib
 from biggan_jax.metrics.features import Extractor
 from biggan_jax.parallel import processes
 from biggan_jax.pictures import grids
@@ -26,8 +26,6 @@ from biggan_jax.storage import compiled
 
 BATCH_SIZE = 256  # samples made before their features are taken
 KEEP = 10_000  # features of each side kept for KID, precision, recall, density and coverage
-KID_SUBSETS = 100
-PRECISION_K, DENSITY_K = 3, 5  # Kynkaanniemi et al. 2019; Naeem et al. 2020
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +55,8 @@ class Evaluator:
       num_samples: to be generated; more than the feature dimensions.
       seed: of the latents.
       truncation_kind: `resample` or `scale`.
-      class_names: of the classes that the extractor's logits and the reference's labels mean; empty
-        where they mean none, and class scores are left out.
+      classes: which of the model's classes the extractor's logits mean; where they mean none, class
+        scores are left out. The reference's labels are the model's.
       intra_fid: whether the distances of single classes are scored as well.
       keep: features of the fakes kept at most.
       options: how a user gives these settings, for messages.
@@ -69,7 +67,7 @@ class Evaluator:
     num_samples: int
     seed: int
     truncation_kind: str
-    class_names: tuple[str, ...]
+    classes: class_match.Match
     intra_fid: bool
     keep: int
     options: Options
@@ -104,30 +102,33 @@ class Evaluator:
           progress: called with (samples done, samples of this process).
 
         Returns:
-          {scores {name: value}, per_class [{class, name, asked, accuracy, intra_fid}], protocol,
-          seconds}; per_class is empty where classes mean nothing.
+          {scores {name: value}, absent {name: why}, per_class [{class, name, asked, accuracy,
+          intra_fid}], protocol, seconds}; absent has the scores that too few images leave out, and
+          per_class is empty where classes mean nothing.
 
         Raises:
-          UserError: samples that are not finite, a class with too few samples, images that the
-            features network does not take.
+          UserError: samples that are not finite, images that the features network does not take.
         """
         start = time.perf_counter()
-        by_class = len(self.class_names) == generator.num_classes > 1
-        self._check_classes(generator.num_classes if by_class and self.intra_fid else 0)
+        by_class = self._by_class(generator)
         with one_line_warnings():
             generator.set_bn_mode(bn_mode, truncation, kind=self.truncation_kind)
             fakes = self._generate(generator, truncation, weights, progress)
+            absent = self.absent(generator)
             values = {
                 name: value
-                for name, value in score(self.reference, fakes, by_class, self.intra_fid)
+                for name, value in score(self.reference, fakes, by_class, self.intra_fid, absent)
                 if _finite(value)
             }
         per_class = values.pop("per_class", [])
         for row in per_class:
-            row["name"] = self.class_names[row["class"]]
+            row["name"] = self.classes.names[row["class"]]
         fields = self.protocol(generator, truncation, bn_mode, weights, model)
-        seconds = time.perf_counter() - start
-        return {"scores": values, "per_class": per_class, "protocol": fields, "seconds": seconds}
+        result = {"scores": values, "absent": absent, "per_class": per_class, "protocol": fields}
+        return result | {"seconds": time.perf_counter() - start}
+
+    def _by_class(self, generator: LoadedGenerator) -> bool:
+        return len(self.classes.names) == generator.num_classes > 1
 
     def _generate(self, generator, truncation, weights, progress) -> Fakes:
         """All samples: the processes of a run share them, and all get what the scores need."""
@@ -157,31 +158,48 @@ class Evaluator:
                 )
             out = self.extractor(grids.to_uint8(images))
             # TensorFlow's Inception score takes the logits before their bias is added.
-            fakes.add(out["features"], out.get("logits_unbiased", out["logits"]), labels)
+            logits = self.classes.logits(out.get("logits_unbiased", out["logits"]))
+            fakes.add(out["features"], logits, labels)
             if progress is not None:
                 progress(at + len(numbers), len(share))
         return fakes
 
-    def _check_classes(self, num_classes: int) -> None:
-        labels = self.reference.labels
-        if not num_classes or labels is None:
-            return
-        counts = np.bincount(labels, minlength=num_classes)
+    def absent(self, generator: LoadedGenerator) -> dict[str, str]:
+        """{score: why} of those that `__call__` leaves out, since there are too few images."""
+        if self.reference.features is None:
+            return {}
+        real = len(self.reference.features)
+        found = {}
+        for names, k in (
+            (("precision", "recall"), PRECISION_K),
+            (("density", "coverage"), DENSITY_K),
+        ):
+            for name in names:
+                for count, what in ((real, "real images"), (self._kept, "samples")):
+                    if count <= k:
+                        found[name] = f"k = {k} neighbours, and there are {count} {what}"
+        if self._by_class(generator) and self.intra_fid:
+            why = self._too_few_of_a_class(generator.num_classes)
+            found |= {"intra_fid": why} if why else {}
+        return found
+
+    @property
+    def _kept(self) -> int:
+        return min(self.num_samples, self.keep)
+
+    def _too_few_of_a_class(self, num_classes: int) -> str | None:
+        counts = np.bincount(self.reference.labels, minlength=num_classes)
         least = int(counts.argmin())
         if counts[least] < 2:
-            raise UserError(
-                f"class {least} ({self.class_names[least]}) has {counts[least]} real images, and "
-                "intra-class FID needs at least 2: choose other --data or leave it out with "
-                "--no-intra-fid"
-            )
-        kept = min(self.num_samples, self.keep) // num_classes
-        if kept < 2:
-            raise UserError(
-                f"{self.num_samples} samples are {kept} for some of the {num_classes} classes, and "
-                "intra-class FID needs at least 2: set "
-                f"{self.options.samples.format(2 * num_classes)} or more, or leave it out with "
-                "--no-intra-fid"
-            )
+            name = self.classes.names[least]
+            return f"2 images a class, and class {least} ({name}) has {counts[least]} real ones"
+        kept = self._kept // num_classes
+        if kept >= 2:
+            return None
+        more = ""
+        if 2 * num_classes <= self.keep:
+            more = f" (set {self.options.samples.format(2 * num_classes)} or more)"
+        return f"2 images a class, and {self._kept} samples are {kept} for some of them{more}"
 
     def protocol(
         self,
@@ -198,7 +216,8 @@ class Evaluator:
         fields |= {
             "real_features": len(self.reference.features) if by_features else None,
             "samples": self.num_samples,
-            "fake_features": min(self.num_samples, self.keep),
+            "fake_features": self._kept,
+            "classes": self.classes.how if self._by_class(generator) else None,
             "labels": "balanced" if generator.num_classes > 1 else None,
             "seed": self.seed,
             "truncation": truncation,
@@ -217,53 +236,6 @@ class Evaluator:
             fields["standing_batches"] = standing.BATCHES
             fields["standing_batch_size"] = standing.BATCH_SIZE
         return protocol.seal(fields)
-
-
-def score(
-    real: Reference, fakes: Fakes, by_class: bool = False, intra_fid: bool = True
-) -> Iterator[tuple[str, Any]]:
-    """All scores of one pass.
-
-    Args:
-      real: the real side.
-      fakes: the generated side.
-      by_class: whether the network's classes are those asked for.
-      intra_fid: whether the distances of single classes are scored.
-
-    Yields:
-      (name, value): `fid`, `is_mean`, `is_std`; with the real features `kid`,
-      `kid_standard_error`, `precision`, `recall`, `density`, `coverage`; by class `class_accuracy`,
-      `intra_fid` (mean over the classes) and `per_class`, a list of one dict a class.
-    """
-    fake = fakes.moments.statistics()
-    yield (
-        "fid",
-        score_lib.frechet_distance(
-            real.statistics.mean, real.statistics.covariance, fake.mean, fake.covariance
-        ),
-    )
-    yield from zip(("is_mean", "is_std"), fakes.inception_score.result(), strict=True)
-    if real.features is not None:
-        kid = score_lib.kernel_distance(real.features, fakes.features, subsets=KID_SUBSETS)
-        yield "kid", kid["mean"]
-        yield "kid_standard_error", kid["standard_error"]
-        yield from score_lib.prdc(
-            real.features, fakes.features, precision_k=PRECISION_K, density_k=DENSITY_K
-        ).items()
-    if not by_class:
-        return
-    yield "class_accuracy", float(fakes.correct.sum() / fakes.asked.sum())
-    per_class = [
-        {"class": c, "asked": int(n), "accuracy": float(right / n) if n else None}
-        for c, (right, n) in enumerate(zip(fakes.correct, fakes.asked, strict=True))
-    ]
-    if intra_fid and real.features is not None:
-        sides = real.features, real.labels, fakes.features, fakes.labels
-        intra = score_lib.intra_frechet_distance(*sides)
-        yield "intra_fid", intra["mean"]
-        for row in per_class:
-            row["intra_fid"] = intra["per_class"][row["class"]]
-    yield "per_class", per_class
 
 
 @contextlib.contextmanager

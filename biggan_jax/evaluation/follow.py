@@ -9,7 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from biggan_jax.errors import UserError
-from biggan_jax.evaluation import folders
+from biggan_jax.evaluation import folders, report
 from biggan_jax.evaluation.evaluator import Evaluator
 from biggan_jax.evaluation.protocol import differences
 from biggan_jax.sampling.generator import LoadedGenerator
@@ -72,6 +72,8 @@ def follow(
             result = evaluator(generator.replace(weights, step), **options)
             if log.is_best(result):
                 _save_best(directory, weights, result, "g_ema" if ema else "g")
+            for line in () if log.scored else report.absent_lines(result):
+                print(line, file=sys.stderr)
             log.add(result, config)
     finally:
         log.close()

@@ -12,10 +12,11 @@ from tqdm import tqdm
 
 from biggan_jax import data
 from biggan_jax.errors import UserError
-from biggan_jax.evaluation import inputs, reference
+from biggan_jax.evaluation import class_match, inputs, reference
 from biggan_jax.evaluation.evaluator import COMMAND, KEEP, Evaluator, Options, one_line_warnings
 from biggan_jax.metrics.features import Extractor
 from biggan_jax.parallel import processes
+from biggan_jax.sampling import classes
 from biggan_jax.storage import label_counts
 
 NUM_SAMPLES = {"inception": 50_000, "classifier": 10_000}
@@ -93,14 +94,16 @@ def open_evaluator(
     stamp = processes.from_main(real[0].stamp()) if real else ""
     with processes.main_first():  # it fills the cache
         extractor, class_names = _open_network(name, real and (real[0], stamp), cache, settings)
+    own_names = classes.names_of(config)
+    matched = _match(own_names, class_names, real, settings)
     evaluator = Evaluator(  # it refuses too few samples before hours are spent on real images
         extractor,
         None,
         num_samples,
         seed=settings.seed,
         truncation_kind=settings.truncation_kind,
-        class_names=class_names,
-        intra_fid=settings.intra_fid and bool(class_names),
+        classes=matched,
+        intra_fid=settings.intra_fid and bool(matched.names),
         keep=KEEP,
         options=settings.options,
     )
@@ -109,14 +112,33 @@ def open_evaluator(
         return dataclasses.replace(evaluator, reference=side)
     if settings.data is not None and settings.data != real[0].spec:
         real = _open(settings.data, config, cache, settings)
-    if evaluator.intra_fid and real[0].num_classes != len(class_names):
-        raise UserError(
-            f"{real[0].spec} has {real[0].num_classes} classes, the training data "
-            f"{len(class_names)}: choose other --data, or leave out classes with --no-intra-fid"
+    labels = matched
+    if evaluator.intra_fid:
+        labels = class_match.match(
+            matched.names, real[0].class_names, real[0].spec, known=bool(own_names)
         )
     with progress_bar("image", "real images") as progress, one_line_warnings():
         side = reference.measure(*real, extractor, cache, keep=KEEP, progress=progress)
+    if side.labels is not None:
+        side = dataclasses.replace(side, labels=labels.labels(side.labels))
     return dataclasses.replace(evaluator, reference=side)
+
+
+def _match(
+    own_names: tuple[str, ...],
+    class_names: tuple[str, ...],
+    real: tuple[data.Source, str] | None,
+    settings: Settings,
+) -> class_match.Match:
+    """Which of the model's classes those of the features network are; none for Inception."""
+    if not class_names:
+        return class_match.Match()
+    try:
+        return class_match.match(own_names, class_names, real[0].spec)
+    except UserError:
+        if settings.intra_fid:
+            raise
+        return class_match.Match()
 
 
 @contextlib.contextmanager

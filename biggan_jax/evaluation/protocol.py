@@ -4,8 +4,9 @@ import hashlib
 import json
 from typing import Any
 
-# A model, its step and where the same data lie (their digest counts) may differ in a comparison.
-SUBJECT = ("model", "step", "real", "fingerprint")
+# A model, its step, where the same data lie (their digest counts), and how their classes were found
+# may differ in a comparison.
+SUBJECT = ("model", "step", "real", "classes", "fingerprint")
 
 
 def seal(fields: dict[str, Any]) -> dict[str, Any]:

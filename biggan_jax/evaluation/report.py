@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from biggan_jax.pictures import plots
+from biggan_jax.sampling.classes import described
 from biggan_jax.storage import paths
 
 COLUMNS = (
@@ -32,15 +33,25 @@ def lines(result: dict[str, Any]) -> list[str]:
     else:
         out = [f"{name:<20}{value:>12,.5g}" for name, value in result["scores"].items()]
         out += _class_lines(result["per_class"])
+    out += absent_lines(result)
     p = result["protocol"]
     resized = "" if p["resize"] == "none" else f", {p['resize']}"
+    matched = f", classes {p['classes']}" if p.get("classes") else ""
     out.append(
         f"protocol {p['fingerprint']}: {p['samples']:,} samples (seed {p['seed']}, truncation "
-        f"{p['truncation']}, bn {p['bn_mode']}, {p['weights']} weights) against "
+        f"{p['truncation']}, bn {p['bn_mode']}, {p['weights']} weights{matched}) against "
         f"{p['real_count'] or '?'} real images of {p['real']} ({str(p['real_digest'])[:12]}), "
         f"{p['features']} features ({p['features_digest'][:12]}{resized}), version {p['version']}"
     )
     return out
+
+
+def absent_lines(result: dict[str, Any]) -> list[str]:
+    """A line for every reason for which scores of a result are absent, for a person."""
+    reasons: dict[str, list[str]] = {}
+    for name, why in result.get("absent", {}).items():
+        reasons.setdefault(why, []).append(name)
+    return [f"left out: {', '.join(names)} (needs {why})" for why, names in reasons.items()]
 
 
 def step_lines(evaluations: list[dict[str, Any]]) -> list[str]:
@@ -93,7 +104,8 @@ def _class_lines(per_class: list[dict[str, Any]]) -> list[str]:
     for row in shown:
         accuracy = "" if row["accuracy"] is None else f"{row['accuracy']:.3f}"
         distance = f"{row['intra_fid']:.4g}" if "intra_fid" in row else ""
-        out.append(f"{row['class']:>4} {row['name'][:18]:<19}{accuracy:>10}{distance:>12}")
+        name = described(0, [row["name"]])[:18]
+        out.append(f"{row['class']:>4} {name:<19}{accuracy:>10}{distance:>12}")
     if len(per_class) > len(shown):
         out.append(f"(the worst {len(shown)} of {len(per_class)} classes; all are in the .json)")
     return out

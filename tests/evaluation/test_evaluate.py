@@ -13,10 +13,21 @@ import pytest
 from PIL import Image
 
 from biggan_jax import cli, data
+from biggan_jax import config as config_lib
 from biggan_jax.errors import UserError
-from biggan_jax.evaluation import evaluate, folders, follow, inputs, opening, reference
+from biggan_jax.evaluation import (
+    class_match,
+    evaluate,
+    folders,
+    follow,
+    inputs,
+    opening,
+    reference,
+    report,
+)
 from biggan_jax.evaluation import evaluator as evaluator_lib
 from biggan_jax.metrics import classifier, moments
+from biggan_jax.metrics import scores as score_lib
 from biggan_jax.metrics.classifier import Classifier
 from biggan_jax.metrics.fitting import Recipe
 from biggan_jax.sampling import load
@@ -92,7 +103,7 @@ def test_scores_are_those_of_the_arrays(workdir, opened):
     uint8 = np.rint((images.astype(np.float32) + 1) * 127.5).clip(0, 255).astype(np.uint8)
     features, logits = scorer.extractor.features(uint8)
     real = scorer.reference
-    score = evaluator_lib.score_lib
+    score = score_lib
     mu, sigma = features.astype(np.float64).mean(0), np.cov(features.astype(np.float64).T)
     fid = score.frechet_distance(real.statistics.mean, real.statistics.covariance, mu, sigma)
     assert result["scores"]["fid"] == pytest.approx(fid, rel=1e-6)
@@ -437,13 +448,89 @@ def test_classes_with_too_few_images(opened):
     labels = np.where(real.labels == 3, 4, real.labels)
     emptied = reference.Reference(real.statistics, real.features, labels)
     other = dataclasses.replace(scorer, reference=emptied)
-    with pytest.raises(UserError, match=r"class 3 \(3\) has 0 real images.*--no-intra-fid"):
-        other(generator)
-    result = dataclasses.replace(other, intra_fid=False)(generator)
+    result = other(generator)
     assert "intra_fid" not in result["scores"] and "class_accuracy" in result["scores"]
-    kept = dataclasses.replace(scorer, keep=15)
-    with pytest.raises(UserError, match="set --samples 20 or more"):
-        kept(generator)
+    assert "class 3 (3) has 0 real ones" in result["absent"]["intra_fid"]
+    assert "intra_fid" not in dataclasses.replace(other, intra_fid=False)(generator)["absent"]
+    kept = dataclasses.replace(scorer, keep=15).absent(generator)
+    assert kept.keys() == {"intra_fid"} and "15 samples are 1 for some" in kept["intra_fid"]
+    fifty = reference.Reference(real.statistics, real.features[:100], np.arange(100) % 50)
+    why = dataclasses.replace(scorer, reference=fifty)._too_few_of_a_class(50)
+    assert why.endswith("90 samples are 1 for some of them (set --samples 100 or more)")
+
+
+@pytest.mark.parametrize(
+    ("count", "lacking"),
+    [
+        (6, {"intra_fid"}),
+        (5, {"density", "coverage", "intra_fid"}),
+        (3, {"precision", "recall", "density", "coverage", "intra_fid"}),
+    ],
+)
+def test_scores_that_too_few_real_images_leave_out(opened, count, lacking):
+    """The others are there, and a line says which are not, and why."""
+    scorer, generator = opened
+    real = scorer.reference
+    few = reference.Reference(real.statistics, real.features[:count], real.labels[:count])
+    result = dataclasses.replace(scorer, reference=few)(generator)
+    assert result["absent"].keys() == lacking and not lacking & result["scores"].keys()
+    rest = {"fid", "kid", "precision", "recall", "density", "coverage", "class_accuracy"} - lacking
+    assert rest <= result["scores"].keys()
+    lines = [line for line in report.lines(result) if line.startswith("left out: ")]
+    assert len(lines) == len(set(result["absent"].values()))
+    if "density" in lacking:
+        words = f"density, coverage (needs k = 5 neighbours, and there are {count} real images)"
+        assert any(words in line for line in lines)
+
+
+def test_classes_of_the_data_are_matched_by_name(workdir, tmp_path):
+    """Real digits in folders of another order give the scores of the same digits in order."""
+    names = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+    folder = copy_of(workdir, tmp_path)
+    path = folder / "config.json"
+    config = json.loads(path.read_text()) | {"class_names": names}
+    source = data.open_source(TEST, resolution=16, channels=1)
+    images, labels = source.read(range(60))
+    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+        place = tmp_path / "real" / names[label] / f"{i:02}.png"  # sorted: eight, five, four, ...
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[..., 0]).save(place)
+    spec = f"folder:{tmp_path / 'real'}"
+    config["data"]["source"] = spec
+    path.write_text(json.dumps(config))
+    config = config_lib.from_saved(config)
+    settings = dataclasses.replace(SETTINGS, data=None)
+    by_name = opening.open_evaluator(config, tmp_path / "cache", settings)
+    assert by_name.classes.how == "by name" and by_name.classes.names == tuple(names)
+    real = data.open_source(spec, resolution=16, channels=1)
+    expected = [names.index(real.class_names[i]) for i in real.read(range(60))[1]]
+    assert by_name.reference.labels.tolist() == expected
+    out = by_name.extractor(images[:8])["logits"]
+    swapped = by_name.classes.logits(out)
+    for j, name in enumerate(names):
+        np.testing.assert_array_equal(swapped[:, j], out[:, real.class_names.index(name)])
+    result = by_name(load.load_generator(folder))
+    assert result["protocol"]["classes"] == "by name"
+    assert [row["name"] for row in result["per_class"]] == names
+    # Other names in equal number: refused with both lists, or scored without classes.
+    config.class_names = ("cat", *names[1:])
+    for cache in (tmp_path / "cache", tmp_path / "other"):
+        with pytest.raises(UserError) as error:
+            opening.open_evaluator(config, cache, settings)
+        for words in ("(eight, five, four,", "(cat, one, two,", "--no-intra-fid"):
+            assert words in str(error.value)
+    without = dataclasses.replace(settings, intra_fid=False)
+    assert opening.open_evaluator(config, tmp_path / "cache", without).classes.names == ()
+
+
+def test_classes_by_index_where_the_model_has_no_names():
+    assert class_match.match((), ("a", "b"), "data").how == "by index"
+    same = class_match.match(("a", "b"), ("x", "y"), "data", known=False)
+    assert same.how == "by index" and same.ids is None
+    other = class_match.match(("a", "b"), ("b", "a"), "data", known=False)
+    assert other.how == "by name" and other.labels(np.array([0, 1, 1])).tolist() == [1, 0, 0]
+    with pytest.raises(UserError, match=r"has 3 classes \(x, y, z\), the model 2 \(a, b\)"):
+        class_match.match(("a", "b"), ("x", "y", "z"), "data", known=False)
 
 
 def test_natural_default_of_the_features(tmp_path, monkeypatch):
