@@ -184,13 +184,27 @@ def _open_first(
     name: str, config: ConfigDict, cache: Path, settings: Settings
 ) -> tuple[data.Source, str]:
     """The training data where the classifier is fitted to them, otherwise the real side."""
+    trained = config.data.source
     remedy = "give other real images with --data SPEC"
+    relative = trained is not None and data.absolute(trained) != trained
+    where = "its path is relative to where the training ran" if relative else ""
+    if name != "classifier" or trained is None:
+        remedy = "; ".join(filter(None, (where, remedy)))
+        return _open(settings.data, config, cache, settings, remedy)
     # The classifier is one of the training data, whatever the reference.
-    trained = config.data.source if name == "classifier" else None
-    if trained is not None:
-        remedy = "the classifier is one of these training images: restore them, or use "
-        remedy += settings.options.features.format("inception")
-    return _open(trained or settings.data, config, cache, settings, remedy)
+    what = f"the classifier is one of these training images{where and f', and {where}'}"
+    remedy = f"{what}: say where they are with --data SPEC, restore them, or use "
+    remedy += settings.options.features.format("inception")
+    try:
+        return _open(trained, config, cache, settings, remedy)
+    except UserError as error:
+        if settings.data is None or settings.data == trained:
+            raise
+        found = _open(settings.data, config, cache, settings)
+        if processes.is_main():
+            gone = str(error).removesuffix(f"; {remedy}")
+            print(f"{gone}; the classifier is one of --data {settings.data}", file=sys.stderr)
+        return found
 
 
 def _open(

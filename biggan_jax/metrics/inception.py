@@ -115,12 +115,20 @@ class Inception:
         Raises:
           UserError: there are no weights, or they are damaged.
         """
-        try:
-            params, meta = network_files.load(Path(directory) / FILE, "import the weights again")
-        except FileNotFoundError:
+        directory = Path(directory)
+        if directory.is_file():
             raise UserError(
-                f"no Inception weights in {directory}: {HOW_TO_GET}{shlex.quote(str(directory))}"
-            ) from None
+                f"{directory} is a file: name the folder that holds {FILE}, which `biggan import "
+                "--format inception-fid FILE --out FOLDER` writes"
+            )
+        try:
+            params, meta = network_files.load(directory / FILE, "import the weights again")
+        except FileNotFoundError:
+            into = shlex.quote(str(directory))
+            how = HOW_TO_GET + into
+            if (directory / PUBLISHED_NAME).is_file():
+                how = f"run: biggan import --format inception-fid {into} --out {into}"
+            raise UserError(f"no Inception weights in {directory}: {how}") from None
         return cls(params, meta["digest"], **settings)
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:

@@ -272,12 +272,32 @@ def test_training_images_that_are_gone(workdir, tmp_path, capsys):
     config["data"]["source"] = "folder:gone"
     (folder / "config.json").write_text(json.dumps(config))
     assert cli.main(["evaluate", f"--from={folder}", "--samples=90"]) == 2
-    words = "data.source='folder:gone'.*restore them, or use --features inception$"
+    words = "data.source='folder:gone'.*relative to where the training ran: say where they are "
+    words += "with --data SPEC, restore them, or use --features inception$"
     runs.assert_one_error(capsys.readouterr(), words)
     assert cli.main(["evaluate", f"--from={folder}", "--features=inception"]) == 2
     captured = capsys.readouterr()
-    words = "data.source='folder:gone'.*give other real images with --data SPEC$"
+    words = "data.source='folder:gone'.*relative.*give other real images with --data SPEC$"
     runs.assert_one_error(captured, words)
+    # The advice, followed: the images are those that the cached classifier was fitted to.
+    assert cli.main(["evaluate", f"--from={folder}", "--samples=90", "--data=digits"]) == 0
+    err = capsys.readouterr().err
+    assert "the classifier is one of --data digits" in err and "fitting" not in err
+
+
+def test_inception_weights_that_are_somewhere_else(tmp_path):
+    """The message names the folder, the file and the command."""
+    published = tmp_path / inputs.inception.PUBLISHED_NAME
+    with pytest.raises(
+        UserError, match=f"no Inception weights in {tmp_path}: download .*{published.name}"
+    ):
+        inputs.open_inception(tmp_path)
+    published.touch()
+    words = f"run: biggan import --format inception-fid {tmp_path} --out {tmp_path}$"
+    with pytest.raises(UserError, match=words):
+        inputs.open_inception(tmp_path)
+    with pytest.raises(UserError, match="is a file: name the folder that holds inception.npz"):
+        inputs.open_inception(published)
 
 
 def test_unwritable_directory(workdir, tmp_path, capsys, monkeypatch):
