@@ -171,6 +171,6 @@ def no_overrides(overrides: list[str], command: str = "") -> None:
         return
     if overrides[0].startswith("--"):
         of = f"biggan {command}" if command else "this command"
-        raise UserError(f"{of} takes no --config.KEY: leave {overrides[0]!r} out")
+        raise UserError(f"{of} takes no settings: leave {overrides[0]!r} out")
     of = f"biggan {command or 'COMMAND'}"
     raise UserError(f"unexpected argument {overrides[0]!r} (see {of} --help)")

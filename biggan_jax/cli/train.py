@@ -47,12 +47,15 @@ def run(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:
     """`biggan train`."""
     with signals.exit_on_sigterm():
         config = options.load_config(args, overrides, need_classes=False)
+        from biggan_jax.config import effect
         from biggan_jax.parallel import distributed, processes
 
         multihost = distributed.Options(**options.given(args, *MULTIHOST))
         with distributed.session(multihost):
             from biggan_jax.training.loop import train
 
+            for finding in effect.without(config) if processes.is_main() else ():
+                print(f"note: {effect.line(finding)}", file=sys.stderr)
             with writing(args.workdir):
                 result = train(config, args.workdir, allow_change=args.allow_change)
     code = result.pop("exit_code")

@@ -16,6 +16,7 @@ from biggan_jax.models import (
     checks,
     conditioning,
     dcgan,
+    latents,
     sagan,
     sngan,
     stages,
@@ -108,6 +109,7 @@ def check(model: Any) -> None:
     checks.choice("model.cond_order", model.cond_order, conditioning.ORDERS)
     checks.choice("model.attention_kind", model.attention_kind, attention.KINDS)
     checks.choice("model.attention_form", model.attention_form, attention.FORMS)
+    latents.check_distribution(model.z_distribution)
     checks.choice("model.attention_reduction", model.attention_reduction, attention.REDUCTIONS)
     if model.num_classes is None:
         raise UserError(

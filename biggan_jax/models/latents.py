@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from biggan_jax.errors import UserError
+from biggan_jax.errors import UserError, did_you_mean
 
 # What z_distribution may be -> what it means. All but three are made of a normal variable, which
 # truncation redraws.
@@ -107,8 +107,8 @@ def check_distribution(distribution: str) -> None:
     """Raises UserError unless `distribution` is a name of DISTRIBUTIONS."""
     if distribution not in DISTRIBUTIONS:
         raise UserError(
-            f"model.z_distribution is {distribution!r}; set --config.model.z_distribution to one "
-            f"of {', '.join(DISTRIBUTIONS)}"
+            f"model.z_distribution is {distribution!r}{did_you_mean(distribution, DISTRIBUTIONS)}; "
+            f"set --config.model.z_distribution to one of {', '.join(DISTRIBUTIONS)}"
         )
 
 

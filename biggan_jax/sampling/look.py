@@ -221,8 +221,8 @@ def check_layer(layer: str | None, layers, player: str, setting: str) -> None:
     """Raises UserError unless there is attention, and that layer in particular."""
     if not layers:
         raise UserError(
-            f"this {player} has no attention to look at: train one with model.{setting} set, such "
-            f"as --config.model.{setting}='(16,)'"
+            f"this {player} has no attention to look at: train one that has, such as by "
+            f"`biggan train --config.model.{setting}=16`"
         )
     if layer is not None and layer not in layers:
         raise UserError(

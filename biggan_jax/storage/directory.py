@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from biggan_jax import config as config_lib
 from biggan_jax import models
+from biggan_jax.config import domains
 from biggan_jax.errors import UserError
 from biggan_jax.storage import paths, replacement
 
@@ -30,6 +31,7 @@ def open_directory(directory: str | Path) -> tuple[Path, ConfigDict]:
         raise UserError(f"{path} cannot be read: {e}") from e
     try:
         config = config_lib.from_saved(saved)
+        domains.check(config_lib.flatten(config))
         models.build(config.model)
     except UserError as e:
         # What reads this file takes no overrides of it: the file is what can be mended.

@@ -108,8 +108,8 @@ def find(directory: str | Path, step: int | str | None = None) -> Held:
             return Held(directory, config, True, old[0])
         raise UserError(
             f"{directory} has no best state, but the checkpoints {some(reversed(steps), 9)}: score "
-            f"them by `biggan evaluate --from {directory} --follow`, or while training with "
-            f"--config.eval_every_steps={config.checkpoint_every_steps}"
+            f"them by `biggan evaluate --from {directory} --follow`, or while training by "
+            f"`biggan train --config.eval_every_steps={config.checkpoint_every_steps}`"
         )
     there = [str(s) for s in reversed(steps)]
     there += [] if best_one is None else [f"best ({best_one.step})"]

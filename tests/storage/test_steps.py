@@ -106,7 +106,7 @@ def test_steps_that_are_not_there(kept, run_copy, tmp_path, capsys):
     take = ["sample", out, "--from"]
     fails(capsys, [*take, kept, "--step=3"], r"no checkpoint 3 in .*: it has 4, 2, best \(2\)$")
     fails(capsys, [*take, run_copy, "--step=3"], "no checkpoint 3 in .*: it has 4, 2$")
-    words = "has no best state, but the checkpoints 4, 2: .*--follow.*eval_every_steps=2$"
+    words = "has no best state, but the checkpoints 4, 2: .*--follow.*eval_every_steps=2`$"
     fails(capsys, [*take, run_copy, "--step=best"], words)
     fails(capsys, [*take, kept / "best", "--step=4"], "model directory and holds step 2, not 4$")
     assert steps.find(kept / "best", 2).step == steps.find(kept / "best", "best").step == 2

@@ -1,0 +1,102 @@
+"""Settings without effect: what is found is so, and packaged configs have none."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from biggan_jax import models
+from biggan_jax.config import carried, config_file, effect
+from tests import runs
+
+SMALL = ("--config.model.ch=8", "--config.model.resolution=32", "--config.model.num_classes=10")
+
+
+def found(*overrides, config=runs.DIGITS):
+    return {one.key: one for one in effect.without(config_file.load(config, list(overrides)))}
+
+
+def test_packaged_configs_have_none():
+    for name in carried.files():
+        assert effect.without(config_file.load(name, [])) == [], name
+    assert effect.without(runs.tiny_config()) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "without", "with_effect"),
+    [
+        ("model.attention_reduction=4", [], ["model.g_attention=8"]),
+        ("model.attention_form=paper", [], ["model.d_attention=8"]),
+        ("model.attention_form=paper",
+         ["model.g_attention=8", "model.attention_kind=residual"], ["model.g_attention=8"]),
+        ("model.shared_dim=7", ["model.num_classes=1"], []),
+        ("model.shared_dim=7",
+         ["model.shared_embedding=False", "model.hierarchical_z=False"], []),
+        ("model.cond_order=z_embedding", ["model.hierarchical_z=False"], []),
+        ("model.sn_iterations=2",
+         ["model.g_spectral_norm=False", "model.d_spectral_norm=False"],
+         ["model.g_spectral_norm=False"]),
+        ("regularizer.every_steps=4", [], ["regularizer.r2=1"]),
+        ("regularizer.orthogonal_form=full", [], ["regularizer.d_orthogonal=1e-4"]),
+        ("finetune.freeze_d=1", [], ["init_from=there"]),
+        ("eval_samples=500", [], ["eval_every_steps=600"]),
+        ("eval_every_steps=5000", [], ["num_steps=5000"]),
+        ("optimizer.decay_start_step=1200", ["optimizer.decay_end_step=2000"],
+         ["optimizer.decay_end_step=2000", "num_steps=1201"]),
+        ("ema.start_step=7", ["ema.decay=0"], []),
+        ("ema.decay=0.98", ["ema.start_step=1200"], ["ema.start_step=1199"]),
+    ],
+)  # fmt: skip
+def test_what_is_found(key, without, with_effect):
+    name = key.partition("=")[0]
+    one = found(*(f"--config.{text}" for text in (*without, key)))[name]
+    assert name in effect.line(one) and one.why and one.remedy
+    assert name not in found(*(f"--config.{text}" for text in (*with_effect, key)))
+
+
+def traced(model) -> str:
+    """Everything that both players compute, as text."""
+    text = ""
+    images = jnp.zeros((2, model.resolution, model.resolution, model.channels))
+    labels = jnp.zeros(2, jnp.int32)
+    for net, x in zip(models.build(model), (jnp.zeros((2, model.dim_z)), images), strict=True):
+
+        def run(key, net=net, x=x):
+            variables = net.init(key, x, labels, train=True)
+            mutable = ["batch_stats", "spectral"]
+            return net.apply(variables, x, labels, train=True, mutable=mutable)
+
+        text += str(jax.make_jaxpr(run)(jax.random.key(0)))
+    return re.sub("0x[0-9a-f]+", "", text)
+
+
+@pytest.mark.parametrize("name", ["sagan128", "sngan128", "dcgan_cifar10"])
+def test_a_family_does_not_read_what_is_said_of_it(name):
+    """Against the trace of its networks."""
+    attention = ["--config.model.g_attention=()", "--config.model.d_attention=()"]
+    new = {
+        "shared_embedding": True, "hierarchical_z": True, "shared_dim": 7, "d_thin": True,
+        "cond_order": "z_embedding", "width_table": "studiogan", "attention_reduction": 4,
+        "attention_form": "paper",
+    }  # fmt: skip
+    plain = config_file.load(name, [*SMALL, *attention])
+    other = config_file.load(name, [*SMALL, *attention])
+    unread = effect._UNREAD[plain.model.name]
+    for key in (*unread, "attention_reduction"):
+        if key in new:
+            other.model[key] = new[key]
+    assert traced(plain.model) == traced(other.model)
+    keys = {one.key for one in effect.without(other)}
+    assert {"model.shared_dim", "model.cond_order", "model.attention_reduction"} <= keys
+    other.model.sn_iterations = 3
+    assert traced(plain.model) != traced(other.model)
+
+
+def test_train_says_so(trained, capsys):
+    """Once, at the start, on stderr; the run goes on."""
+    assert runs.train(trained, "--config.eval_samples=500") == 0
+    notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+    assert notes == [
+        "note: eval_samples has no effect: no step is scored; set --config.eval_every_steps"
+    ]
