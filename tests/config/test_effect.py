@@ -93,9 +93,9 @@ def test_a_family_does_not_read_what_is_said_of_it(name):
     assert traced(plain.model) != traced(other.model)
 
 
-def test_train_says_so(trained, capsys):
+def test_train_says_so(run_copy, capsys):
     """Once, at the start, on stderr; the run goes on."""
-    assert runs.train(trained, "--config.eval_samples=500") == 0
+    assert runs.train(run_copy, "--config.eval_samples=500") == 0
     notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
     assert notes == [
         "note: eval_samples has no effect: no step is scored; set --config.eval_every_steps"
