@@ -24,10 +24,6 @@ PUBLISHED_NAME = "pt_inception-2015-12-05-6726825d.pth"
 # PyTorch's convention: a file's name ends in the first digits of its sha256.
 PUBLISHED_DIGEST = "6726825d"
 URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{PUBLISHED_NAME}"
-HOW_TO_GET = (
-    f"download {URL} (torch-fidelity's release has the same weights) and run: "
-    f"biggan import --format inception-fid {PUBLISHED_NAME} --out "
-)
 
 
 def preprocess(images: jax.Array, rule: str) -> jax.Array:
@@ -125,10 +121,12 @@ class Inception:
             params, meta = network_files.load(directory / FILE, "import the weights again")
         except FileNotFoundError:
             into = shlex.quote(str(directory))
-            how = HOW_TO_GET + into
-            if (directory / PUBLISHED_NAME).is_file():
-                how = f"run: biggan import --format inception-fid {into} --out {into}"
-            raise UserError(f"no Inception weights in {directory}: {how}") from None
+            there = (directory / PUBLISHED_NAME).is_file()
+            get = f"download {URL} (torch-fidelity's release has the same weights) and "
+            raise UserError(
+                f"no Inception weights in {directory}: {'' if there else get}run `biggan import "
+                f"--format inception-fid {into if there else PUBLISHED_NAME} --out {into}`"
+            ) from None
         return cls(params, meta["digest"], **settings)
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:

@@ -27,6 +27,16 @@ BEFORE = {
     ("biggan_jax.models.latents", "check_distribution"),
     ("biggan_jax.config.domains", "check"),
 }
+# Wordings of one message for several commands, each of which takes its own.
+WORDINGS = {
+    ("biggan_jax.data.wording", "TRAIN"): "train",
+    ("biggan_jax.data.wording", "PREPARE"): "prepare",
+    ("biggan_jax.data.wording", "EVALUATE"): "evaluate",
+    ("biggan_jax.data.wording", "EVALUATE_OWN"): "evaluate",
+    ("biggan_jax.data.wording", "PYTHON"): "train",  # no options
+    ("biggan_jax.evaluation.evaluator", "COMMAND"): "evaluate",
+    ("biggan_jax.evaluation.evaluator", "CONFIG"): "train",
+}
 # (command, where): it refers to that code, but never comes to the message, because ...
 NEVER = {
     # a run's own evaluations take the training data, averaged weights and no single classes
@@ -48,6 +58,7 @@ NEVER = {
         for command in ("look", "evaluate")
         for where in ("position", "select")
     },
+    ("bench", "biggan_jax.data.record_writer.prepare"): "into a new temporary folder",
     # a packaged config has every setting
     ("configs", "biggan_jax.config.config_file._check_keys"): "it is a packaged one",
     ("configs", "biggan_jax.config.config_file.find"): "it is a packaged one",
@@ -141,8 +152,8 @@ def reached(starts, without=frozenset()) -> set[tuple[str, str]]:
     return seen
 
 
-def messages(node: ast.AST):
-    """The texts with a blank in them that are no docstrings, {} for what is filled in."""
+def messages(node: ast.AST, least: str = " "):
+    """The texts with `least` in them that are no docstrings, {} for what is filled in."""
     inside, pairs = set(), (ast.Module, ast.FunctionDef, ast.ClassDef)
     for part in ast.walk(node):
         if isinstance(part, pairs) and part.body and isinstance(part.body[0], ast.Expr):
@@ -158,7 +169,7 @@ def messages(node: ast.AST):
         elif isinstance(part, ast.JoinedStr):
             pieces = (v.value if isinstance(v, ast.Constant) else "{}" for v in part.values)
             text = "".join(pieces)
-        if " " in text:
+        if least in text:
             yield text
 
 
@@ -207,13 +218,14 @@ def in_commands(text: str):
 def is_taken(flag: str, options: set[str]) -> bool:
     if flag.startswith(("--config.", "--noconfig.")):
         return "--config." in options
-    return flag.rstrip(".{}") in options
+    pattern = re.escape(flag.rstrip(".")).replace(re.escape("{}"), "[a-z-]+")
+    return any(re.fullmatch(pattern, option) for option in options)
 
 
 @pytest.mark.parametrize("command", sorted(functions()))
 def test_a_message_names_options_that_the_command_takes(command):
     options = takes()[command]
-    without = frozenset() if "--config." in options else BEFORE
+    without = WORDINGS.keys() | (set() if "--config." in options else BEFORE)
     needed = set()
     for module, name in sorted(reached(functions()[command], without)):
         for text in messages(modules()[module].symbols[name]):
@@ -226,6 +238,13 @@ def test_a_message_names_options_that_the_command_takes(command):
                 needed.add((command, f"{module}.{name}"))
                 assert (command, f"{module}.{name}") in NEVER, f"{module}.{name}: {flag} in {text}"
     assert needed == {key for key in NEVER if key[0] == command}
+
+
+@pytest.mark.parametrize(("module", "name"), WORDINGS)
+def test_a_wording_of_a_command_names_its_options(module, name):
+    for text in messages(modules()[module].symbols[name], least="--"):
+        for flag in FLAG.findall(text):
+            assert is_taken(flag, takes()[WORDINGS[module, name]]), text
 
 
 def test_a_message_names_settings_that_there_are():

@@ -293,7 +293,7 @@ def test_inception_weights_that_are_somewhere_else(tmp_path):
     ):
         inputs.open_inception(tmp_path)
     published.touch()
-    words = f"run: biggan import --format inception-fid {tmp_path} --out {tmp_path}$"
+    words = f"run `biggan import --format inception-fid {tmp_path} --out {tmp_path}`$"
     with pytest.raises(UserError, match=words):
         inputs.open_inception(tmp_path)
     with pytest.raises(UserError, match="is a file: name the folder that holds inception.npz"):
@@ -421,7 +421,7 @@ def test_follow_waits_for_an_unfinished_run_until_interrupted(workdir, tmp_path,
         (["--data=folder:none"], "none"),
         (
             ["--features=inception", "--inception=none"],
-            "no Inception weights in none: download.*inception-fid .* --out none$",
+            "no Inception weights in none: download.*inception-fid .* --out none`$",
         ),
         (["--reference=none.npz"], "none.npz: no such statistics"),
         (["--truncation=0.1,x"], "--truncation: '0.1,x' is no list.*positive"),
