@@ -183,9 +183,16 @@ def metric_lines(workdir: Path) -> list[dict]:
 
 
 def assert_one_error(captured, *words: str) -> None:
-    """stderr is one line of `biggan:` that holds these words (patterns), and stdout is empty."""
+    """stderr is one line of `biggan:` that holds these words (patterns).
+
+    stdout is empty or, of a command with --json, one object with the same line.
+    """
     lines = captured.err.splitlines()
     assert len(lines) == 1, captured.err
-    assert lines[0].startswith("biggan: ") and captured.out == ""
+    assert lines[0].startswith("biggan: ")
+    if captured.out:
+        result = json.loads(captured.out)
+        assert captured.out.count("\n") == 1 and result.keys() == {"error", "exit_code"}
+        assert f"biggan: {result['error']}" == lines[0] and result["exit_code"] > 0
     for word in words:
         assert re.search(word, lines[0]), f"{word!r} is not in {lines[0]!r}"

@@ -44,7 +44,7 @@ NEVER = {
         ("train", f"biggan_jax.evaluation.{where}"): "the scores of a run"
         for where in (
             *("evaluator.Evaluator", "opening._open", "opening._open_first", "reference.from_file"),
-            *("opening.open_evaluator", "inputs.fitted_classifier"),
+            *("opening.open_evaluator", "inputs.fitted_classifier", "class_match.match"),
         )
     },
     # only `sample` and `look` choose how many forwards standing statistics take
