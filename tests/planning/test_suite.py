@@ -154,7 +154,7 @@ def test_a_missing_package_leaves_a_shape_out(clock, capsys, monkeypatch):
         (["--suite", "--bound=1"], ["--bound is 1.0", "1.1"]),
         (["--suite", "--only=smal"], ["did you mean 'small'?"]),
         (["--suite", "--config=digits"], ["--config and --suite exclude each other"]),
-        (["--suite", "--config.seed=1"], ["unknown argument '--config.seed=1'"]),
+        (["--suite", "--config.seed=1"], ["takes no settings: leave '--config.seed=1' out"]),
         (["--config=digits", "--update"], ["--update belongs to --suite"]),
         ([], ["one of --config FILE and --suite"]),
     ],
