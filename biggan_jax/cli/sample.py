@@ -127,7 +127,8 @@ def run_sample(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, in
             standing=options.standing(args),
             ema=not args.raw,
         )
-    say(args, f"{result['count']} samples in {result['out']} ({result['seconds']:.1f} s)")
+    samples = "sample" if result["count"] == 1 else "samples"
+    say(args, f"{result['count']:,} {samples} in {result['out']} ({result['seconds']:.1f} s)")
     return result, 0
 
 

@@ -192,7 +192,7 @@ class Evaluator:
         least = int(counts.argmin())
         if counts[least] < 2:
             name = self.classes.names[least]
-            return f"2 images a class, and class {least} ({name}) has {counts[least]} real ones"
+            return f"2 images a class, and the data have {counts[least]} of class {least} ({name})"
         kept = self._kept // num_classes
         if kept >= 2:
             return None

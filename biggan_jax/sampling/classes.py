@@ -29,6 +29,12 @@ def described(label: int, names: Sequence[str]) -> str:
     return _printable(names[label]) if names else str(label)
 
 
+def listed(names: Sequence[str], limit: int) -> str:
+    """A few names on one line, those with a comma in quotes, as --classes takes them."""
+    shown = [f'"{name}"' if "," in name else name for name in map(_printable, names)]
+    return some(shown, limit)
+
+
 def check_labels(labels: np.ndarray, num_classes: int) -> np.ndarray:
     """Returns labels as int32; UserError when one is no class id of the model."""
     labels = np.asarray(labels)
@@ -176,7 +182,7 @@ def _unknown(name: str, names: Sequence[str]) -> str:
     known = {other.lower(): other for other in reversed(names)}
     near = known.get(nearest(name, known) or "")
     hint = "" if near is None else f" (did you mean {near!r}?)"
-    return f"no class is named {name!r}{hint}; there are {some(map(_printable, names), 6)}"
+    return f"no class is named {name!r}{hint}; there are {listed(names, 6)}"
 
 
 def _ambiguous(name: str, meanings: Sequence[Sequence[int]], names: Sequence[str]) -> str:

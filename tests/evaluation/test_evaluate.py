@@ -470,7 +470,7 @@ def test_classes_with_too_few_images(opened):
     other = dataclasses.replace(scorer, reference=emptied)
     result = other(generator)
     assert "intra_fid" not in result["scores"] and "class_accuracy" in result["scores"]
-    assert "class 3 (3) has 0 real ones" in result["absent"]["intra_fid"]
+    assert "the data have 0 of class 3 (3)" in result["absent"]["intra_fid"]
     assert "intra_fid" not in dataclasses.replace(other, intra_fid=False)(generator)["absent"]
     kept = dataclasses.replace(scorer, keep=15).absent(generator)
     assert kept.keys() == {"intra_fid"} and "15 samples are 1 for some" in kept["intra_fid"]

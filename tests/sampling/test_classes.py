@@ -56,7 +56,7 @@ def test_lists(text, names, expected):
     ("text", "names", "words"),
     [
         ("catt", ANIMALS, r"--classes 'catt': no class is named 'catt' \(did you mean 'cat'\?\)"),
-        ("CAT", ANIMALS, "did you mean 'cat'"),
+        ("CAT", ANIMALS, "did you mean 'cat'.*; there are cat, dog, Dog, \"tabby, tabby cat\", "),
         ("cat", (), "does not know the names of its classes: write ids"),
         ("2", NUMBERS, "2 is the name of class 4 and id 2 .'10'. .* write name:2 or id:2$"),
         ("0-2", NUMBERS, "0-2 is a range of ids, and 0 and 2 are names.*write id:0-2"),
