@@ -1,6 +1,7 @@
 """`biggan prepare`: any source of images -> sharded records."""
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -46,9 +47,11 @@ def add(command) -> None:
 def run(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:
     """`biggan prepare`."""
     options.no_overrides(overrides)
+    import numpy as np
     from tqdm import tqdm
 
     from biggan_jax import data
+    from biggan_jax.data import findings
     from biggan_jax.data.files import shown
     from biggan_jax.data.listing import counts
 
@@ -60,7 +63,11 @@ def run(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:
     out = args.out.expanduser()
     names = ("resolution", "channels", "on_bad_record", "class_order", "max_pixels")
     source = data.open_source(args.source, option="--source", **options.given(args, *names))
-    report = data.data_report(source) if source.histogram_is_cheap else None
+    report = None
+    if source.histogram_is_cheap:
+        report = data.data_report(source)
+        found = findings.find(source, np.array(report.histogram), thorough=True)
+        report = dataclasses.replace(report, findings=tuple(found))
     with tqdm(total=len(source), unit="image", disable=None) as bar, writing(out):
 
         def progress(done: int, total: int) -> None:

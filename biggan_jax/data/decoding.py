@@ -79,6 +79,23 @@ class DecodingSource(Source):
         with self._lock:
             return [self._bad[i] for i in sorted(self._bad)[:limit]]
 
+    @property
+    def skips(self) -> bool:
+        """Whether unreadable records are replaced or left out, rather than errors."""
+        return self._skip
+
+    def record(self, index: int) -> Encoded:
+        """One example before decoding."""
+        return self._encoded([index])[0]
+
+    def copies(self, seconds: float) -> list[tuple[int, int]]:
+        """Pairs (earlier, later) of examples with the same bytes, as far as they are known.
+
+        Args:
+          seconds: to look for them.
+        """
+        return []
+
     def _encoded(self, indices: Sequence[int]) -> list[Encoded]:
         """The records at some indices, not yet decoded."""
         raise NotImplementedError
@@ -107,9 +124,32 @@ class DecodingSource(Source):
         good[bad] = False
         return images, labels, good
 
+    def read_unchecked(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Reads examples for a look at them: unreadable ones are neither counted nor errors.
+
+        Args:
+          indices: integers in [0, len(self)).
+
+        Returns:
+          images uint8 [n, resolution, resolution, channels], whether each is readable bool [n].
+        """
+        images, _, problems = self._decode_all(self._encoded(list(indices)))
+        good = np.ones(len(images), bool)
+        good[[position for position, _ in problems]] = False
+        return images, good
+
     def _read(self, wanted: list[int]) -> tuple[np.ndarray, np.ndarray, list[int]]:
         """(images, labels, positions of the unreadable ones among them)."""
         records = self._encoded(wanted)
+        images, labels, problems = self._decode_all(records)
+        for position, problem in problems:
+            self._note_bad(wanted[position], records[position].name, problem)
+        return images, labels, [position for position, _ in problems]
+
+    def _decode_all(
+        self, records: list[Encoded]
+    ) -> tuple[np.ndarray, np.ndarray, list[tuple[int, BadImage]]]:
+        """(images, labels, [(position, what is wrong)] of the unreadable ones among them)."""
         labels = np.array([record.label for record in records], np.int32)
         size = (self.resolution, self.resolution, self.channels)
         images = np.empty((len(records), *size), np.uint8)
@@ -129,12 +169,7 @@ class DecodingSource(Source):
             range(start, min(start + stride, len(records)))
             for start in range(0, len(records), stride)
         ]
-        bad = []
-        for problems in self._pool.map(decode_some, slices):
-            for position, problem in problems:
-                self._note_bad(wanted[position], records[position].name, problem)
-                bad.append(position)
-        return images, labels, bad
+        return images, labels, [bad for some in self._pool.map(decode_some, slices) for bad in some]
 
     def _decode(self, record: Encoded) -> np.ndarray:
         content = record.content

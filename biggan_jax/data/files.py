@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import stat
+from typing import BinaryIO
 
 # Of a path rather than of the disk under it: one file is bad, the others may be read.
 OF_ONE_FILE = frozenset(
@@ -33,15 +34,21 @@ def read_regular(path: str | os.PathLike, limit: int | None = None) -> bytes:
       OSError: it cannot be read; for a pipe, a socket, a folder or a device its number is one of
         `OF_ONE_FILE`, and nothing was opened that could wait or act on being opened.
     """
+    with open_regular(path) as file:
+        return file.read() if limit is None else file.read(limit)
+
+
+def open_regular(path: str | os.PathLike) -> BinaryIO:
+    """Opens a regular file for reading; OSError as of `read_regular`."""
     _check_regular(os.stat(path).st_mode, path)
     # O_NONBLOCK: a pipe that has taken the file's place since would wait for a writer.
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0))
-    with open(handle, "rb", buffering=0) as file:
-        found = os.fstat(handle)
-        _check_regular(found.st_mode, path)
-        if limit is not None:
-            return file.read(limit)
-        return file.readall()
+    try:
+        _check_regular(os.fstat(handle).st_mode, path)
+    except OSError:
+        os.close(handle)
+        raise
+    return os.fdopen(handle, "rb")
 
 
 def _check_regular(mode: int, path: str | os.PathLike) -> None:

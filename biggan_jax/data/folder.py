@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -123,6 +124,7 @@ class FolderSource(DecodingSource):
         sizes = np.diff(self._ends, prepend=0)
         self._labels = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
         self._digests: tuple[str, str, str] | None = None
+        self._starts: dict[int, tuple[int, bytes]] = {}  # position -> size, hash of the start
 
     def __len__(self) -> int:
         return len(self._files)
@@ -164,22 +166,46 @@ class FolderSource(DecodingSource):
         """(digest, stamp, earlier digest), from one look at every file."""
         if self._digests is None:
             names = hashlib.sha256()
-            times = np.empty(len(self), "<i8")
+            sizes, times = np.empty((2, len(self)), "<i8")
             for i, name in enumerate(self._files):
                 try:
                     found = os.stat(f"{self.listing.folder}/{name}")
                     size, times[i] = found.st_size, found.st_mtime_ns
                 except OSError:  # such as a dangling link; reading treats it as a bad record
                     size, times[i] = -1, 0
+                sizes[i] = size
                 names.update(os.fsencode(f"{name}\0{size}\n"))
             count = min(len(self), DIGEST_FILES)
             chosen = np.linspace(0, len(self) - 1, count).astype(np.int64).tolist()
             starts = hashlib.sha256(names.digest())
-            for start in self._pool.map(self._start_of, chosen):
-                starts.update(hashlib.sha256(start).digest())
+            for i, start in zip(chosen, self._pool.map(self._start_of, chosen), strict=True):
+                digest = hashlib.sha256(start).digest()
+                self._starts[i] = int(sizes[i]), digest
+                starts.update(digest)
             stamp = hashlib.sha256(starts.digest() + times.tobytes())
             self._digests = starts.hexdigest(), stamp.hexdigest(), names.hexdigest()
         return self._digests
+
+    def copies(self, seconds: float) -> list[tuple[int, int]]:
+        """Pairs of files with the same contents, among those whose starts the digest has read."""
+        self._identities()
+        alike: dict[tuple[int, bytes], list[int]] = {}
+        for i, key in self._starts.items():
+            if key[0] > 0:
+                alike.setdefault(key, []).append(i)
+        pairs, end = [], time.monotonic() + seconds
+        for (size, _), group in alike.items():
+            first: dict[bytes, int] = {}
+            for i in group if len(group) > 1 and time.monotonic() < end else ():
+                try:
+                    whole = read_regular(self.path(i)) if size > DIGEST_BYTES else b""
+                except OSError:  # a bad record is no copy of another
+                    continue
+                key = hashlib.sha256(whole).digest()
+                if key in first:
+                    pairs.append((first[key], i))
+                first.setdefault(key, i)
+        return pairs
 
     def _start_of(self, index: int) -> bytes:
         try:

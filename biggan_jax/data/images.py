@@ -1,22 +1,20 @@
 """One image file's bytes -> a square uint8 array."""
 
+import functools
 import io
 import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, JpegImagePlugin
 
 from biggan_jax.data.contents import describe
+from biggan_jax.data.files import open_regular, read_regular
 from biggan_jax.data.source import one_line
 
 WHITE = (255, 255, 255, 255)
 REDUCED_SIDES = 2  # a reduced image has at least twice the resolution, so that averaging remains
-
-# Large images are read, or refused in words of our own; the raw warning would reach a person.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-# So is damaged metadata of an image that can be read all the same.
-warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 class BadImage(Exception):
@@ -58,6 +56,7 @@ def decode_image(
     Raises:
       BadImage: the bytes are damaged, no image, or an image too large to be meant.
     """
+    _silence_pillow()
     try:
         with _open(data, resolution, reduced, max_pixels) as image:
             image.load()
@@ -67,8 +66,7 @@ def decode_image(
     except (MemoryError, BadImage):
         raise
     except Image.DecompressionBombError as error:
-        number = re.search(r"\d+", str(error))
-        raise _too_large(int(number[0]) if number else 0, _limit(None)) from error
+        raise _refused_by_pillow(error) from error
     # Pillow's decoders raise nearly every exception type on damaged bytes (OSError, SyntaxError,
     # ValueError, struct.error, zlib.error, EOFError, IndexError ...).
     except Exception as error:
@@ -76,11 +74,39 @@ def decode_image(
     return np.asarray(square).reshape(resolution, resolution, channels)
 
 
+def header(content: Path | bytes, max_pixels: int | None) -> tuple[tuple[int, int], str]:
+    """Reads what an image file says of itself, without its pixels.
+
+    Args:
+      content: the file or its bytes.
+      max_pixels: as of `decode_image`.
+
+    Returns:
+      ((width, height) in pixels, mode in Pillow's words).
+
+    Raises:
+      BadImage: it is no image, or too large.
+    """
+    _silence_pillow()
+    try:
+        _allow(max_pixels)
+        file = open_regular(content) if isinstance(content, Path) else io.BytesIO(content)
+        with file, Image.open(file) as image:
+            return image.size, image.mode
+    except MemoryError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise _refused_by_pillow(error) from error
+    except Exception as error:
+        if getattr(error, "errno", None) is not None:
+            raise BadImage(error.strerror) from error
+        data = read_regular(content) if isinstance(content, Path) else content
+        raise BadImage(describe(data, one_line(error))) from error
+
+
 def _open(data: bytes, resolution: int, reduced: bool, max_pixels: int | None) -> Image.Image:
     """The image before its pixels are read, at its reduced size where that is asked for."""
-    if max_pixels is not None and Image.MAX_IMAGE_PIXELS is not None:
-        # Pillow has one limit for all threads, so it is only ever raised; ours is checked below.
-        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, -(-max_pixels // 2))
+    _allow(max_pixels)
     if reduced and data.startswith(b"\xff\xd8\xff"):
         # Not through Image.open, which refuses by the whole size what is read at an eighth of it.
         image = JpegImagePlugin.JpegImageFile(io.BytesIO(data))
@@ -94,10 +120,30 @@ def _open(data: bytes, resolution: int, reduced: bool, max_pixels: int | None) -
     return image
 
 
+@functools.cache
+def _silence_pillow() -> None:
+    """Keeps Pillow's raw warnings from a person; at the first image, not when this is imported."""
+    # Large images are read, or refused in words of our own.
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+    # Of damaged metadata, where the image can be read all the same.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+
+
+def _allow(max_pixels: int | None) -> None:
+    """Raises Pillow's limit, which it has for all threads together; ours is checked beside it."""
+    if max_pixels is not None and Image.MAX_IMAGE_PIXELS is not None:
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, -(-max_pixels // 2))
+
+
 def _limit(max_pixels: int | None) -> int | None:
     if max_pixels is not None:
         return max_pixels
     return None if Image.MAX_IMAGE_PIXELS is None else 2 * Image.MAX_IMAGE_PIXELS
+
+
+def _refused_by_pillow(error: Image.DecompressionBombError) -> BadImage:
+    number = re.search(r"\d+", str(error))
+    return _too_large(int(number[0]) if number else 0, _limit(None))
 
 
 def _too_large(pixels: int, limit: int | None) -> BadImage:

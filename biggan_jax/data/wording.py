@@ -13,6 +13,7 @@ class Wording(NamedTuple):
       max_pixels: what lets larger images in, `{}` being their pixels; empty where nothing does.
       resolution: what asks for another size of the images, `{}` being that size.
       channels: the same of the number of channels.
+      batch_size: the setting of the images of one update, where the command trains.
     """
 
     option: str
@@ -21,6 +22,7 @@ class Wording(NamedTuple):
     max_pixels: str
     resolution: str
     channels: str
+    batch_size: str = "batch_size"
 
 
 _REPLACE = "replace it by the next one of its class"
@@ -32,6 +34,7 @@ TRAIN = Wording(
     "--config.data.max_pixels={}",
     "--config.model.resolution={}",
     "--config.model.channels={}",
+    "--config.batch_size",
 )
 PREPARE = Wording(
     "--source",

@@ -1,13 +1,16 @@
 """The data of a run: opened, described, and checked against the config and the checkpoint."""
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from biggan_jax import data, models
+from biggan_jax.data import findings
 from biggan_jax.errors import UserError
 from biggan_jax.parallel import processes
 from biggan_jax.storage import label_counts, paths
@@ -45,6 +48,11 @@ def open_source(config: ConfigDict, workdir: Path) -> tuple[data.Source, data.Da
             f"--config.model.num_classes={source.num_classes} (or 1 for an unconditional model)"
         )
     _fill_names(config, source)
+    if processes.is_main():
+        per_step = config.batch_size * config.num_d_steps
+        histogram = np.array(report.histogram)
+        found = findings.find(source, histogram, images_per_step=per_step)
+        report = dataclasses.replace(report, findings=tuple(found))
     return source, report
 
 

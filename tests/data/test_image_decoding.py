@@ -1,11 +1,16 @@
 """Every kind of image file becomes the same upright square of bytes."""
 
 import io
+import struct
+import subprocess
+import sys
+import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
+from biggan_jax.data import listing
 from biggan_jax.data.images import BadImage, decode_image
 
 GRADIENT = np.arange(64, dtype=np.uint8).reshape(8, 8) * 3
@@ -152,3 +157,110 @@ def test_a_decompression_bomb_is_a_bad_image(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)  # refused beyond twice as many
     with pytest.raises(BadImage):
         decode_image(encode(rgb()), 8, 3)
+
+
+def png(width, depth, kind, rows, transparent=None):
+    """A PNG written by hand: Pillow writes no grey of 2 bits with a transparent value."""
+
+    def chunk(name, data):
+        return (
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        )
+
+    header = struct.pack(">IIBBBBB", width, len(rows), depth, kind, 0, 0, 0)
+    alpha = b"" if transparent is None else chunk(b"tRNS", struct.pack(">H", transparent))
+    pixels = chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows)))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + alpha + pixels + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("depth", "values"), [(16, (0, 257, 258, 65535)), (2, (0, 1, 2, 3))])
+def test_a_transparent_grey_value_is_white(depth, values, channels):
+    packed = sum(v << depth * (3 - i) for i, v in enumerate(values)).to_bytes(depth // 2, "big")
+    for transparent in values:
+        got = decode_image(png(4, depth, 0, [packed] * 4, transparent), 4, channels)[0]
+        want = [255 if v == transparent else round(v * 255 / (2**depth - 1)) for v in values]
+        np.testing.assert_array_equal(got, np.repeat(np.array(want)[:, None], channels, 1))
+
+
+def test_a_transparent_colour_of_sixteen_bits_is_white():
+    row = struct.pack(">6H", 257, 514, 771, 40000, 50000, 60000)
+    data = png(2, 16, 2, [row] * 2)
+    at = data.index(b"IDAT") - 4
+    alpha = b"tRNS" + struct.pack(">3H", 40000, 50000, 60000)
+    alpha = struct.pack(">I", 6) + alpha + struct.pack(">I", zlib.crc32(alpha))
+    got = decode_image(data[:at] + alpha + data[at:], 2, 3)
+    assert got[0].tolist() == [[1, 2, 3], [255, 255, 255]]
+
+
+def test_lab_and_cmyk_at_one_channel_are_the_luma_of_their_colours():
+    for mode, kind in (("LAB", "TIFF"), ("CMYK", "TIFF"), ("CMYK", "JPEG")):
+        image = Image.merge(mode, [Image.fromarray(GRADIENT)] * len(mode))
+        colours = decode_image(encode(image, kind), 8, 3).astype(np.float64)
+        luma = colours @ [0.299, 0.587, 0.114]
+        got = decode_image(encode(image, kind), 8, 1)[..., 0]
+        assert np.abs(got - luma).max() <= 1
+
+
+def test_every_suffix_that_is_listed_can_be_decoded_and_no_document_is():
+    found = listing.suffixes()
+    assert {".jfif", ".jpe", ".jpg", ".png", ".webp", ".tiff", ".ppm", ".tga", ".ico"} <= found
+    assert not found & {".pdf", ".eps", ".ps", ".mpg", ".h5", ".hdf", ".txt", ".npz", ".wmf"}
+    if features.check("avif"):
+        assert ".avif" in found
+        near = decode_image(encode(rgb().resize((32, 32)), "AVIF", quality=100), 8, 3)
+        assert np.abs(near.astype(int) - np.asarray(rgb())).mean() < 16
+
+
+def described():
+    whole, jpeg = encode(rgb()), encode(rgb().resize((64, 64)), "JPEG")
+    webp, bmp = encode(rgb(), "WEBP", lossless=True), encode(rgb(), "BMP")
+    yield b"", "the file is empty"
+    yield bytes(100), "only zeros in its first 100 bytes"
+    yield b"\n<!DOCTYPE html><html><body>404", "an HTML page, as a failed download leaves it"
+    yield b"hello, this is no picture", "a text that starts with 'hello, this is no pictur'"
+    yield b"<svg xmlns='x'/>", "an SVG drawing"
+    yield b"version https://git-lfs.github.com/spec/v1\noid sha256:1", "git lfs pull"
+    yield b"PK\x03\x04" + bytes(range(99)), "a zip archive"
+    yield b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "pip install pillow-heif"
+    yield b"\x01\x02\xfe\xff" * 99, "an unknown format, its first bytes are 01 02 fe ff 01"
+    yield whole[:-30], f"a PNG, truncated at byte {len(whole) - 30} of at least {len(whole)}"
+    yield webp[:-9], f"a WebP, truncated at byte {len(webp) - 9} of {len(webp)}"
+    yield bmp[:-9], f"a BMP, truncated at byte {len(bmp) - 9} of {len(bmp)}"
+    yield jpeg[:300], "a JPEG, truncated at byte 300 (it has no end marker)"
+    yield b"GIF89a" + b"\xff" * 3, "a GIF: "
+    yield encode(Image.fromarray(GRADIENT.astype(np.float32)), "TIFF"), "save it with 8 or 16 bits"
+
+
+@pytest.mark.parametrize(("data", "words"), described())
+def test_what_is_no_image_is_described(data, words):
+    with pytest.raises(BadImage) as caught:
+        decode_image(data, 8, 3)
+    assert words in str(caught.value) and " at 0x" not in str(caught.value)
+
+
+def test_the_largest_image_is_a_setting(monkeypatch):
+    data, jpeg = encode(rgb()), encode(rgb().resize((512, 512)), "JPEG")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)  # refused beyond twice as many
+    with pytest.raises(BadImage, match="64 pixels are more than the limit of 40") as caught:
+        decode_image(data, 8, 3)
+    assert caught.value.pixels == 64
+    with pytest.raises(BadImage, match="64 pixels are more than the limit of 63"):
+        decode_image(data, 8, 3, max_pixels=63)
+    np.testing.assert_array_equal(decode_image(data, 8, 3, max_pixels=64), np.asarray(rgb()))
+    # A JPEG is read at 1/8 of its size: 64 x 64 pixels are left.
+    assert decode_image(jpeg, 8, 3, reduced=True, max_pixels=4096).shape == (8, 8, 3)
+    with pytest.raises(BadImage, match="4,096 pixels are more than the limit of 4,095"):
+        decode_image(jpeg, 8, 3, reduced=True, max_pixels=4095)
+
+
+def test_no_warning_of_pillow_reaches_a_person():
+    code = (
+        "import sys; from PIL import Image; from biggan_jax.data.images import decode_image\n"
+        "Image.MAX_IMAGE_PIXELS = 40  # from there to twice as many it warns\n"
+        "decode_image(sys.stdin.buffer.read(), 8, 3)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=encode(rgb()), capture_output=True, check=True
+    )
+    assert done.stderr == b""

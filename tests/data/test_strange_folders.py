@@ -14,6 +14,8 @@ from biggan_jax import config as config_lib
 from biggan_jax.data import data_report, listing, open_source
 from biggan_jax.data.folder import FolderSource
 from biggan_jax.errors import UserError
+from biggan_jax.storage.directory import open_directory
+from biggan_jax.training import run_data
 from tests import runs
 
 JUNK = (
@@ -261,6 +263,37 @@ def test_a_path_without_its_kind_says_how_to_write_it(pets, tmp_path, monkeypatc
     assert "a.npz is a file of arrays" in refused("a.npz")
 
 
+def test_a_workdir_of_before_keeps_its_order_and_its_data(tmp_path, capsys):
+    """Its config.json has no class_order, its checkpoint the digest of before and no stamp."""
+    for i in (2, 10):
+        write_images(tmp_path / "d" / str(i))
+    given = (f"--config.data.source=folder:{tmp_path / 'd'}", "--config.model.num_classes=2")
+    config = runs.tiny_config(*given)
+    new, _ = run_data.open_source(config.copy_and_resolve_references(), tmp_path / "run")
+    assert new.class_names == ("2", "10")
+    saved = config.to_dict()
+    del saved["data"]["class_order"], saved["data"]["max_pixels"]
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text(json.dumps(saved))
+    old, _ = run_data.open_source(config, tmp_path / "run")
+    assert old.class_names == config.class_names == ("10", "2")
+    saved = open_directory(tmp_path / "run")[1]
+    assert saved.data.class_order == config.data.class_order == "text"
+    assert config_lib.check_resume(saved, config) == []
+
+    def resumed(digest, **stamp):
+        run_data.check_resumed({"data_digest": digest, **stamp}, old)
+        return capsys.readouterr().err
+
+    capsys.readouterr()
+    assert resumed(old.earlier_digest()) == resumed(old.digest()) == ""
+    assert resumed(old.digest(), data_stamp=old.stamp()) == ""
+    assert resumed(old.digest(), data_stamp="other").count("changed or copied") == 1
+    with pytest.raises(UserError, match="trained on other data"):
+        resumed(new.digest())
+
+
+@pytest.mark.full
 def test_a_run_of_before_keeps_its_order_and_goes_on(tmp_path, capsys, monkeypatch):
     """Its config.json has no class_order, its checkpoint the digest of before and no stamp."""
     for i in range(1, 11):
