@@ -7,14 +7,24 @@ from pathlib import Path
 from typing import Any
 
 from biggan_jax import __version__
-from biggan_jax.cli import configs, evaluate, options, planning, prepare, sample, train, weights
+from biggan_jax.cli import (
+    configs,
+    doctor,
+    evaluate,
+    options,
+    planning,
+    prepare,
+    sample,
+    train,
+    weights,
+)
 from biggan_jax.cli.output import Help, say
 from biggan_jax.errors import UserError, did_you_mean
 
 # Each `add(command)` calls `command(NAME, FUNCTION, HELP)` for every command of its group and puts
 # the options into the parser that it gets. FUNCTION takes (args, overrides) and returns (the JSON
 # object, the exit code). The order is that of `biggan --help`.
-GROUPS = (train, sample, evaluate, planning, weights, prepare, configs)
+GROUPS = (train, sample, evaluate, doctor, planning, weights, prepare, configs)
 # What they compile is kept for the next time. Not `plan`, which tells how long compiling takes.
 KEPT = ("train", "sample", "look", "evaluate", "bench")
 # They compute for minutes.

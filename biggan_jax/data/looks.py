@@ -89,13 +89,11 @@ class _Headers:
         found = []
         if self._bad:
             number = counts(len(self._bad), "file is", "files are")
-            skip = self._source.wording.skip
-            remedy = f"repair or remove them, or pass {skip}"
             found.append(
                 Finding(
                     f"{number} no readable image, of {self._examined()} looked at",
                     self._bad[0],
-                    f"they are skipped, by {skip}" if self._source.skips else remedy,
+                    f"repair or remove them, or pass {self._source.wording.skip}",
                     stops=not self._source.skips,
                 )
             )

@@ -48,7 +48,11 @@ class DataReport:
     findings: tuple[Finding, ...] = ()
 
     def lines(self) -> list[str]:
-        """The report for a person, one line per fact."""
+        """The report for a person: the facts, then the findings."""
+        return self.facts() + [str(finding) for finding in self.findings]
+
+    def facts(self) -> list[str]:
+        """How many images and classes there are, and what was left out, one line per fact."""
         lines = [
             f"data {shown(self.spec)}: {counts(self.examples, 'image', 'images')}, "
             f"{counts(self.num_classes, 'class', 'classes')}, labels {self.label_min} to "
@@ -68,7 +72,7 @@ class DataReport:
             lines.append(f"ignored, no image of a class: {number}{named}")
         elif self.left_out:
             lines.append(f"ignored: {'; '.join(self.left_out)}")
-        return lines + [str(finding) for finding in self.findings]
+        return lines
 
     def per_class(self) -> str:
         """The line that says how many examples each class has, or the classes of a large set."""

@@ -13,6 +13,7 @@ import sys
 import urllib.parse
 import urllib.request
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -52,6 +53,26 @@ def open_spec(
         channels=channels,
         on_bad_record=on_bad_record,
     )
+
+
+def to_prepare(argument: str) -> str | None:
+    """What opening a data set would have to do first.
+
+    Args:
+      argument: what follows `tfds:`.
+
+    Returns:
+      A line about the download, or None where the data set is prepared.
+
+    Raises:
+      UserError: there is no such data set, or it wants files that are not there.
+    """
+    match = _ARGUMENT.fullmatch(argument)
+    builder = _find_builder(match["name"]) if match else None
+    if builder is None or _is_prepared(builder):
+        return None
+    _check_manual_files(builder, match["name"])
+    return f"TFDS data set {match['name']!r} is not prepared in {builder.data_dir}"
 
 
 class TfdsSource(DecodingSource):
@@ -158,7 +179,7 @@ def _find_builder(name: str) -> tfds.core.DatasetBuilder:
 
 def _make_readable(builder: tfds.core.DatasetBuilder, name: str) -> None:
     """Prepares the data set if need be, and checks that it has random access."""
-    if not builder.is_prepared():
+    if not _is_prepared(builder):
         _prepare(builder, name)
     formats = builder.info.available_file_formats()
     if not formats & tfds.core.FileFormat.with_random_access():
@@ -169,7 +190,33 @@ def _make_readable(builder: tfds.core.DatasetBuilder, name: str) -> None:
         )
 
 
+def _is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
+    absl = logging.getLogger("absl")  # TFDS warns of a folder that is not there yet
+    level = absl.level
+    absl.setLevel(logging.ERROR)
+    try:
+        return builder.is_prepared()
+    finally:
+        absl.setLevel(level)
+
+
+def _check_manual_files(builder: tfds.core.DatasetBuilder, name: str) -> None:
+    """Refuses a data set whose files nobody has put where TFDS looks for them."""
+    wanted = builder.MANUAL_DOWNLOAD_INSTRUCTIONS
+    folder = Path(builder.data_dir).parents[len(Path(builder.info.full_name).parts) - 1]
+    folder = folder / "downloads" / "manual"  # the default of TFDS's DownloadConfig
+    if not wanted or (folder.is_dir() and any(folder.iterdir())):
+        return
+    lacks = "is empty" if folder.is_dir() else "does not exist"
+    raise UserError(
+        f"TFDS data set {name!r} is not prepared in {builder.data_dir}, and {folder}, from which "
+        f"it would be made, {lacks}: put there what TFDS asks for ({' '.join(wanted.split())}), or "
+        "set TFDS_DATA_DIR to the folder where it was prepared"
+    )
+
+
 def _prepare(builder: tfds.core.DatasetBuilder, name: str) -> None:
+    _check_manual_files(builder, name)
     try:
         # TFDS prints its progress to stdout, which belongs to the caller's own output.
         with contextlib.redirect_stdout(sys.stderr), _no_retries_when_offline(builder):

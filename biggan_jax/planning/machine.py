@@ -1,13 +1,16 @@
-"""What a time depends on beside the program: processor, its instructions, cores, JAX, flags."""
+"""What a time depends on beside the program: processor, its instructions, cores, JAX, flags; and
+what the machine has to offer: memory and speed."""
 
 import hashlib
 import json
 import os
 import platform
+import time
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 # What XLA chooses instructions and tile sizes by, on x86-64 and on Arm.
 _FEATURES = frozenset(
@@ -42,6 +45,45 @@ def identity() -> dict[str, Any]:
             if name.startswith(_PREFIXES) and not any(word in name for word in _HARMLESS)
         },
     }
+
+
+def memory() -> int | None:
+    """Bytes of memory that a step may take on one device; None where nothing says.
+
+    That of an accelerator in all, on a CPU what is free of the host's, the cgroup's limit included.
+    """
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        return int(stats["bytes_limit"])
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if "MemAvailable" in line)
+    except (OSError, StopIteration, ValueError, IndexError):
+        return None
+    try:
+        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+        return min(free, max(limit - used, 0))
+    except (OSError, ValueError):  # no such group, or one whose limit is 'max'
+        return free
+
+
+def flops_per_second(side: int = 1024, times: int = 3) -> float:
+    """What this device reaches in a product of square matrices in float32.
+
+    Args:
+      side: of the matrices.
+      times: how often it is timed; the fastest counts.
+    """
+    a = jnp.ones((side, side), jnp.float32)
+    product = jax.jit(lambda a: a @ a)
+    product(a).block_until_ready()
+    seconds = []
+    for _ in range(times):
+        start = time.perf_counter()
+        product(a).block_until_ready()
+        seconds.append(time.perf_counter() - start)
+    return 2.0 * side**3 / min(seconds)
 
 
 def key(of: dict[str, Any]) -> str:

@@ -24,10 +24,11 @@ def open_directory(directory: str | Path) -> tuple[Path, ConfigDict]:
     try:
         with paths.bucket_errors(path):
             saved = json.loads(path.read_text())
-    except FileNotFoundError:
-        why = "no such directory" if not directory.is_dir() else "it holds no config.json"
-        raise UserError(f"{directory} is no workdir or model directory: {why}") from None
-    except (ValueError, NotADirectoryError) as e:
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(
+            f"{directory} is no workdir or model directory: {_why(directory)}"
+        ) from None
+    except ValueError as e:
         raise UserError(f"{path} cannot be read: {e}") from e
     try:
         config = config_lib.from_saved(saved)
@@ -37,3 +38,18 @@ def open_directory(directory: str | Path) -> tuple[Path, ConfigDict]:
         # What reads this file takes no overrides of it: the file is what can be mended.
         raise UserError(f"{path}: {str(e).replace('--config.', '')}") from e
     return directory, config
+
+
+def _why(directory: Path) -> str:
+    """Why a folder is no model's, with the one that was probably meant."""
+    is_file = directory.is_file()
+    if not is_file and not directory.is_dir():
+        return "no such directory"
+    why = "it is a file" if is_file else "it holds no config.json"
+    # People name a checkpoint, a file of it, or the folder of all.
+    for above in directory.parents[:4]:
+        if (above / "config.json").is_file():
+            inside = directory.relative_to(above).parts
+            step = inside[1] if inside[0] == "checkpoints" and len(inside) > 1 else ""
+            return f"{why}; give {above}" + (f", step {step}" if step.isdecimal() else "")
+    return why

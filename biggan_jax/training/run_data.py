@@ -11,6 +11,8 @@ from ml_collections import ConfigDict
 
 from biggan_jax import data, models
 from biggan_jax.data import findings
+from biggan_jax.data.layout import of_layout
+from biggan_jax.data.listing import counts
 from biggan_jax.errors import UserError
 from biggan_jax.parallel import processes
 from biggan_jax.storage import label_counts, paths
@@ -22,10 +24,27 @@ def open_source(config: ConfigDict, workdir: Path) -> tuple[data.Source, data.Da
     `data.source` is made absolute, so that later commands find it from wherever they start, and
     `data.class_order` is that of the workdir where an older one has the order of older versions.
     """
-    models.check_resolution(config.model)
     if _has_text_order(workdir):
         config.data.class_order = "text"
-    source = data.open_source(
+    source = opened(config)
+    config.data.source = data.absolute(config.data.source)
+    cache = paths.cache_folder(workdir)
+    report = label_counts.cached_report(source, cache, write=processes.is_main())
+    seen = {"digest": report.digest[:12], "number of images": report.examples}
+    processes.check_same(f"data.source {config.data.source}", seen, "give all the same data")
+    fill_classes(config, source)
+    if processes.is_main():
+        per_step = config.batch_size * config.num_d_steps
+        histogram = np.array(report.histogram)
+        found = findings.find(source, histogram, images_per_step=per_step)
+        report = dataclasses.replace(report, findings=tuple(found))
+    return source, report
+
+
+def opened(config: ConfigDict) -> data.Source:
+    """The data of a config; UserError where they, or the resolution, cannot be had."""
+    models.check_resolution(config.model)
+    return data.open_source(
         config.data.source,
         resolution=config.model.resolution,
         channels=config.model.channels,
@@ -33,27 +52,31 @@ def open_source(config: ConfigDict, workdir: Path) -> tuple[data.Source, data.Da
         class_order=config.data.class_order,
         max_pixels=config.data.max_pixels,
     )
-    config.data.source = data.absolute(config.data.source)
-    cache = paths.cache_folder(workdir)
-    report = label_counts.cached_report(source, cache, write=processes.is_main())
-    seen = {"digest": report.digest[:12], "number of images": report.examples}
-    processes.check_same(f"data.source {config.data.source}", seen, "give all the same data")
+
+
+def fill_classes(config: ConfigDict, source: data.Source) -> None:
+    """Fills `model.num_classes` and `class_names`; UserError where they are others."""
     asked = config.model.num_classes
     if asked is None:
         config.model.num_classes = source.num_classes
     elif asked not in (1, source.num_classes):
         raise UserError(
-            f"model.num_classes is {asked}, but {config.data.source} has {source.num_classes} "
-            f"classes (labels {report.label_min} to {report.label_max}): set "
-            f"--config.model.num_classes={source.num_classes} (or 1 for an unconditional model)"
+            f"model.num_classes is {asked}, but {config.data.source} has "
+            f"{counts(source.num_classes, 'class', 'classes')}{_other_classes(source)}"
         )
     _fill_names(config, source)
-    if processes.is_main():
-        per_step = config.batch_size * config.num_d_steps
-        histogram = np.array(report.histogram)
-        found = findings.find(source, histogram, images_per_step=per_step)
-        report = dataclasses.replace(report, findings=tuple(found))
-    return source, report
+
+
+def _other_classes(source: data.Source) -> str:
+    """What to do about another number of classes: a folder too high up is the usual reason."""
+    for finding in of_layout(source):
+        return f"; {finding.what}: {finding.remedy}"
+    if source.num_classes == 1:
+        return ": set --config.model.num_classes=1"
+    return (
+        f" (labels 0 to {source.num_classes - 1}): set "
+        f"--config.model.num_classes={source.num_classes} (or 1 for an unconditional model)"
+    )
 
 
 def _fill_names(config: ConfigDict, source: data.Source) -> None:

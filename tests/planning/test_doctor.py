@@ -1,0 +1,120 @@
+"""`biggan doctor`: what would stop a run, found before it starts."""
+
+import json
+import shutil
+from collections import namedtuple
+
+import pytest
+
+from biggan_jax import cli
+from biggan_jax.planning import doctor, machine
+from tests import runs
+
+
+def examined(capsys, *argv):
+    """(exit code, problems by where, the object)."""
+    code = cli.main(["doctor", "--json", *argv])
+    result = json.loads(capsys.readouterr().out)
+    assert {"problems", "images", "classes"} <= set(result)
+    for problem in result["problems"]:
+        assert problem["what"] and problem["remedy"] and problem["where"], problem
+    assert code == (2 if any(p["stops"] for p in result["problems"]) else 0)
+    return code, {p["where"]: p for p in result["problems"]}, result
+
+
+def test_a_sound_config(capsys):
+    code, problems, result = examined(capsys, *runs.TINY)
+    assert (code, problems) == (0, {})
+    assert (result["images"], result["classes"]) == (1797, 10)
+    assert cli.main(["doctor", *runs.TINY]) == 0
+    out = capsys.readouterr().out
+    for words in ("1,797 images", "memory: ", "disk: ", "time: ", "no problems found"):
+        assert words in out
+
+
+@pytest.mark.parametrize(
+    ("override", "where", "words", "remedy"),
+    [
+        ("batch_size=0", "batch_size", "batch_size is 0", "set --config.batch_size to 1 or more"),
+        ("accumulation_steps=5", "batch_size", "16 is not divisible", "--config.batch_size=15"),
+        ("init_from=/nowhere/run", "init_from", "/nowhere/run is no workdir", "init_from"),
+        ("finetune.freeze_d=1", "finetune", "finetune.freeze_d is 1", "--config.init_from"),
+        ("data.source=folder:/nowhere", "data.source", "no folder /nowhere", "correct the path"),
+        ("model.num_classes=3", "model.num_classes", "is 3, but digits has 10", "num_classes=10"),
+        ("model.resolution=20", "data.source", "20", "resolution"),
+        ("model.init=orthogonl", "model", "orthogonl", "orthogonal"),
+    ],
+)
+def test_what_would_stop_a_run(capsys, override, where, words, remedy):
+    code, problems, _ = examined(capsys, *runs.TINY, f"--config.{override}")
+    assert code == 2 and problems[where]["stops"]
+    assert words in problems[where]["what"] + problems[where]["remedy"]
+    assert remedy in problems[where]["remedy"]
+
+
+def test_several_at_once_those_that_stop_first(capsys):
+    overrides = ("batch_size=3000", "regularizer.every_steps=4", "init_from=/nowhere")
+    argv = [*runs.TINY, *(f"--config.{override}" for override in overrides)]
+    _, problems, result = examined(capsys, *argv)
+    stops = [problem["stops"] for problem in result["problems"]]
+    assert stops == sorted(stops, reverse=True) and stops[0]
+    assert "takes 3,000 images and there are 1,797" in problems["batch_size * num_d_steps"]["what"]
+    assert "no effect" in problems["regularizer.every_steps"]["what"]
+    assert "--config.batch_size" in problems["batch_size * num_d_steps"]["remedy"]
+
+
+def test_too_few_samples_for_scores(capsys):
+    scored = ("--config.eval_every_steps=2", "--config.eval_samples=64")
+    code, problems, _ = examined(capsys, *runs.TINY, *scored)
+    assert code == 2
+    advice = problems["eval_samples"]["remedy"].split()[1]
+    assert examined(capsys, *runs.TINY, *scored[:1], advice)[0] == 0
+
+
+def test_inception_without_its_weights(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("BIGGAN_INCEPTION", str(tmp_path))
+    argv = ("--config.eval_every_steps=2", "--config.eval_features=inception")
+    code, problems, _ = examined(capsys, *runs.TINY, *argv)
+    assert code == 2 and str(tmp_path) in str(problems["eval_features"])
+
+
+def test_memory_disk_and_time(capsys, monkeypatch):
+    monkeypatch.setattr(machine, "memory", lambda: 10_000)
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(1, 1, 1000))
+    monkeypatch.setattr(machine, "flops_per_second", lambda: 1.0)
+    code, problems, result = examined(capsys, *runs.TINY)
+    assert code == 2
+    memory, disk = (p for p in result["problems"] if p["stops"])
+    assert "10 kB are there" in memory["what"] and "accumulation_steps" in memory["remedy"]
+    assert "1 kB are free" in disk["what"] and "keep_checkpoints=1" in disk["remedy"]
+    assert "years" in problems["num_steps"]["what"] and not problems["num_steps"]["stops"]
+
+
+def test_images_alone(capsys):
+    code, _, result = examined(capsys, "--data", "digits", "--resolution", "16", "--channels", "1")
+    assert code == 0 and result["images"] == 1797
+    code, problems, result = examined(capsys, "--data", "folder:/nowhere")
+    assert code == 2 and result["images"] is None
+    assert problems["folder:/nowhere"]["remedy"] == "correct the path"
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        ([], "--config FILE, --data SPEC, or both"),
+        (["--data", "digits", "--config.seed=1"], "takes no settings"),
+        ([*runs.TINY, "--resolution", "8"], "--config.model.resolution"),
+        (["--config", "nowhere"], "no such file"),
+    ],
+)
+def test_bad_usage(capsys, argv, words):
+    assert cli.main(["doctor", *argv]) == 2
+    runs.assert_one_error(capsys.readouterr(), words)
+
+
+def test_figures_for_a_person():
+    sizes = [doctor.size(n) for n in (12, 1234, 5_000_000, 2.345e9, 1.2e13)]
+    assert sizes == ["12 bytes", "1.23 kB", "5 MB", "2.35 GB", "12,000 GB"]
+    times = [doctor.duration(s) for s in (0.0123, 75, 7200, 2 * 86400, 1e9)]
+    assert times == ["0.012 s", "1.2 min", "2 hours", "2 days", "32 years"]
