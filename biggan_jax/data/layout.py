@@ -5,7 +5,7 @@ from collections import Counter
 
 from biggan_jax.data.files import shown
 from biggan_jax.data.finding import Finding
-from biggan_jax.data.listing import Listing, counts
+from biggan_jax.data.listing import Listing, counts, natural_key
 from biggan_jax.data.source import Source
 from biggan_jax.errors import some
 
@@ -105,9 +105,9 @@ def _splits_inside(listing: Listing) -> Finding | None:
 
 
 def _folders_inside(paths: list[str], at: str) -> list[str]:
-    """Names of the folders directly in `at` under which images lie, sorted."""
+    """Names of the folders directly in `at` under which images lie, as a person sorts them."""
     rest = (path[len(at) + 1 :] for path in paths if path.startswith(f"{at}/"))
-    return sorted({part.partition("/")[0] for part in rest if "/" in part})
+    return sorted({part.partition("/")[0] for part in rest if "/" in part}, key=natural_key)
 
 
 def _spec(listing: Listing, split: str) -> str:

@@ -89,11 +89,13 @@ class _Headers:
         found = []
         if self._bad:
             number = counts(len(self._bad), "file is", "files are")
+            skip = self._source.wording.skip
+            remedy = f"repair or remove them, or pass {skip}"
             found.append(
                 Finding(
                     f"{number} no readable image, of {self._examined()} looked at",
                     self._bad[0],
-                    f"repair or remove them, or pass {self._source.wording.skip}",
+                    f"they are skipped, by {skip}" if self._source.skips else remedy,
                     stops=not self._source.skips,
                 )
             )

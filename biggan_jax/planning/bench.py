@@ -138,6 +138,8 @@ def input_images_per_second(config: ConfigDict) -> float:
         resolution=config.model.resolution,
         channels=config.model.channels,
         on_bad_record=config.data.on_bad_record,
+        class_order=config.data.class_order,
+        max_pixels=config.data.max_pixels,
     )
     batches = data.Batches(
         source,

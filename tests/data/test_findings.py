@@ -117,7 +117,8 @@ def test_unreadable_files_stop_unless_they_are_skipped(photographs):
     (finding,) = found(photographs)
     assert finding.stops and "1 file is no readable image, of 25 looked at" in finding.what
     assert "x.jpg: an HTML page" in finding.where and "on_bad_record=skip" in finding.remedy
-    assert not found(photographs, on_bad_record="skip")[0].stops
+    (skipped,) = found(photographs, on_bad_record="skip")
+    assert not skipped.stops and "they are skipped" in skipped.remedy
 
 
 def test_prepare_says_what_it_finds_and_takes_max_pixels(

@@ -80,6 +80,12 @@ def test_splits_are_said_with_the_path_to_give(pets, tmp_path, splits):
     assert f"--source={spec}" in report_of(f"folder:{root}", option="--source")
 
 
+def test_folders_inside_are_told_in_natural_order(tmp_path):
+    for name in ("class 10", "class 9"):
+        write_images(tmp_path / "d" / "train" / name)
+    assert "2 folders with images: class 9, class 10" in report_of(f"folder:{tmp_path / 'd'}")
+
+
 def test_splits_of_images_without_classes(tmp_path):
     write_images(tmp_path / "one" / "train")
     assert "note" not in report_of(f"folder:{tmp_path / 'one'}").replace("notes", "")
