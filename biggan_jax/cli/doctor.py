@@ -10,6 +10,13 @@ from biggan_jax.cli.output import say
 from biggan_jax.data import kinds
 from biggan_jax.errors import EXIT_USAGE, UserError
 
+# Options that stand for settings where there is no config.
+_WITH_DATA = {
+    "resolution": "model.resolution",
+    "channels": "model.channels",
+    "on_bad_record": "data.on_bad_record",
+}
+
 
 def add(command) -> None:
     """Adds the command."""
@@ -23,6 +30,7 @@ def add(command) -> None:
     )
     add("--resolution", type=int, metavar="R", help="pixels, with --data alone; 64")
     add("--channels", type=int, choices=(1, 3), help="with --data alone; 3")
+    add("--on-bad-record", choices=("error", "skip"), help="with --data alone; error")
     add(
         "--workdir",
         type=options.path,
@@ -44,9 +52,10 @@ def run(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:
         options.no_overrides(overrides, "doctor")
         _look_at_data(found, args)
     else:
-        for name in ("resolution", "channels"):
+        for name, key in _WITH_DATA.items():
             if getattr(args, name) is not None:
-                raise UserError(f"--{name} is for --data alone: give --config.model.{name} instead")
+                flag = name.replace("_", "-")
+                raise UserError(f"--{flag} is for --data alone: give --config.{key} instead")
         if args.data is not None:
             overrides = [*overrides, f"--config.data.source={args.data}"]
         config = options.load_config(args, overrides, need_classes=False)
@@ -67,8 +76,9 @@ def _look_at_data(found, args: argparse.Namespace) -> None:
     from biggan_jax import data
     from biggan_jax.planning import doctor
 
-    size = {"resolution": args.resolution or 64, "channels": args.channels or 3}
-    source = found.attempt(args.data, data.open_source, args.data, option="--data", **size)
+    settings = {"resolution": 64, "channels": 3}
+    settings |= {key: value for key in _WITH_DATA if (value := getattr(args, key)) is not None}
+    source = found.attempt(args.data, data.open_source, args.data, option="--data", **settings)
     if source is not None:
         doctor.of_data(found, source)
 

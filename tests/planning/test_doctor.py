@@ -5,6 +5,7 @@ import shutil
 from collections import namedtuple
 
 import pytest
+from PIL import Image
 
 from biggan_jax import cli
 from biggan_jax.planning import doctor, machine
@@ -97,6 +98,19 @@ def test_images_alone(capsys):
     code, problems, result = examined(capsys, "--data", "folder:/nowhere")
     assert code == 2 and result["images"] is None
     assert problems["folder:/nowhere"]["remedy"] == "correct the path"
+
+
+def test_an_unreadable_image(capsys, tmp_path):
+    """The option that the remedy names is taken."""
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / name / "a.png")
+        (tmp_path / name / "b.png").write_bytes(b"")
+    argv = ("--data", f"folder:{tmp_path}", "--resolution", "8")
+    code, _, result = examined(capsys, *argv)
+    assert code == 2 and result["problems"][0]["what"].startswith("2 files are no readable image")
+    advice = result["problems"][0]["remedy"].partition("pass ")[2].split()
+    assert examined(capsys, *argv, *advice)[0] == 0
 
 
 @pytest.mark.parametrize(
