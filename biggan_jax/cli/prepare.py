@@ -68,11 +68,12 @@ def run(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:
         report = data.data_report(source)
         found = findings.find(source, np.array(report.histogram), thorough=True)
         report = dataclasses.replace(report, findings=tuple(found))
+    lines = report.lines() if report else []
     with tqdm(total=len(source), unit="image", disable=None) as bar, writing(out):
 
         def progress(done: int, total: int) -> None:
-            if report and not bar.n:  # not before it is sure that there is work to do
-                tqdm.write("\n".join(report.lines()), file=sys.stderr)
+            while lines:  # not before it is sure that there is work to do
+                tqdm.write(lines.pop(0), file=sys.stderr)
             bar.update(done - bar.n)
 
         info = data.prepare(source, out, reduced_jpeg=args.reduced_jpeg, progress=progress)
