@@ -21,6 +21,10 @@ class UserError(ValueError):
     """
 
 
+class OutOfMemoryError(MemoryError):
+    """Memory of a device or of the host that is not there; the message says what to change."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known word nearest to a misspelt one; None where no known word is near."""
     found = difflib.get_close_matches(word.strip().lower(), list(known), n=1, cutoff=0.4)
@@ -56,7 +60,7 @@ def some(names: Iterable[Any], limit: int = 3) -> str:
 
 
 # Whatever else is raised is a defect of this program, and shows its traceback.
-EXPECTED = (UserError, KeyboardInterrupt, OSError, ArithmeticError)
+EXPECTED = (UserError, KeyboardInterrupt, OSError, ArithmeticError, OutOfMemoryError)
 
 
 def ending(error: BaseException) -> tuple[str | None, int]:
@@ -74,7 +78,8 @@ def ending(error: BaseException) -> tuple[str | None, int]:
         return "interrupted", EXIT_INTERRUPTED
     if isinstance(error, BrokenPipeError):
         return None, EXIT_FAILED  # whoever read stdout has gone
-    # A full or read-only disk, an unreadable file (the message carries the path), a NaN.
+    # A full or read-only disk, an unreadable file (the message carries the path), a NaN, too little
+    # memory.
     return str(error), EXIT_FAILED
 
 

@@ -15,8 +15,15 @@ from biggan_jax import errors
 from biggan_jax.cli import huge_pages
 from biggan_jax.cli.commands import HEAVY, KEPT, Parser, parser, without_command
 from biggan_jax.cli.output import ended
-from biggan_jax.parallel import signals
+from biggan_jax.parallel import devices, signals
 from biggan_jax.storage import compiled, orbax_noise
+
+# What to do when memory runs out; `train` and `bench` know the settings.
+REMEDIES = {
+    "sample": "take fewer by --per-class or --classes, or write single files by --out FOLDER/",
+    "look": "take fewer by --count, --per-class or --classes",
+    "evaluate": "take fewer by --samples, or leave out classes by --no-intra-fid",
+}
 
 __all__ = ["Parser", "main", "parser"]
 
@@ -38,7 +45,9 @@ def main(argv: list[str] | None = None) -> int:
         if argv is None and args.command in HEAVY:
             huge_pages.ask()
         programs = compiled.kept() if args.command in KEPT else contextlib.nullcontext()
-        with orbax_noise.silenced(), programs:
+        remedy = REMEDIES.get(args.command, "free some memory, or use a larger machine")
+        named = devices.named_errors(lambda: remedy)
+        with orbax_noise.silenced(), programs, devices.told_once(), named:
             return args.run(args, overrides)
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow only writes event files here

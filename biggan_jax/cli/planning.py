@@ -146,11 +146,14 @@ def run_bench(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int
     if args.config is None:
         raise UserError("bench takes one of --config FILE and --suite")
     config = options.load_config(args, overrides)
+    from biggan_jax.parallel import devices, sharding
     from biggan_jax.planning import bench, forms, layer_times
+    from biggan_jax.training import memory
 
     if args.data and config.data.source is None:
         raise UserError("data.source is not set: set --config.data.source, or leave out --data")
-    result = bench.bench(config, profile=args.profile, layers=args.layers)
+    with devices.named_errors(lambda: memory.remedy(config, sharding.make_mesh(config.mesh).size)):
+        result = bench.bench(config, profile=args.profile, layers=args.layers)
     if args.data:
         result["input_images_per_second"] = bench.input_images_per_second(config)
     figures = {key: value for key, value in result.items() if not isinstance(value, list)}

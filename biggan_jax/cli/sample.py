@@ -6,6 +6,7 @@ from pathlib import Path
 
 from biggan_jax.cli import options
 from biggan_jax.cli.output import say, writing
+from biggan_jax.parallel import devices
 
 
 def add(command) -> None:
@@ -128,7 +129,8 @@ def run_sample(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, in
             ema=not args.raw,
         )
     samples = "sample" if result["count"] == 1 else "samples"
-    say(args, f"{result['count']:,} {samples} in {result['out']} ({result['seconds']:.1f} s)")
+    took = f"{result['seconds']:.1f} s on {devices.describe()}"
+    say(args, f"{result['count']:,} {samples} in {result['out']} ({took})")
     return result, 0
 
 
@@ -137,7 +139,7 @@ def run_look(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]
     options.no_overrides(overrides)
     with writing(args.out):
         result, text = args.draw(args)
-    say(args, text)
+    say(args, f"{text} (on {devices.describe()})")
     return result, 0
 
 

@@ -5,7 +5,7 @@ import sys
 
 from biggan_jax.cli import options
 from biggan_jax.cli.output import say, writing
-from biggan_jax.parallel import signals
+from biggan_jax.parallel import devices, signals
 
 MULTIHOST = ("coordinator", "num_processes", "process_id", "heartbeat_timeout", "connect_timeout")
 
@@ -48,15 +48,23 @@ def run(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:
     with signals.exit_on_sigterm():
         config = options.load_config(args, overrides, need_classes=False)
         from biggan_jax.config import effect
-        from biggan_jax.parallel import distributed, processes
+        from biggan_jax.parallel import distributed, processes, sharding
 
         multihost = distributed.Options(**options.given(args, *MULTIHOST))
         with distributed.session(multihost):
+            from biggan_jax.storage import checkpoint
+            from biggan_jax.training import memory
             from biggan_jax.training.loop import train
 
             for finding in effect.without(config) if processes.is_main() else ():
                 print(f"note: {effect.line(finding)}", file=sys.stderr)
-            with writing(args.workdir):
+
+            def remedy() -> str:
+                saved = checkpoint.Checkpoints(f"{args.workdir}/checkpoints").latest_step()
+                size = sharding.make_mesh(config.mesh).size
+                return memory.remedy(config, size, resumed=saved is not None)
+
+            with writing(args.workdir), devices.named_errors(remedy):
                 result = train(config, args.workdir, allow_change=args.allow_change)
     code = result.pop("exit_code")
     if not processes.is_main():

@@ -27,6 +27,8 @@ def validate(config: ConfigDict, num_devices: int) -> None:
             f"--config.batch_size={lower} or change --config.accumulation_steps"
         )
     group, part = config.bn_group_size, config.batch_size // config.accumulation_steps
+    if part == 1:
+        raise UserError(_of_one_example(config, num_devices))
     if group is not None and part % group:
         raise UserError(
             f"bn_group_size {group} does not divide the {part} examples of a forward (batch_size "
@@ -34,6 +36,18 @@ def validate(config: ConfigDict, num_devices: int) -> None:
             "2 or more: set --config.bn_group_size to a divisor"
         )
     _check_decay(config.optimizer)
+
+
+def _of_one_example(config: ConfigDict, num_devices: int) -> str:
+    """What is wrong with batch statistics of a single example, as with a bn_group_size of 1."""
+    batch = config.batch_size
+    fewer = [n for n in range(1, batch // 2 + 1) if batch % (n * num_devices) == 0]
+    more = f"--config.batch_size={2 * batch}"
+    ways = f"--config.accumulation_steps={fewer[-1]} or {more}" if fewer else more
+    return (
+        f"batch_size {batch} / accumulation_steps {config.accumulation_steps} is 1 example a "
+        f"forward, and G's batch statistics would be those of one image: set {ways}"
+    )
 
 
 def _check_decay(optimizer: ConfigDict) -> None:

@@ -232,6 +232,9 @@ class Evaluator:
             "model": model,
             "step": generator.step,
         }
+        begins = generator.config.ema.start_step
+        if weights == "ema" and generator.step is not None and generator.step < begins:
+            fields["average"] = f"a copy of the raw weights before step {begins}"
         if bn_mode == "standing":
             fields["standing_batches"] = standing.BATCHES
             fields["standing_batch_size"] = standing.BATCH_SIZE

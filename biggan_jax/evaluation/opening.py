@@ -15,7 +15,7 @@ from biggan_jax.errors import UserError
 from biggan_jax.evaluation import class_match, inputs, reference
 from biggan_jax.evaluation.evaluator import COMMAND, KEEP, Evaluator, Options, one_line_warnings
 from biggan_jax.metrics.features import Extractor
-from biggan_jax.parallel import processes
+from biggan_jax.parallel import devices, processes
 from biggan_jax.sampling import classes
 from biggan_jax.storage import label_counts
 
@@ -92,6 +92,7 @@ def open_evaluator(
         real = _open_first(name, config, cache, settings)
     # Of process 0, whose cache it is: on other hosts the same files may have other times.
     stamp = processes.from_main(real[0].stamp()) if real else ""
+    devices.tell()
     with processes.main_first():  # it fills the cache
         extractor, class_names = _open_network(name, real and (real[0], stamp), cache, settings)
     own_names = classes.names_of(config)

@@ -4,9 +4,9 @@ import hashlib
 import json
 from typing import Any
 
-# A model, its step, where the same data lie (their digest counts), and how their classes were found
-# may differ in a comparison.
-SUBJECT = ("model", "step", "real", "classes", "fingerprint")
+# A model, its step, whether its average is one yet, where the same data lie (their digest counts),
+# and how their classes were found may differ in a comparison.
+SUBJECT = ("model", "step", "average", "real", "classes", "fingerprint")
 
 
 def seal(fields: dict[str, Any]) -> dict[str, Any]:

@@ -37,9 +37,10 @@ def lines(result: dict[str, Any]) -> list[str]:
     p = result["protocol"]
     resized = "" if p["resize"] == "none" else f", {p['resize']}"
     matched = f", classes {p['classes']}" if p.get("classes") else ""
+    average = f" ({p['average']})" if p.get("average") else ""
     out.append(
         f"protocol {p['fingerprint']}: {p['samples']:,} samples (seed {p['seed']}, truncation "
-        f"{p['truncation']}, bn {p['bn_mode']}, {p['weights']} weights{matched}) against "
+        f"{p['truncation']}, bn {p['bn_mode']}, {p['weights']} weights{average}{matched}) against "
         f"{p['real_count'] or '?'} real images of {p['real']} ({str(p['real_digest'])[:12]}), "
         f"{p['features']} features ({p['features_digest'][:12]}{resized}), version {p['version']}"
     )

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from biggan_jax import config as config_lib
 from biggan_jax.models import layout
-from biggan_jax.parallel import sharding
+from biggan_jax.parallel import devices, sharding
 from biggan_jax.planning import forms, layer_times, summary
 from biggan_jax.storage import compiled as compiled_lib
 from biggan_jax.training import build as build_lib
@@ -86,6 +86,7 @@ class Stepper:
         mesh = sharding.make_mesh(config.mesh)
         config_lib.validate(config, mesh.size)
         self.train_step = build_lib.train_step(config, mesh)
+        devices.tell(list(mesh.devices.flat))
         if create is None:
             self._state = state_lib.create(self.train_step.init, config.seed, mesh)
         else:

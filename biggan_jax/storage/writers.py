@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from biggan_jax.storage import paths
+from biggan_jax.storage import events, paths
 
 UPLOAD_SECONDS = 10.0
 
@@ -38,12 +38,12 @@ class MetricWriter:
         self._workdir = paths.workdir_path(workdir)
         self._path = self._workdir / "metrics.jsonl"
         self._file = self._board = None
+        self._tensorboard = tensorboard and active
         if not active:
             return
         self._workdir.mkdir(parents=True, exist_ok=True)
         self._file = self._append()
         if tensorboard:
-            self._board = _tensorboard_writer(self._workdir)
             logging.getLogger("absl").addFilter(self._is_news)
 
     def write(self, step: int, images_seen: int, scalars: Mapping[str, Any]) -> None:
@@ -74,10 +74,11 @@ class MetricWriter:
         self._to_board("write_images", step, pictures)
 
     def cut_after(self, step: int) -> None:
-        """Drops the lines of `metrics.jsonl` that a resumed run is about to write again.
+        """Drops what a resumed run is about to write again; to be called before the first write.
 
         Args:
-          step: the restored step; lines of later steps are dropped, and a line that a kill tore.
+          step: the restored step; what `metrics.jsonl` and the event files hold of later ones is
+            dropped, and a line that a kill tore. A TensorBoard that runs meanwhile forgets it too.
         """
         if self._file is None:
             return
@@ -87,6 +88,9 @@ class MetricWriter:
         if kept != text:
             paths.write_bytes(self._path, kept.encode())
         self._file = self._append()
+        if self._tensorboard:
+            events.cut_after(self._workdir, step)
+            self._open_board()
 
     def flush(self) -> None:
         """Waits until everything is in the files."""
@@ -104,7 +108,7 @@ class MetricWriter:
         try:
             self._to_board("close")
         finally:
-            self._board = None
+            self._board, self._tensorboard = None, False
             logging.getLogger("absl").removeFilter(self._is_news)
 
     def _is_news(self, record: logging.LogRecord) -> bool:
@@ -116,16 +120,23 @@ class MetricWriter:
             return _BucketFile(self._path)
         return open(self._path, "a", encoding="utf-8")  # noqa: SIM115 (it stays open)
 
+    def _open_board(self) -> None:
+        self._board = _tensorboard_writer(self._workdir)
+
     def _to_board(self, method: str, *args: Any) -> None:
-        if self._board is None:
+        if not self._tensorboard:
             return
+        if self._board is None:
+            if method in ("flush", "close"):
+                return
+            self._open_board()
         from clu import asynclib
 
         try:
             getattr(self._board, method)(*args)
         except asynclib.AsyncError as error:
             # The thread's first failure; every later call would only repeat it.
-            self._board = None
+            self._board, self._tensorboard = None, False
             reason = _reason(error)
             raise OSError(
                 f"TensorBoard event files in {self._workdir} were not written: {reason}"

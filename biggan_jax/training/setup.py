@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from biggan_jax import __version__, data, models
 from biggan_jax import config as config_lib
 from biggan_jax.errors import UserError
-from biggan_jax.parallel import ending, processes, sharding
+from biggan_jax.parallel import devices, ending, processes, sharding
 from biggan_jax.parallel.signals import StopRequest
 from biggan_jax.storage import checkpoint, lock, paths, writers
 from biggan_jax.training import build as build_lib
@@ -148,12 +148,19 @@ def prepare(
         workdir / "checkpoints", keep_latest=config.keep_checkpoints
     )
     changes = workdir_lib.check(config, workdir, checkpoints, allow_change)
+    devices.tell(list(mesh.devices.flat), always=True)
     for line in report.lines() if main else ():
         print(line, file=sys.stderr)
     state, start = workdir_lib.resume_or_init(config, workdir, checkpoints, train_step, source)
     if any(change.key == "seed" for change in changes):
         state = state.replace(key=state_lib.run_key(config.seed, mesh))
     workdir_lib.write(config, workdir, start, changes)
+    if main and config.num_steps < config.ema.start_step:
+        print(
+            f"the average stays a copy of the raw weights: num_steps is {config.num_steps}, below "
+            f"ema.start_step, {config.ema.start_step}",
+            file=sys.stderr,
+        )
     writer = writers.MetricWriter(workdir, tensorboard=config.tensorboard, active=main)
     writer.cut_after(start)
     batches = data.Batches(

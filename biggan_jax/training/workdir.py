@@ -104,6 +104,11 @@ def resume_or_init(
     target = state_lib.abstract(train_step.init, mesh)
     state, meta, start = checkpoints.restore(target, optional=optimizers.is_first_moment)
     run_data.check_resumed(meta, source)
+    if start > config.num_steps:
+        raise UserError(
+            f"{workdir} has finished {start} steps already, and num_steps is {config.num_steps}: "
+            f"set --config.num_steps to more than {start} to go on, or choose another --workdir"
+        )
     # Corrupt newer checkpoints are set aside only once it is sure that this run goes on.
     checkpoints.discard_after(start)
     if processes.is_main():

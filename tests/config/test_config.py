@@ -404,3 +404,21 @@ def test_default_config_has_no_value_that_cannot_be_overridden():
     }  # fmt: skip
     assert not any(isinstance(v, list) for v in config_lib.flatten(config.to_dict()).values())
     assert type(config.model.get_ref("num_classes")) is type(placeholder(int))
+
+
+@pytest.mark.parametrize(
+    ("batch", "parts", "advice"),
+    [(8, 8, "accumulation_steps=4"), (3, 3, "accumulation_steps=1"), (1, 1, "batch_size=2")],
+)
+def test_batch_statistics_of_one_example(batch, parts, advice):
+    """Refused as a bn_group_size of 1 is; what the line names is taken. Devices share them."""
+    config = config_file.load("digits", [])
+    config.batch_size, config.accumulation_steps = batch, parts
+    with pytest.raises(UserError, match=rf"batch_size {batch} / .*{parts} is 1 example") as error:
+        config_lib.validate(config, 1)
+    assert f"set --config.{advice} or" in f"{error.value} or"
+    key, _, value = advice.partition("=")
+    config[key] = int(value)
+    config_lib.validate(config, 1)
+    config.batch_size, config.accumulation_steps = 8 * parts, parts
+    config_lib.validate(config, 8)  # one example of a microbatch on each device

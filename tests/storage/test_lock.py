@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 import threading
@@ -205,5 +207,7 @@ def test_released_by_every_end_but_a_kill(tmp_path, monkeypatch, capsys):
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=runs.ROOT
     )
     assert process.stdout.readline() == b"held\n"
-    process.terminate()
+    with pytest.raises(UserError) as refused:
+        taken(tmp_path / "new")
+    subprocess.run(shlex.split(re.search("`(.+?)`", str(refused.value))[1]), check=True)
     assert process.wait(20) == 75 and not (tmp_path / "new").exists()

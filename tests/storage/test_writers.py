@@ -170,6 +170,53 @@ def test_event_files_read_back(tmp_path):
         assert (step, width, height, png[:4]) == (2, "4", "3", "\x89PNG")
 
 
+RESUMED = """
+import json, logging, sys
+from biggan_jax.storage.writers import MetricWriter
+import numpy as np
+
+def run(start, end, value):
+    writer = MetricWriter(sys.argv[1])
+    writer.cut_after(start)
+    for step in range(start + 1, end + 1):
+        writer.write(step, step, {"loss": value})
+        writer.write_images(step, {"grey": np.zeros((2, 2), np.uint8)})
+    writer.close()
+
+run(0, 6, 1.0)  # killed after step 6, saved at step 4
+run(4, 8, 2.0)
+run(4, 5, 3.0)  # and again
+from tensorboard.backend.event_processing import event_accumulator, plugin_event_accumulator
+from tensorboard.util import tensor_util
+
+def read(events):
+    events.Reload()
+    value = lambda event: float(tensor_util.make_ndarray(event.tensor_proto))
+    loss = [(event.step, value(event)) for event in events.Tensors("loss")]
+    return [loss, [e.step for e in events.Tensors("grey")]]
+
+found = read(event_accumulator.EventAccumulator(sys.argv[1]))
+# The one of a TensorBoard that runs meanwhile.
+running = plugin_event_accumulator.EventAccumulator(sys.argv[1])
+assert read(running) == found
+logging.disable(logging.WARNING)  # it says what it drops
+run(4, 6, 4.0)
+print(json.dumps([*found, *read(running)]))
+"""
+
+
+def test_no_step_of_a_resumed_run_is_twice_in_tensorboard(tmp_path):
+    command = [sys.executable, "-c", RESUMED, tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    loss, grey, later_loss, later_grey = json.loads(done.stdout)
+    assert loss == [[1, 1.0], [2, 1.0], [3, 1.0], [4, 1.0], [5, 3.0]]
+    assert grey == [1, 2, 3, 4, 5]
+    assert later_loss == [*loss[:4], [5, 4.0], [6, 4.0]] and later_grey == [*grey, 6]
+    assert [line["loss"] for line in read(tmp_path)] == [1.0, 1.0, 1.0, 1.0, 4.0, 4.0]
+    assert not [name for name in os.listdir(tmp_path) if name.startswith(".")]
+
+
 def test_failed_event_file_is_an_os_error(tmp_path, monkeypatch):
     """The thread's error surfaces as one line at the next call; the JSON lines go on."""
 

@@ -7,6 +7,7 @@ import shlex
 import jax
 import pytest
 
+from biggan_jax import cli
 from biggan_jax.evaluation import evaluate
 from biggan_jax.storage import best, checkpoint
 from biggan_jax.training import hooks
@@ -65,6 +66,19 @@ def test_saved_before_it_is_scored(tmp_path, scored, monkeypatch):
     scored.clear()
     assert runs.train(workdir, *SCORING) == 0
     assert scored == []
+
+
+def test_the_best_state_stays_when_a_run_goes_on_without_scores(tmp_path, scored):
+    """The command without its `eval_every_steps`, over more checkpoints than are kept."""
+    keep = ("--config.keep_checkpoints=1", "--config.checkpoint_every_steps=1")
+    assert runs.train(tmp_path / "run", *SCORING, *keep, "--config.num_steps=2") == 0
+    before = best.read(tmp_path / "run")
+    assert before["step"] == 2
+    assert runs.train(tmp_path / "run", *keep) == 0
+    assert steps(tmp_path / "run") == [4] and scored == [2]
+    assert best.read(tmp_path / "run") == before
+    sample = ["sample", f"--from={tmp_path}/run/best", f"--out={tmp_path}/a.png", "--per-class=1"]
+    assert cli.main(sample) == 0
 
 
 def test_a_lost_picture_is_made_again(run_copy, trained):

@@ -7,12 +7,15 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
+from biggan_jax.evaluation import evaluator
+from biggan_jax.sampling import load
 from biggan_jax.storage import checkpoint
 from biggan_jax.training import loop as train_lib
 from biggan_jax.training import setup, step
@@ -63,12 +66,16 @@ def test_resume_equals_a_straight_run(run_copy, trained, capsys):
 
 
 def test_a_finished_run_stays_as_it_is(run_copy, trained, capsys):
-    """Also with fewer steps than it has had."""
-    for overrides, total in (((), 4), (("--config.num_steps=3",), 3)):
-        assert runs.train(run_copy, "--json", *overrides) == 0
-        captured = capsys.readouterr()
-        assert json.loads(captured.out)["step"] == 4
-        assert f"after step 4 of {total}" in captured.err
+    """With fewer steps than it has had it did not finish as asked, and says what it has."""
+    assert runs.train(run_copy, "--json") == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["step"] == 4
+    assert "after step 4 of 4" in captured.err
+    assert runs.train(run_copy, "--config.num_steps=1") == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert (
+        "has finished 4 steps already, and num_steps is 1: set --config.num_steps to more" in line
+    )
     assert steps(run_copy) == [2, 4]
     assert runs.metric_lines(run_copy) == runs.metric_lines(trained)
 
@@ -191,6 +198,36 @@ def test_nan_stops_and_is_never_saved(tmp_path, monkeypatch, capsys, bad, saved)
     assert "Traceback" not in captured.err
     assert steps(tmp_path / "run") == saved  # and the save of step 2 was not cut short
     assert [line["step"] for line in runs.metric_lines(tmp_path / "run")] == [*range(1, bad)]
+
+
+def test_an_average_that_never_begins(run_copy, capsys):
+    """Said at the start, and with every score of it; not of the raw weights, nor later."""
+    told = r"the average stays a copy of the raw weights: num_steps is 4, below ema.start_step, 9"
+    overrides = ("--config.ema.start_step=9",)
+    config = json.loads((run_copy / "config.json").read_text())
+    config["ema"]["start_step"] = 9
+    (run_copy / "config.json").write_text(json.dumps(config))
+    assert runs.train(run_copy, *overrides) == 0
+    assert re.search(told, capsys.readouterr().err)
+    protocols = []
+    for start, weights in ((9, "ema"), (4, "ema"), (9, "raw")):
+        generator = load.load_generator(run_copy, ema=weights == "ema")
+        generator.config.ema.start_step = start
+        side = types.SimpleNamespace(statistics=types.SimpleNamespace(protocol={}), features=None)
+        fake = types.SimpleNamespace(
+            reference=side, extractor=None, num_samples=9, keep=9, seed=0, _kept=9,
+            classes=types.SimpleNamespace(how=None), _by_class=lambda generator: False,
+        )  # fmt: skip
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(evaluator, "extractor_fields", lambda extractor: {})
+            protocol = evaluator.Evaluator.protocol(fake, generator, weights=weights)
+        protocols.append(protocol)
+    assert [p.get("average") for p in protocols] == [
+        "a copy of the raw weights before step 9", None, None
+    ]  # fmt: skip
+    assert protocols[0]["fingerprint"] == protocols[1]["fingerprint"]  # as before
+    assert runs.train(run_copy, *overrides, "--config.num_steps=9") == 0
+    assert "the average stays" not in capsys.readouterr().err
 
 
 def test_unconditional(tmp_path):
