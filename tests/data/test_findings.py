@@ -130,8 +130,9 @@ def test_prepare_says_what_it_finds_and_takes_max_pixels(
         source = ["--source", f"folder:{photographs}", "--resolution", "8"]
         return cli.main(["prepare", *source, "--out", str(tmp_path / name), *options])
 
-    monkeypatch.setattr(record_writer, "_READ_BYTES", 1)  # several parts, and one report
-    assert prepare("out") == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(record_writer, "_READ_BYTES", 1)  # several parts, and one report
+        assert prepare("out") == 0
     said = capsys.readouterr().err
     assert "loses more than a third of 1 image" in said and said.count("images per class") == 1
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)
