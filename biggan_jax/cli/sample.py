@@ -139,7 +139,8 @@ def run_look(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]
     options.no_overrides(overrides)
     with writing(args.out):
         result, text = args.draw(args)
-    say(args, f"{text} (on {devices.describe()})")
+    devices.tell()
+    say(args, text)
     return result, 0
 
 

@@ -92,7 +92,6 @@ def open_evaluator(
         real = _open_first(name, config, cache, settings)
     # Of process 0, whose cache it is: on other hosts the same files may have other times.
     stamp = processes.from_main(real[0].stamp()) if real else ""
-    devices.tell()
     with processes.main_first():  # it fills the cache
         extractor, class_names = _open_network(name, real and (real[0], stamp), cache, settings)
     own_names = classes.names_of(config)
@@ -149,6 +148,7 @@ def progress_bar(unit: str, text: str) -> Iterator[Callable[[int, int], None]]:
 
     def update(done: int, total: int) -> None:
         if not bars and jax.process_index() == 0:
+            devices.tell()
             print(f"{text}: {total:,} {unit}s", file=sys.stderr, flush=True)
             bars.append(tqdm(total=total, unit=unit, disable=None, leave=False))
         for bar in bars:
