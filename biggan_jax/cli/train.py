@@ -47,7 +47,6 @@ def run(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:
     """`biggan train`."""
     with signals.exit_on_sigterm():
         config = options.load_config(args, overrides, need_classes=False)
-        from biggan_jax.config import effect
         from biggan_jax.parallel import distributed, processes, sharding
 
         multihost = distributed.Options(**options.given(args, *MULTIHOST))
@@ -55,9 +54,6 @@ def run(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:
             from biggan_jax.storage import checkpoint
             from biggan_jax.training import memory
             from biggan_jax.training.loop import train
-
-            for finding in effect.without(config) if processes.is_main() else ():
-                print(f"note: {effect.line(finding)}", file=sys.stderr)
 
             def remedy() -> str:
                 saved = checkpoint.Checkpoints(f"{args.workdir}/checkpoints").latest_step()

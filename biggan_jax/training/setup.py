@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from biggan_jax import __version__, data, models
 from biggan_jax import config as config_lib
+from biggan_jax.config import effect
 from biggan_jax.errors import UserError
 from biggan_jax.parallel import devices, ending, processes, sharding
 from biggan_jax.parallel.signals import StopRequest
@@ -149,6 +150,8 @@ def prepare(
     )
     changes = workdir_lib.check(config, workdir, checkpoints, allow_change)
     devices.tell(list(mesh.devices.flat), always=True)
+    for finding in effect.without(config) if main else ():
+        print(f"note: {effect.line(finding)}", file=sys.stderr)
     for line in report.lines() if main else ():
         print(line, file=sys.stderr)
     state, start = workdir_lib.resume_or_init(config, workdir, checkpoints, train_step, source)
