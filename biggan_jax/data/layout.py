@@ -5,7 +5,7 @@ from collections import Counter
 
 from biggan_jax.data.files import shown
 from biggan_jax.data.finding import Finding
-from biggan_jax.data.listing import Listing, counts, natural_key
+from biggan_jax.data.listing import LABELS, Listing, counts, natural_key
 from biggan_jax.data.source import Source
 from biggan_jax.errors import some
 
@@ -18,6 +18,17 @@ def of_layout(source: Source) -> list[Finding]:
     if listing is None:
         return []
     classes, option = [*listing.images], source.wording.option
+    if (listing.folder / LABELS).is_file():
+        return [
+            Finding(
+                f"the labels in {LABELS} are not read, and the folders {some(classes)} are taken "
+                "for the classes"
+                if len(classes) > 1
+                else f"the labels in {LABELS} are not read",
+                shown(str(listing.folder / LABELS)),
+                "if they are the labels, move the images of each into a folder of its own",
+            )
+        ]
     splits = [name for name in classes if _is_split(name)]
     if len(splits) == len(classes):
         found = _all_splits(listing, splits, option)

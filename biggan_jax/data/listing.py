@@ -24,6 +24,8 @@ JUNK_FOLDERS = frozenset(
 JUNK_FILES = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", ".ds_store", "icon\r"))
 # Formats that Pillow registers and that are no picture, or that it hands to other programs.
 _NO_PICTURES = ("BUFR", "GRIB", "HDF5", "WMF", "EPS", "PDF", "MPEG", "IPTC")
+ARCHIVES = frozenset((".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar"))
+LABELS = "dataset.json"  # of the tools of StyleGAN, whose sub-folders are no classes
 
 
 @functools.cache
@@ -126,6 +128,11 @@ def list_folder(folder: Path, class_order: str) -> Listing:
     if not folder.exists():
         raise UserError(f"no folder {folder}; correct the path")
     if not folder.is_dir():
+        if folder.suffix.lower() in ARCHIVES:
+            raise UserError(
+                f"{folder} is an archive; unpack it, and write folder:PATH with the folder that "
+                "holds the class folders"
+            )
         raise UserError(f"{folder} is a file; write folder:PATH with the folder that holds it")
     walk = _Walk(folder)
     images, empty, loose = {}, [], 0
@@ -231,6 +238,8 @@ def _nothing(listing: Listing) -> str:
     folder = listing.folder
     if listing.loose:
         what = counts(listing.loose, "image lies", "images lie") + " directly in it"
+        if (folder / LABELS).is_file():
+            what += f", and {LABELS}, which may hold their labels, is not read"
     elif listing.others:
         what = f"its files are no pictures that are read: {listed_suffixes(listing.others)}"
         if {".heic", ".heif"} & {*listing.others}:

@@ -27,7 +27,7 @@ LONG_DAYS = 30.0
 # Before one of these words a refusal goes on to the remedy.
 _REMEDY = re.compile(
     r"[:;] (?=(?:add|change|choose|copy|correct|export|give|import|install|leave|lower|make|move"
-    r"|name|pass|prepare|put|remove|repair|restore|run|sample|set|start|take|train|use|write)\b)"
+    r"|name|pass|prepare|put|remove|repair|restore|run|sample|set|start|take|train|unpack|use|write)\b)"
 )
 
 

@@ -114,3 +114,21 @@ def test_samples_of_a_resumed_run_keep_the_earlier_ones(run_copy):
     assert runs.train(run_copy, "--config.num_steps=6", "--config.sample_every_steps=2") == 0
     after = {path.name: path.read_bytes() for path in (run_copy / "samples").iterdir()}
     assert before.items() <= after.items() and "step_00000006.png" in after
+
+
+def test_labels_of_stylegans_tools(tmp_path, capsys):
+    """NVlabs/stylegan2-ada-pytorch#18, #126: its folders 00000, 00001, ... are no classes."""
+    for name in ("00000", "00001"):
+        write_images(tmp_path / "set" / name, 2)
+    write_images(tmp_path / "flat", 2)
+    for folder in ("set", "flat"):
+        (tmp_path / folder / "dataset.json").write_text('{"labels": [["00000/0.png", 1]]}')
+    shutil.make_archive(tmp_path / "packed", "zip", tmp_path / "set")
+    assert cli.main(["doctor", "--json", "--data", f"folder:{tmp_path / 'set'}"]) == 0
+    problems = json.loads(capsys.readouterr().out)["problems"]
+    assert "labels in dataset.json are not read" in problems[0]["what"]
+    assert "00000, 00001" in problems[0]["what"]
+    assert cli.main(["doctor", "--data", f"folder:{tmp_path / 'flat'}"]) == 2
+    assert "2 images lie directly in it, and dataset.json" in capsys.readouterr().out
+    assert cli.main(["doctor", "--data", f"folder:{tmp_path / 'packed.zip'}"]) == 2
+    assert "is an archive (folder:" in capsys.readouterr().out
