@@ -12,6 +12,7 @@ from biggan_jax.data.finding import Finding
 from biggan_jax.data.listing import counts
 from biggan_jax.data.source import Source
 
+SECONDS = 0.5  # for reading what the files that begin alike hold
 SIDE = 16  # pixels of the thumbnails that are compared
 BITS = 3  # of 64 in which the hashes of two pictures may differ
 ALIKE = 6.0  # root mean square difference of two thumbnails, of 255
@@ -48,7 +49,7 @@ def of_likeness(source: DecodingSource, indices: Iterable[int]) -> list[Finding]
     Returns:
       The findings.
     """
-    copied = {later for _, later in source.copies(0.5)}  # told by `of_copies`
+    copied = {later for _, later in source.copies(SECONDS)}  # told by `of_copies`
     kept, thumbnails = [], []
     for part in _chunks(indices, 32):
         images, good = source.read_unchecked(part)

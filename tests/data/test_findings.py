@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from biggan_jax import cli
-from biggan_jax.data import findings, likeness, open_source, record_writer
+from biggan_jax.data import findings, likeness, looks, open_source, record_writer
 from tests import runs
 from tests.data.test_strange_folders import write_images
 
@@ -21,6 +21,13 @@ def photograph(seed, size=(64, 64)):
 def save(image, path, **options):
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path, **options)
+
+
+@pytest.fixture(autouse=True)
+def time_enough(monkeypatch):
+    """A sample is cut short where time is, which a busy machine must not decide here."""
+    for module, name in ((looks, "SECONDS"), (looks, "THOROUGH_SECONDS"), (likeness, "SECONDS")):
+        monkeypatch.setattr(module, name, 600)
 
 
 @pytest.fixture
@@ -58,6 +65,13 @@ def test_crops_small_and_tiny_pictures(photographs):
     text = text_of(photographs)
     assert "1 image has less than 1/8 of the 64 pixels" in text and "one.png, 1 x 1" in text
     assert "1 image is smaller than 64 pixels and enlarged, of 28 looked at" in text
+
+
+def test_a_sample_ends_when_the_time_does(photographs, monkeypatch):
+    assert list(looks.within(0, np.arange(9))) == [0]
+    monkeypatch.setattr(looks, "SECONDS", 0)
+    save(photograph(90, (688, 80)), photographs / "a" / "wide.png")
+    assert "looked at" not in text_of(photographs) or "of 1 looked at" in text_of(photographs)
 
 
 def test_batches_that_repeat_images(photographs):

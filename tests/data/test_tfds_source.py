@@ -208,9 +208,17 @@ def test_bad_records_are_errors_or_skipped():
     with pytest.raises(UserError, match=r"record \d+ of tfds:biggan_tiny_broken.*on_bad_record"):
         strict.read(range(10))
     source = open_tfds("biggan_tiny_broken", on_bad_record="skip")
-    images, _ = source.read(range(10))
+    images, labels = source.read(range(10))
     assert source.bad_records == 1
-    assert len(set(images[:, 0, 0, 0].tolist())) == 9
+    values = images[:, 0, 0, 0].tolist()
+    assert len(set(values)) == 9
+    # The image in its place is one of its own class, wherever the next of that class is.
+    assert len(set(zip(values, labels.tolist(), strict=True))) == 9
+    for index in range(10):
+        others = source._others_of_class(index, int(labels[index]))
+        found = [i for i, _ in others]
+        own = [(index + k) % 10 for k in range(1, 10) if labels[(index + k) % 10] == labels[index]]
+        assert found == own
 
 
 def test_no_tensorflow_in_the_reading_pipeline(data_dir):

@@ -182,6 +182,10 @@ def test_the_real_side_is_that_of_one_process(opened, tmp_path, monkeypatch, cou
     kept = np.sort(np.random.default_rng(0).permutation(355)[:300])
     np.testing.assert_array_equal(once[0].labels, read(range(355))[1][kept])
     np.testing.assert_allclose(once[0].features, alone.features[kept], rtol=1e-5, atol=1e-5)
+    if count == 2:  # files that others have replaced are measured anew, on every host
+        monkeypatch.setattr(source, "stamp", lambda: "later")
+        threads.results(measure)
+        assert len(taken) == 2 * 355
 
 
 def test_all_processes_hear_of_one_that_fails(opened, monkeypatch):

@@ -24,6 +24,18 @@ def test_the_cache_belongs_to_one_digest(tmp_path):
     assert other.scans == 1
 
 
+def test_the_cache_belongs_to_one_stamp(tmp_path):
+    """Files that others of the same digest have replaced are counted anew."""
+
+    class Replaced(Scanned):
+        def stamp(self):
+            return "later"
+
+    cached_report(Scanned([0, 1]), tmp_path)
+    other = Replaced([2, 1])
+    assert cached_report(other, tmp_path).histogram == (0, 1, 1) and other.scans == 1
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"histogram": "x"}', None])
 def test_a_damaged_cache_is_scanned_anew(tmp_path, content):
     cached_report(Scanned([0, 1, 1]), tmp_path)
