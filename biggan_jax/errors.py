@@ -59,6 +59,11 @@ def some(names: Iterable[Any], limit: int = 3) -> str:
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if names[limit:] else "")
 
 
+def counts(number: int, one: str, many: str) -> str:
+    """'1 image', '2,000 images'."""
+    return f"{number:,} {one if number == 1 else many}"
+
+
 # Whatever else is raised is a defect of this program, and shows its traceback.
 EXPECTED = (UserError, KeyboardInterrupt, OSError, ArithmeticError, OutOfMemoryError)
 

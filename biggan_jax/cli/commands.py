@@ -38,6 +38,9 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*args, allow_abbrev=False, **kwargs)
         self.register("type", Path, options.local_path)
         self._given: list[str] = []
+        # They are read as the values of settings are.
+        self.register("type", int, options.whole)
+        self.register("type", float, options.number)
 
     def error(self, message: str):
         """Raises a UserError in place of printing the usage."""

@@ -145,6 +145,30 @@ def load_config(args: argparse.Namespace, overrides: list[str], need_classes: bo
     return config
 
 
+def whole(text: str) -> int:
+    """The value of an option that is a whole number, such as 1000, 1_000 or 1e3."""
+    from biggan_jax.config import values
+
+    found = values.whole(text.strip())
+    if found is not None:
+        return found
+    try:
+        return int(text)  # of any size: what takes it says how large it may be
+    except ValueError:
+        problem = f"{text!r} is no whole number; write one such as 10"
+        raise argparse.ArgumentTypeError(problem) from None
+
+
+def number(text: str) -> float:
+    """The value of an option that is a number."""
+    from biggan_jax.config import values
+
+    found = values.number(text.strip())
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number; write one such as 0.5")
+    return found
+
+
 def is_override(option: str) -> bool:
     """Whether an option is left to `config.overrides`, which knows the settings."""
     return option.lower().startswith(("--config.", "--noconfig."))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from biggan_jax.cli import options
 from biggan_jax.cli.output import say, writing
+from biggan_jax.errors import counts
 from biggan_jax.parallel import devices
 
 
@@ -128,9 +129,9 @@ def run_sample(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, in
             standing=options.standing(args),
             ema=not args.raw,
         )
-    samples = "sample" if result["count"] == 1 else "samples"
+    samples = counts(result["count"], "sample", "samples")
     took = f"{result['seconds']:.1f} s on {devices.describe()}"
-    say(args, f"{result['count']:,} {samples} in {result['out']} ({took})")
+    say(args, f"{samples} in {result['out']} ({took})")
     return result, 0
 
 

@@ -5,6 +5,7 @@ import sys
 
 from biggan_jax.cli import options
 from biggan_jax.cli.output import say, writing
+from biggan_jax.errors import counts
 from biggan_jax.parallel import devices, signals
 
 MULTIHOST = ("coordinator", "num_processes", "process_id", "heartbeat_timeout", "connect_timeout")
@@ -68,5 +69,6 @@ def run(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:
     elif code:
         print(f"stopped after step {result['step']}; the same command continues", file=sys.stderr)
     else:
-        say(args, f"finished {result['step']:,} steps; samples in {args.workdir}/samples")
+        steps, folder = counts(result["step"], "step", "steps"), args.workdir.rstrip("/")
+        say(args, f"finished {steps}; samples in {folder}/samples")
     return result | {"workdir": args.workdir, "finished": code == 0}, code

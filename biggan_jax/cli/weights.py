@@ -5,7 +5,7 @@ from pathlib import Path
 
 from biggan_jax.cli import options
 from biggan_jax.cli.output import say, writing
-from biggan_jax.errors import UserError
+from biggan_jax.errors import UserError, counts
 
 IMPORTS = ("biggan-pytorch", "pretrained-biggan", "inception-fid", "biggan-jax")
 EXPORTS = ("safetensors", "biggan-pytorch")
@@ -105,6 +105,7 @@ def run_export(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, in
     write = export.to_safetensors if args.format == "safetensors" else export.to_biggan_pytorch
     with writing(args.out):
         result = write(args.source, args.out, step=args.step)
-    held = ", ".join(f"{name} ({count} tensors)" for name, count in result["networks"].items())
+    found = result["networks"].items()
+    held = ", ".join(f"{name} ({counts(n, 'tensor', 'tensors')})" for name, n in found)
     say(args, f"{held} in {result['out']}")
     return result | {"format": args.format}, 0

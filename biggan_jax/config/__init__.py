@@ -13,7 +13,7 @@ from ml_collections.config_dict import placeholder
 from biggan_jax.config.flat import first_line, flatten
 from biggan_jax.config.resume import check_resume
 from biggan_jax.config.validation import validate
-from biggan_jax.errors import UserError
+from biggan_jax.errors import UserError, did_you_mean
 
 __all__ = ["check_resume", "default_config", "flatten", "from_saved", "validate"]
 
@@ -136,8 +136,17 @@ def from_saved(saved: dict[str, Any]) -> ConfigDict:
     config = default_config()
     config.data.class_order = "text"  # of a run that was made before there was another
     config.lock()
+    does_not_fit = "the saved config does not fit this version"
+    if not isinstance(saved, dict):
+        raise UserError(f"{does_not_fit}: it is no object of settings")
+    known, given = flatten(config), flatten(saved)
+    for key, value in given.items():
+        if key not in known:
+            raise UserError(f"{does_not_fit}: unknown key {key!r}{did_you_mean(key, known)}")
+        if value is None and known[key] is not None:
+            raise UserError(f"{does_not_fit}: {key} is null")
     try:
-        config.update_from_flattened_dict(flatten(saved))
+        config.update_from_flattened_dict(given)
     except (KeyError, AttributeError, TypeError) as e:
-        raise UserError(f"the saved config does not fit this version: {first_line(e)}") from e
+        raise UserError(f"{does_not_fit}: {first_line(e)}") from e
     return config

@@ -27,6 +27,9 @@ def parse(axes: Sequence[str]) -> list[dict[str, str]]:
         found = [v.strip() for v in re.split(r",(?![^()\[\]]*[)\]])", text)]
         if not key or not all(found):
             raise UserError(f"--sweep {axis!r}: write it as --sweep KEY=A,B,C")
+        twice = [value for value in found if found.count(value) > 1]
+        if twice:
+            raise UserError(f"--sweep {axis!r} has {twice[0]} twice: leave one out")
         if key in values:
             raise UserError(f"--sweep {key} is given twice: put all its values into one")
         values[key] = found

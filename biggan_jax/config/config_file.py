@@ -100,10 +100,14 @@ def override(config: ConfigDict, overrides: list[str]) -> ConfigDict:
 
 def _problem(path: str, error: BaseException) -> str:
     """What is wrong with a config file, in one line."""
-    said = f"{type(error).__name__}: {first_line(error)}"
-    if path.endswith((".json", ".yaml", ".yml")):
-        return f"{said} (a config is a Python file with get_config(); see biggan configs)"
-    return said
+    # ml_collections names the flag too where the file itself fails.
+    name = "" if isinstance(error, flags.IllegalFlagValueError) else f"{type(error).__name__}: "
+    said = f"{name}{first_line(error)}"
+    if "has no attribute 'get_config'" in said:
+        said = "AttributeError: there is no get_config() in it"
+    elif path.endswith(".py"):
+        return said
+    return f"{said}; a config is a Python file such as `biggan configs show digits` prints"
 
 
 def _check_keys(path: str, config: ConfigDict) -> None:

@@ -58,7 +58,7 @@ def read(key: str, text: str, kind: type, current: Any, *, may_be_unset: bool) -
             return bare.lower() in _YES
         raise _refused(key, text, "this is neither True nor False", shown)
     bare = bare.translate(_MINUS)
-    value = {int: _whole, float: _number, tuple: _sequence}[kind](bare)
+    value = {int: whole, float: number, tuple: _sequence}[kind](bare)
     if value is not None:
         return value
     meant = {int: _without_thousands, float: _with_a_point}.get(kind, lambda _: None)(bare)
@@ -96,27 +96,27 @@ def _nothing(bare: str, kind: type, shown: str, is_unset: bool) -> tuple[str, st
     return "the value is missing", UNSET if is_unset else shown
 
 
-def _whole(text: str) -> int | None:
+def whole(text: str) -> int | None:
     """1000, 1_000, 1e3, 1000.0 or 0x10; None for anything else."""
     try:
         return _countable(int(text, 0))  # 0x10 too
     except ValueError:
         pass
     try:
-        number = Decimal(text)
+        exact = Decimal(text)
     except InvalidOperation:
         return None
-    # Not `int(number)` first: that of 1e999999999 would take all memory.
-    if not number.is_finite() or number.adjusted() > 20 or number != number.to_integral_value():
+    # Not `int(exact)` first: that of 1e999999999 would take all memory.
+    if not exact.is_finite() or exact.adjusted() > 20 or exact != exact.to_integral_value():
         return None
-    return _countable(int(number))
+    return _countable(int(exact))
 
 
 def _countable(number: int) -> int | None:
     return number if abs(number) < _LARGEST else None
 
 
-def _number(text: str) -> float | None:
+def number(text: str) -> float | None:
     """A number; also nan and inf, which the setting's domain refuses with its bounds."""
     try:
         return float(text)
@@ -148,7 +148,7 @@ def _element(part: Any) -> int | float | str | None:
         return _countable(part)
     if isinstance(part, float):
         return int(part) if math.isfinite(part) and part == int(part) else None
-    number = _whole(part)
+    number = whole(part)
     return number if number is not None else part.strip("\"'") or None
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from biggan_jax.data.files import shown
-from biggan_jax.errors import UserError
+from biggan_jax.errors import UserError, counts
 
 # What systems and programs put beside the files of a person: they hold thumbnails, deleted files
 # or nothing. Names that start with a dot are left out as well.
@@ -220,11 +220,6 @@ def _entries(folder: Path) -> list[os.DirEntry]:
             return list(entries)
     except PermissionError as error:
         raise UserError(f"cannot read the folder {folder}; change its permissions") from error
-
-
-def counts(number: int, one: str, many: str) -> str:
-    """'1 image', '2,000 images'."""
-    return f"{number:,} {one if number == 1 else many}"
 
 
 def listed_suffixes(others: dict[str, int], limit: int = 8) -> str:

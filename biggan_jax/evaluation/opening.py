@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from biggan_jax import data
-from biggan_jax.errors import UserError
+from biggan_jax.errors import UserError, counts
 from biggan_jax.evaluation import class_match, inputs, reference
 from biggan_jax.evaluation.evaluator import COMMAND, KEEP, Evaluator, Options, one_line_warnings
 from biggan_jax.metrics.features import Extractor
@@ -86,7 +86,8 @@ def open_evaluator(
     num_samples = settings.num_samples if settings.num_samples is not None else NUM_SAMPLES[name]
     if num_samples < 2:
         option = settings.options.samples.format(2)
-        raise UserError(f"{num_samples} samples have no covariance: set {option} or more")
+        samples = counts(num_samples, "sample has", "samples have")
+        raise UserError(f"{samples} no covariance: set {option} or more")
     real = trained_on
     if real is None and (settings.reference is None or name == "classifier"):
         real = _open_first(name, config, cache, settings)

@@ -35,13 +35,14 @@ def lines(result: dict[str, Any]) -> list[str]:
         out += _class_lines(result["per_class"])
     out += absent_lines(result)
     p = result["protocol"]
+    real = f"{p['real_count']:,}" if p["real_count"] else "?"
     resized = "" if p["resize"] == "none" else f", {p['resize']}"
     matched = f", classes {p['classes']}" if p.get("classes") else ""
     average = f" ({p['average']})" if p.get("average") else ""
     out.append(
         f"protocol {p['fingerprint']}: {p['samples']:,} samples (seed {p['seed']}, truncation "
         f"{p['truncation']}, bn {p['bn_mode']}, {p['weights']} weights{average}{matched}) against "
-        f"{p['real_count'] or '?'} real images of {p['real']} ({str(p['real_digest'])[:12]}), "
+        f"{real} real images of {p['real']} ({str(p['real_digest'])[:12]}), "
         f"{p['features']} features ({p['features_digest'][:12]}{resized}), version {p['version']}"
     )
     return out

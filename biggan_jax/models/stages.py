@@ -6,7 +6,7 @@ import re
 import flax.linen as nn
 import jax
 
-from biggan_jax.errors import UserError
+from biggan_jax.errors import UserError, counts
 from biggan_jax.models import walk
 
 BLOCK = re.compile(r"(?!attention_|residual_)[a-z]+_\d+")  # not attention, which is named by place
@@ -75,7 +75,8 @@ def frozen_modules(discriminator: nn.Module, channels: int, count: int) -> froze
     places = [i for i, stage in enumerate(stages) if stage.is_block]
     if count > len(places):
         raise UserError(
-            f"finetune.freeze_d is {count}, but this discriminator has {len(places)} blocks: set "
+            f"finetune.freeze_d is {count}, but this discriminator has "
+            f"{counts(len(places), 'block', 'blocks')}: set "
             f"--config.finetune.freeze_d to at most {len(places)}"
         )
     return frozenset(stage.name for stage in stages[: places[count - 1] + 1])

@@ -4,6 +4,7 @@ import contextlib
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
@@ -11,6 +12,7 @@ from biggan_jax import errors
 
 SECONDS = 2.0  # for all that comes first; a network disk may not answer
 
+_once = threading.Lock()
 _first: list[Callable[[], str | None]] = []
 
 
@@ -55,6 +57,9 @@ def at_once(code: int, line: str) -> NoReturn:
       code: the exit code.
       line: for a person; what `first` has to say is put behind it.
     """
+    if not _once.acquire(blocking=False):  # another thread, or the code that a handler interrupted
+        time.sleep(2 * SECONDS)
+        os._exit(code)
     text = "; ".join([line, *prepare()])
     with contextlib.suppress(OSError):
         os.write(2, f"biggan: {text}\n".encode())  # print may be what was interrupted

@@ -16,7 +16,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from biggan_jax.errors import UserError
+from biggan_jax.errors import UserError, counts
 
 AXES = ("data", "fsdp")
 
@@ -46,8 +46,8 @@ def make_mesh(shape: tuple[int, ...], devices: list | None = None) -> Mesh:
     sizes = tuple(len(devices) // known if n == -1 else n for n in shape)
     if min(sizes) < 1 or int(np.prod(sizes)) > len(devices):
         raise UserError(
-            f"mesh {asked} needs {known} devices, but there are {len(devices)}: set "
-            "--config.mesh=(-1,1) to take them all"
+            f"mesh {asked} needs {counts(known, 'device', 'devices')}, but there are "
+            f"{len(devices)}: set --config.mesh=(-1,1) to take them all"
         )
     # Auto, always named: make_mesh now defaults to Explicit axes, which break embeddings and
     # reshapes.

@@ -152,7 +152,7 @@ def run(
     Raises:
       UserError: as `plan`, for any config of the sweep, or for a negative price.
     """
-    if usd_per_chip_hour is not None and usd_per_chip_hour < 0:
+    if usd_per_chip_hour is not None and not 0 <= usd_per_chip_hour < math.inf:
         raise UserError(f"--usd-per-chip-hour is {usd_per_chip_hour}; set it to 0 or more")
     options = {"slices": slices, "usd_per_chip_hour": usd_per_chip_hour, "fast": fast}
     options["traffic"] = traffic

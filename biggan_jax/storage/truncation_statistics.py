@@ -74,7 +74,7 @@ def select(variables: dict, directory: str | Path, truncation: float, hf_interpo
     if not has_rows(directory):
         raise UserError(
             f"{directory} holds no statistics for several truncations (only imports of "
-            "pretrained-biggan do): leave out --truncation-statistics"
+            "pretrained-biggan do): leave out --truncation-statistics and --hf-interpolation"
         )
     table = load_weights(directory, NAME)["batch_stats"]
     rows = len(jax.tree.leaves(table)[0])

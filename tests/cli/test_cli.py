@@ -201,7 +201,8 @@ def test_workdir_with_a_damaged_config(run_copy, capsys):
         ("dim_z", 61, "model.dim_z is 61.*set model.dim_z=60"),
         ("name", "bigan", "did you mean 'biggan'"),
         ("g_attention", [64], "attention at 64 pixels.*set model.g_attention"),
-        ("chh", 3, "does not fit this version"),
+        ("chh", 3, "does not fit this version: unknown key 'model.chh'.*mean 'model.ch'"),
+        ("ch", None, "does not fit this version: model.ch is null"),
     ],
 )
 @pytest.mark.parametrize("command", ["sample", "inspect"])
@@ -247,6 +248,8 @@ def test_checkpoints_fall_back_and_run_out(run_copy, tmp_path, capsys):
         (["--truncation", "-0.5"], "truncation is -0.5"),
         (["--truncation", "nan"], "truncation is nan"),
         (["--per-class", "0"], "--per-class is 0"),
+        (["--per-class", "1.5"], "'1.5' is no whole number; write one such as 10"),
+        (["--truncation", "0,5"], "'0,5' is no number; write one such as 0.5"),
         (["--per-class", "1", "--interpolate"], "--per-class is 1.*at least 2"),
         (["--seed", "9223372036854775808"], "seed is 9223372036854775808"),
         (["--out", "x.gif"], "x.gif.*.png.* or .npz, or be a folder"),

@@ -137,3 +137,12 @@ def test_json_of_a_process():
     line = "terminated; the same command continues"
     assert done.stdout == json.dumps({"error": line, "exit_code": 75}) + os.linesep
     assert done.stderr == f"words of a C++ library\nbiggan: {line}\n"
+
+
+def test_numbers_of_options_and_counts(trained, tmp_path, capsys):
+    """1e0 is one, one sample is no samples, and a slash behind a folder is not doubled."""
+    argv = ["sample", "--from", f"{trained}/", "--classes=3", f"--out={tmp_path}/x.png"]
+    assert cli.main([*argv, "--per-class=1e0"]) == 0
+    assert capsys.readouterr().out.startswith("1 sample in ")
+    assert runs.train(f"{trained}/") == 0
+    assert f"samples in {trained}/samples\n" in capsys.readouterr().out

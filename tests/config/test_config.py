@@ -386,7 +386,9 @@ def test_saved_model_section_alone():
     assert config.batch_size == config_lib.default_config().batch_size
 
 
-@pytest.mark.parametrize("saved", [[], 3, {"foo": 1}, {"model": 3}, {"model": {"ch": "a"}}])
+@pytest.mark.parametrize(
+    "saved", [[], 3, {"foo": 1}, {"model": 3}, {"model": None}, {"model": {"ch": "a"}}]
+)
 def test_saved_config_that_does_not_fit(saved):
     with pytest.raises(UserError, match="the saved config does not fit this version") as error:
         config_lib.from_saved(saved)

@@ -138,3 +138,8 @@ def test_every_carried_config_has_a_line_and_is_a_file_to_start_from(tmp_path):
     assert config_file.load(str(mine), []) == config_file.load(runs.DIGITS, [])
     with pytest.raises(UserError, match="no config 'digit' .did you mean 'digits'"):
         carried.text("digit")
+
+
+def test_a_sweep_with_a_value_twice():
+    with pytest.raises(UserError, match="'seed=1,2,1' has 1 twice"):
+        combinations.parse(["seed=1,2,1"])
