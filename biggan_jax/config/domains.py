@@ -47,7 +47,7 @@ AT_LEAST_1 = Range(1)
 # is for.
 DOMAINS: dict[str, Range | Choice] = {
     "seed": Range(0, 2**32),
-    "batch_size": AT_LEAST_1,
+    "batch_size": Range(1, 2**20, closed=True),  # beyond, only a slip of the keyboard
     "num_d_steps": AT_LEAST_1,
     "accumulation_steps": AT_LEAST_1,
     "num_steps": AT_LEAST_1,

@@ -20,6 +20,7 @@ from biggan_jax.sampling import classes
 from biggan_jax.storage import label_counts
 
 NUM_SAMPLES = {"inception": 50_000, "classifier": 10_000}
+MOST_SAMPLES = 10**8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +89,11 @@ def open_evaluator(
         option = settings.options.samples.format(2)
         samples = counts(num_samples, "sample has", "samples have")
         raise UserError(f"{samples} no covariance: set {option} or more")
+    if num_samples > MOST_SAMPLES:
+        option = settings.options.samples.format(NUM_SAMPLES[name])
+        raise UserError(
+            f"{num_samples:,} samples would take months: set {option}, the usual number"
+        )
     real = trained_on
     if real is None and (settings.reference is None or name == "classifier"):
         real = _open_first(name, config, cache, settings)

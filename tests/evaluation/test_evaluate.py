@@ -415,7 +415,8 @@ def test_follow_waits_for_an_unfinished_run_until_interrupted(workdir, tmp_path,
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["--samples=1"], "1 samples.*set --samples 2 or more"),
+        (["--samples=99999999999"], "99,999,999,999 samples would.*set --samples 10000"),
+        (["--samples=1"], "1 sample has.*set --samples 2 or more"),
         (["--samples=64"], "64 samples for the 64 dimensions.*set --samples 65 or more"),
         (["--data=digits:dev"], "--data='digits:dev'.*no split 'dev'"),
         (["--data=folder:none"], "none"),
