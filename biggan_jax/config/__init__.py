@@ -83,6 +83,7 @@ def default_config() -> ConfigDict:
     m.bn_variance = "unbiased"  # unbiased (torch) | biased (TensorFlow, --mybn): what is stored
     m.sn_eps = 1e-6
     m.sn_iterations = 1  # power iterations of a training forward
+    m.d_dropout = 0.0  # share of the features before D's last layer that a training forward drops
     m.sn_eval = "iterate"  # iterate (BigGAN-PyTorch) | stored (torch.nn.utils.spectral_norm)
 
     c.optimizer = o = ConfigDict()
@@ -91,14 +92,24 @@ def default_config() -> ConfigDict:
     o.beta1 = 0.0
     o.beta2 = 0.999
     o.eps = 1e-8
-    # Both rates fall linearly from their values to 0 between these generator updates; unset: never.
+    # Both rates fall from their values to 0 between these generator updates; unset: never.
     o.decay_start_step = placeholder(int)
     o.decay_end_step = placeholder(int)
+    o.schedule = placeholder(str)  # constant | linear | cosine: how they fall; unset: linear
+    o.warmup_steps = 0  # generator updates in which both rates rise linearly from 0
+    # Global norm of a player's gradients above which they are scaled down to it; unset: never.
+    o.clip_norm = placeholder(float)
 
     c.regularizer = r = ConfigDict()
     r.g_orthogonal = 1e-4  # beta of Brock et al., equation 3; 0 is off
     r.d_orthogonal = 0.0
     r.orthogonal_form = "off_diagonal"  # off_diagonal (1 - I) | full
+    # After every update of G (of D) the largest singular values of its raw weights are lowered to
+    # this value, or the largest to this multiple of the second (Brock et al., equation 4); unset:
+    # never.
+    r.g_sigma_clamp = placeholder(float)
+    r.d_sigma_clamp = placeholder(float)
+    r.sigma_clamp_form = "value"  # value (sigma_reg) | ratio (r: of the second, 1 or more)
     # gamma: half of it times the squared norm of D's gradient at real (R1) or generated images (R2)
     # is added to D's loss (Mescheder et al. 2018; R3GAN); 0 is off.
     r.r1 = 0.0

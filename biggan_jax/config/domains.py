@@ -14,16 +14,27 @@ from biggan_jax.errors import UserError, did_you_mean
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """The finite numbers from `low` to below `high`, or up to `high` itself where `closed`."""
+    """The finite numbers from `low` to below `high`.
+
+    Attributes:
+      low, high: the ends.
+      closed: `high` itself belongs to it.
+      above: `low` itself does not.
+    """
 
     low: float
     high: float = math.inf
     closed: bool = False
+    above: bool = False
 
     def __contains__(self, value: float) -> bool:
+        if self.above and value == self.low:
+            return False
         return self.low <= value < self.high or (self.closed and value == self.high)
 
     def __str__(self) -> str:
+        if self.above:
+            return f"more than {self.low}"
         if self.high == math.inf:
             return f"{self.low} or more"
         return f"a value from {self.low} to {'' if self.closed else 'below '}{self.high}"
@@ -42,6 +53,7 @@ class Choice(tuple):
 
 AT_LEAST_0 = Range(0)
 AT_LEAST_1 = Range(1)
+ABOVE_0 = Range(0, above=True)
 
 # Setting -> what it may be; an unset one is not looked at. `config.default_config` says what each
 # is for.
@@ -73,6 +85,7 @@ DOMAINS: dict[str, Range | Choice] = {
     "model.sn_eps": AT_LEAST_0,
     "model.sn_iterations": AT_LEAST_1,
     "model.sn_eval": Choice("iterate", "stored"),
+    "model.d_dropout": Range(0, 1),
     "optimizer.g_lr": AT_LEAST_0,
     "optimizer.d_lr": AT_LEAST_0,
     # A beta of 1 divides by zero in Adam's bias correction.
@@ -81,9 +94,15 @@ DOMAINS: dict[str, Range | Choice] = {
     "optimizer.eps": AT_LEAST_0,
     "optimizer.decay_start_step": AT_LEAST_0,
     "optimizer.decay_end_step": AT_LEAST_1,
+    "optimizer.schedule": Choice("constant", "linear", "cosine"),
+    "optimizer.warmup_steps": AT_LEAST_0,
+    "optimizer.clip_norm": ABOVE_0,
     "regularizer.g_orthogonal": AT_LEAST_0,
     "regularizer.d_orthogonal": AT_LEAST_0,
     "regularizer.orthogonal_form": Choice("off_diagonal", "full"),
+    "regularizer.g_sigma_clamp": ABOVE_0,
+    "regularizer.d_sigma_clamp": ABOVE_0,
+    "regularizer.sigma_clamp_form": Choice("value", "ratio"),
     "regularizer.r1": AT_LEAST_0,
     "regularizer.r2": AT_LEAST_0,
     "regularizer.every_steps": AT_LEAST_1,

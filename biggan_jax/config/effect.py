@@ -17,7 +17,12 @@ _UNREAD = {
     "dcgan": (*_EMBEDDING, "width_table", "d_thin", *_ATTENTION),
 }
 # What is done anyway, which a config may say.
-_SAID = {"model.shared_embedding": False, "model.hierarchical_z": False, "ema.start_step": 0}
+_SAID = {
+    "model.shared_embedding": False,
+    "model.hierarchical_z": False,
+    "ema.start_step": 0,
+    "optimizer.schedule": "constant",
+}
 
 
 class Finding(NamedTuple):
@@ -90,6 +95,9 @@ def _of_game(given: dict) -> Iterator[tuple[str, str, str]]:
     if not given["regularizer.g_orthogonal"] and not given["regularizer.d_orthogonal"]:
         why = "there is no orthogonal regularization"
         yield "regularizer.orthogonal_form", why, "set --config.regularizer.g_orthogonal"
+    if given["regularizer.g_sigma_clamp"] is None and given["regularizer.d_sigma_clamp"] is None:
+        why = "no singular value is clamped"
+        yield "regularizer.sigma_clamp_form", why, "set --config.regularizer.g_sigma_clamp"
     if given["init_from"] is None:
         for key in (key for key in given if key.startswith("finetune.")):
             yield key, "the run starts with random weights", "set --config.init_from"
@@ -106,7 +114,11 @@ def _of_schedule(given: dict) -> Iterator[tuple[str, str, str]]:
         why = f"the run has {steps:,} steps"
         yield "eval_every_steps", why, f"set --config.eval_every_steps={steps} or less"
     start = given["optimizer.decay_start_step"]
-    if start is not None and start >= steps:
-        why = f"the rates would fall from step {start:,}, and the run has {steps:,} steps"
+    if start is not None and given["optimizer.schedule"] == "constant":
         for key in ("decay_start_step", "decay_end_step"):
+            why = "optimizer.schedule is constant"
+            yield f"optimizer.{key}", why, "set --config.optimizer.schedule=linear"
+    elif start is not None and start >= steps:
+        why = f"the rates would fall from step {start:,}, and the run has {steps:,} steps"
+        for key in ("decay_start_step", "decay_end_step", "schedule"):
             yield f"optimizer.{key}", why, "lower --config.optimizer.decay_start_step"

@@ -1,7 +1,7 @@
 """Which settings of a run may change when it goes on."""
 
 import fnmatch
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -31,8 +31,23 @@ CHANGEABLE = (
     *("optimizer.*", "regularizer.*", "augment.*", "guard.*"),
     *("loss", "ema.decay", "seed"),
 )
-# Between unset and set these change what the optimizers keep, which no checkpoint can supply.
-_STRUCTURAL = ("optimizer.decay_start_step", "optimizer.decay_end_step")
+# Where rates that stay the same begin to move, or the reverse, these change what the optimizers
+# keep, which no checkpoint can supply.
+_STRUCTURAL = tuple(
+    f"optimizer.{key}" for key in ("decay_start_step", "decay_end_step", "schedule", "warmup_steps")
+)
+
+
+def rates_move(optimizer: Mapping[str, Any]) -> bool:
+    """Whether the learning rates differ between updates, for which the optimizers keep a count.
+
+    Args:
+      optimizer: the `optimizer` section of a config; settings that an old one lacks are unset.
+    """
+    decays = optimizer.get("decay_end_step") is not None
+    return bool(optimizer.get("warmup_steps")) or (
+        decays and optimizer.get("schedule") != "constant"
+    )
 
 
 class Change(NamedTuple):
@@ -71,7 +86,8 @@ def check_resume(
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key) and not _matches(key, RESUMABLE)
     ]
-    fixed = [change for change in changes if not _is_changeable(change)]
+    structural = _rates_move(old) != _rates_move(new)
+    fixed = [change for change in changes if not _is_changeable(change, structural)]
     if not changes or (allow_change and not fixed):
         return changes
     if allow_change:
@@ -88,8 +104,15 @@ def check_resume(
     raise UserError(f"this workdir holds a run of another config ({_listed(changes)}): {remedy}")
 
 
-def _is_changeable(change: Change) -> bool:
-    if change.key in _STRUCTURAL and None in (change.old, change.new):
+def _rates_move(flat: dict[str, Any]) -> bool:
+    section = "optimizer."
+    return rates_move(
+        {k.removeprefix(section): v for k, v in flat.items() if k.startswith(section)}
+    )
+
+
+def _is_changeable(change: Change, structural: bool) -> bool:
+    if structural and change.key in _STRUCTURAL:
         return False
     return _matches(change.key, CHANGEABLE)
 

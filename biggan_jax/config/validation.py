@@ -35,7 +35,8 @@ def validate(config: ConfigDict, num_devices: int) -> None:
             f"{config.batch_size} / {config.accumulation_steps} accumulation steps) into groups of "
             "2 or more: set --config.bn_group_size to a divisor"
         )
-    _check_decay(config.optimizer)
+    _check_decay(config.optimizer, config.num_steps)
+    _check_clamp(config.regularizer)
 
 
 def _of_one_example(config: ConfigDict, num_devices: int) -> str:
@@ -50,8 +51,8 @@ def _of_one_example(config: ConfigDict, num_devices: int) -> str:
     )
 
 
-def _check_decay(optimizer: ConfigDict) -> None:
-    """The learning rates' decay: both steps or neither, in order."""
+def _check_decay(optimizer: ConfigDict, num_steps: int) -> None:
+    """The learning rates' decay: both steps or neither, in order, and a form only with steps."""
     start, end = optimizer.decay_start_step, optimizer.decay_end_step
     if (start is None) != (end is None):
         unset = "start" if start is None else "end"
@@ -64,3 +65,23 @@ def _check_decay(optimizer: ConfigDict) -> None:
             f"optimizer.decay_start_step is {start} and optimizer.decay_end_step is {end}: set "
             "--config.optimizer.decay_end_step to more than the start"
         )
+    if start is None and optimizer.schedule not in (None, "constant"):
+        raise UserError(
+            f"optimizer.schedule is {optimizer.schedule!r}, but nothing says when the rates fall: "
+            "set --config.optimizer.decay_start_step=0 and "
+            f"--config.optimizer.decay_end_step={num_steps}"
+        )
+
+
+def _check_clamp(regularizer: ConfigDict) -> None:
+    """As a ratio, the clamp may not ask for a first singular value below the second."""
+    if regularizer.sigma_clamp_form != "ratio":
+        return
+    for key in ("g_sigma_clamp", "d_sigma_clamp"):
+        ratio = regularizer[key]
+        if ratio is not None and ratio < 1:
+            raise UserError(
+                f"regularizer.{key} is {ratio}, a ratio of the first singular value to the second, "
+                f"which is never below 1: set --config.regularizer.{key} to 1 or more, or "
+                "--config.regularizer.sigma_clamp_form=value"
+            )

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from biggan_jax.models import layers
+from biggan_jax.models.batch_groups import manual_axes, whole_batch
 from biggan_jax.models.settings import LayerSettings, at_least_float32
 
 
@@ -64,7 +65,9 @@ def logits(
     num_classes: int,
     use_bias: bool = True,
 ) -> jax.Array:
-    """Linear layer plus projection on the class, inside a compact method of D.
+    """Dropout, where there is one, linear layer plus projection on the class.
+
+    Inside a compact method of D.
 
     Args:
       features: [N, F], at least float32.
@@ -78,6 +81,8 @@ def logits(
       [N], in the dtype of the features.
     """
     sn = settings.spectral_norm
+    if settings.d_dropout:
+        features = Dropout(settings.d_dropout, name="dropout")(features)
     linear = layers.Dense(
         settings,
         sn,
@@ -92,3 +97,32 @@ def logits(
         embed = layers.Embed(settings, sn, num_classes, features.shape[-1], name="embed")
         out = out + (embed(labels, train).astype(features.dtype) * features).sum(-1)
     return out
+
+
+class Dropout(nn.Module):
+    """Dropout of features where the forward is given a key `dropout`, and nothing elsewhere.
+
+    Differs from `nn.Dropout` because inside `jax.shard_map` each device drops its own rows of the
+    one mask of the whole batch: the same ones on any number of devices.
+
+    Attributes:
+      rate: share of the features that are set to 0, in [0, 1); the others are divided by 1 - rate.
+
+    References:
+      Srivastava et al. 2014; Brock et al. 2019, section 4.2: on the features of D's last layer.
+    """
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, features: jax.Array) -> jax.Array:
+        """Features [N, F], each of every example dropped or kept by itself."""
+        if not self.has_rng("dropout"):
+            return features
+        examples, axes = len(features), manual_axes()
+        shape = (whole_batch(examples), features.shape[1])
+        keep = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.rate, shape)
+        if axes:
+            first = lax.axis_index(axes) * examples
+            keep = lax.dynamic_slice_in_dim(keep, first, examples)
+        return jnp.where(keep, features / (1 - self.rate), jnp.zeros_like(features))

@@ -47,6 +47,7 @@ class LayerSettings:
       attention_kind: 'attention', or 'residual': the attention-free control in its place.
       attention_form: 'published' or 'paper', see `attention.SelfAttention`.
       attention_reduction: k; queries and keys of attention have C / k channels.
+      d_dropout: share of the features before D's last layer that a training forward drops.
       mesh: over which the batch is split, for what the compiler cannot split by itself; None where
         the devices are not known.
     """
@@ -68,6 +69,7 @@ class LayerSettings:
     attention_kind: str = _DEFAULTS.attention_kind
     attention_form: str = _DEFAULTS.attention_form
     attention_reduction: int = _DEFAULTS.attention_reduction
+    d_dropout: float = _DEFAULTS.d_dropout
     mesh: Mesh | None = None
 
 

@@ -42,11 +42,12 @@ def train_step(
     latents.check_distribution(config.model.z_distribution)
     frozen = stages.frozen_modules(discriminator, generator.channels, config.finetune.freeze_d)
     o = config.optimizer
+    d_optimizer = optimizers.freeze(optimizers.adam(o, o.d_lr, config.num_d_steps), frozen)
     return TrainStep(
         generator,
         discriminator,
-        g_optimizer=optimizers.adam(o, o.g_lr),
-        d_optimizer=optimizers.freeze(optimizers.adam(o, o.d_lr, config.num_d_steps), frozen),
+        g_optimizer=optimizers.clip(optimizers.adam(o, o.g_lr), o.clip_norm),
+        d_optimizer=optimizers.clip(d_optimizer, o.clip_norm),
         objective=objectives.build(config.loss, config.regularizer),
         mesh=mesh,
         num_d_steps=config.num_d_steps,

@@ -31,16 +31,19 @@ class ByDevice:
     def __init__(self, module: nn.Module, mesh: Mesh):
         self.module, self.mesh = module, mesh
 
-    def apply(self, variables: dict[str, Any], *batch: jax.Array, mutable=False, **options) -> Any:
+    def apply(
+        self, variables: dict[str, Any], *batch: jax.Array, mutable=False, rngs=None, **options
+    ) -> Any:
         """As `nn.Module.apply`, for `sharding.copies` of the parameters."""
 
-        def own(params, others, *batch):
+        def own(params, shared, *batch):
+            others, rngs = shared
             variables = {"params": params, **others}
-            out = self.module.apply(variables, *batch, mutable=mutable, **options)
+            out = self.module.apply(variables, *batch, mutable=mutable, rngs=rngs, **options)
             return out if mutable else (out, {})
 
         params, others = variables["params"], {k: v for k, v in variables.items() if k != "params"}
-        out, new = sharding.by_device(own, self.mesh)(params, others, *batch)
+        out, new = sharding.by_device(own, self.mesh)(params, (others, rngs), *batch)
         return (out, new) if mutable else out
 
 

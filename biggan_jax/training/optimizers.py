@@ -1,5 +1,6 @@
-"""Adam with a constant or linearly decaying learning rate, for all of a player or part of it."""
+"""Adam with its learning rate over training, for all of a player or part of it, and clipping."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -7,41 +8,70 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from biggan_jax.config.resume import Change
+from biggan_jax.config.resume import Change, rates_move
 
 
 def adam(section: ConfigDict, lr: float, updates_per_step: int = 1) -> optax.GradientTransformation:
     """Adam for one player.
 
     Args:
-      section: the `optimizer` section of a config: `beta1`, `beta2`, `eps`, and `decay_start_step`
-        and `decay_end_step` in generator updates, 0 <= start < end: the rate of update k (from 0)
-        falls linearly from lr at k = start to 0 at k = end and stays there. Unset, it is constant.
-      lr: learning rate before any decay.
+      section: the `optimizer` section of a config: `beta1`, `beta2`, `eps`, and what `rate` reads.
+      lr: learning rate before warm-up and decay.
       updates_per_step: updates of this player for one of the generator; all of them share the rate
         of the generator update that follows them.
 
     Returns:
-      The optimizer; with a decay its state holds one more count, with a beta1 of 0 it holds no
-      first moment.
-
-    References:
-      Miyato and Koyama 2018, section 6: the linear decay of SNGAN-projection.
+      The optimizer; where the rate moves its state holds one more count, with a beta1 of 0 it holds
+      no first moment.
     """
     scale = optax.scale_by_adam(section.beta1, section.beta2, section.eps)
     if section.beta1 == 0:
         scale = _without_first_moment(scale)
-    start, end = section.decay_start_step, section.decay_end_step
-    if end is None:
-        return optax.chain(scale, optax.scale_by_learning_rate(lr))
+    of_count = rate(section, lr, updates_per_step) if rates_move(section) else lr
+    return optax.chain(scale, optax.scale_by_learning_rate(of_count))
 
-    def rate(count: jax.Array) -> jax.Array:
-        # The optimizer counts its own updates; the settings count the generator's. In integers:
-        # optax.linear_schedule ends at -1e-8 of the rate once XLA has rearranged it.
-        left = jnp.clip(end - count // updates_per_step, 0, end - start)
-        return lr * (left / (end - start))
 
-    return optax.chain(scale, optax.scale_by_learning_rate(rate))
+def rate(
+    section: ConfigDict, lr: float, updates_per_step: int = 1
+) -> Callable[[jax.Array], jax.Array]:
+    """The learning rate of an update, as Optax takes a schedule.
+
+    Args:
+      section: the `optimizer` section of a config, in generator updates. `warmup_steps`: the rate
+        of update k (from 0) is k / warmup_steps of what it would be, until it is all of it.
+        `decay_start_step` and `decay_end_step`, 0 <= start < end: from lr at k = start it falls to
+        0 at k = end and stays there, along a line or (`schedule='cosine'`) half a cosine; unset, or
+        with `schedule='constant'`, it does not fall.
+      lr: learning rate before warm-up and decay.
+      updates_per_step: updates of this player for one of the generator.
+
+    Returns:
+      A function of the updates of this player that are done, an integer scalar.
+
+    References:
+      Miyato and Koyama 2018, section 6: the linear decay of SNGAN-projection; Loshchilov and Hutter
+      2017, "SGDR", equation 5: the cosine; Goyal et al. 2017, section 2.2: the warm-up.
+    """
+    start, end, warmup = section.decay_start_step, section.decay_end_step, section.warmup_steps
+    if section.schedule == "constant":
+        start = end = None
+
+    def share(k: jax.Array) -> jax.Array | float:
+        if end is None:
+            return 1.0
+        if section.schedule == "cosine":
+            return optax.cosine_decay_schedule(1.0, end - start)(jnp.maximum(k - start, 0))
+        # In integers: optax.linear_schedule ends at -1e-8 of the rate once XLA has rearranged it.
+        left = jnp.clip(end - k, 0, end - start)
+        return left / (end - start)
+
+    def of_count(count: jax.Array) -> jax.Array:
+        # The optimizer counts its own updates; the settings count the generator's.
+        k = count // updates_per_step
+        now = lr * share(k)
+        return now * (jnp.minimum(k, warmup) / warmup) if warmup else now
+
+    return of_count
 
 
 class SecondMoment(NamedTuple):
@@ -113,6 +143,30 @@ def freeze(
         }
 
     return optax.masked(optimizer, trained)
+
+
+def clip(
+    optimizer: optax.GradientTransformation, norm: float | None
+) -> optax.GradientTransformation:
+    """An optimizer of gradients that are scaled down to a global norm; its state is the same.
+
+    Args:
+      optimizer: of one player.
+      norm: the largest norm over all gradients of the player; None leaves them as they are.
+
+    References:
+      Pascanu et al. 2013, "On the difficulty of training recurrent neural networks", algorithm 1.
+    """
+    if norm is None:
+        return optimizer
+    clipping = optax.clip_by_global_norm(norm)
+
+    def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        # Not in a chain, which would give the moments other names in checkpoints.
+        grads, _ = clipping.update(grads, optax.EmptyState())
+        return optimizer.update(grads, state, params)
+
+    return optax.GradientTransformation(optimizer.init, update)
 
 
 @jax.named_scope("optimizer")

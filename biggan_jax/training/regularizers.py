@@ -1,8 +1,6 @@
 """Regularizers of the weights: the orthogonal regularizer in both of its forms.
 
-A weight enters as the matrix W of shape (out, rest): a kernel `(..., in, out)` (HWIO or dense) is
-flattened and transposed, an embedding `(num, features)` is taken as it is. The weight is the raw
-one, before spectral normalisation.
+A weight enters as the matrix W of `matrices`, and is the raw one, before spectral normalisation.
 
 Products go through the smaller of the two Gram matrices, so that none is larger than the weight:
 W W^T of BigGAN-128's first layer, of shape (24576, 20), would have 604 million entries.
@@ -13,6 +11,8 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from biggan_jax.training import matrices
 
 Form = Literal["off_diagonal", "full"]
 
@@ -50,10 +50,10 @@ def orthogonal_gradient(
     _check(form)
 
     def gradient(path: tuple, weight: jax.Array) -> jax.Array:
-        if not _applies(path, weight, exempt):
+        if not matrices.applies(path, weight, exempt):
             return jnp.zeros_like(weight)
-        matrix = _as_matrix(path, weight)
-        return _from_matrix(path, 2.0 * strength * _product(matrix, form), weight)
+        matrix = matrices.as_matrix(path, weight)
+        return matrices.from_matrix(path, 2.0 * strength * _product(matrix, form), weight)
 
     return jax.tree_util.tree_map_with_path(gradient, params)
 
@@ -84,9 +84,9 @@ def orthogonal_penalty(
     """
     _check(form)
     terms = [
-        _squared_norm(_as_matrix(path, weight), form)
+        _squared_norm(matrices.as_matrix(path, weight), form)
         for path, weight in jax.tree_util.tree_leaves_with_path(params)
-        if _applies(path, weight, exempt)
+        if matrices.applies(path, weight, exempt)
     ]
     dtype = np.result_type(np.float32, *(term.dtype for term in terms))
     return 0.5 * strength * sum((term.astype(dtype) for term in terms), jnp.zeros((), dtype))
@@ -97,37 +97,16 @@ def _check(form: str) -> None:
         raise ValueError(f"form is {form!r}: choose 'off_diagonal' or 'full'")
 
 
-def _names(path: tuple) -> list[str]:
-    return [jax.tree_util.keystr((key,), simple=True) for key in path]
-
-
-def _applies(path: tuple, weight: jax.Array, exempt: tuple[str, ...]) -> bool:
-    return weight.ndim >= 2 and not set(_names(path)) & set(exempt)
-
-
-def _as_matrix(path: tuple, weight: jax.Array) -> jax.Array:
-    weight = weight.astype(np.promote_types(weight.dtype, np.float32))
-    if _names(path)[-1] == "embedding":
-        return weight.reshape(weight.shape[0], -1)
-    return weight.reshape(-1, weight.shape[-1]).T
-
-
-def _from_matrix(path: tuple, matrix: jax.Array, like: jax.Array) -> jax.Array:
-    if _names(path)[-1] != "embedding":
-        matrix = matrix.T
-    return matrix.reshape(like.shape).astype(like.dtype)
-
-
 def _product(matrix: jax.Array, form: Form) -> jax.Array:
     """(W W^T * (1 - I)) W or (W W^T - I) W."""
     if not _is_tall(matrix):
-        return _matmul(_residual(_gram(matrix), form), matrix)
+        return matrices.matmul(_residual(_gram(matrix), form), matrix)
     gram = _gram(matrix.T)
     if form == "off_diagonal":
         # The diagonal of W W^T holds the squared norms of the rows.
         norms = jnp.sum(jnp.square(matrix), axis=1, keepdims=True)
-        return _matmul(matrix, gram) - norms * matrix
-    return _matmul(matrix, _residual(gram, form))
+        return matrices.matmul(matrix, gram) - norms * matrix
+    return matrices.matmul(matrix, _residual(gram, form))
 
 
 def _squared_norm(matrix: jax.Array, form: Form) -> jax.Array:
@@ -149,7 +128,7 @@ def _is_tall(matrix: jax.Array) -> bool:
 
 
 def _gram(matrix: jax.Array) -> jax.Array:
-    return _matmul(matrix, matrix.T)
+    return matrices.matmul(matrix, matrix.T)
 
 
 def _residual(gram: jax.Array, form: Form) -> jax.Array:
@@ -157,8 +136,3 @@ def _residual(gram: jax.Array, form: Form) -> jax.Array:
     if form == "off_diagonal":
         return gram * (1.0 - identity)
     return gram - identity
-
-
-def _matmul(a: jax.Array, b: jax.Array) -> jax.Array:
-    # An accelerator's default rounds to bfloat16: an error as large as the residual itself.
-    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)

@@ -24,8 +24,9 @@ from ml_collections import FrozenConfigDict
 
 from biggan_jax.models import latents, stages
 from biggan_jax.parallel import compiler_options, sharding
-from biggan_jax.training import microbatches, optimizers, regularizers
+from biggan_jax.training import judge, microbatches, optimizers, regularizers, sigma_clamp
 from biggan_jax.training import state as state_lib
+from biggan_jax.training.judge import Judge, generate
 from biggan_jax.training.objectives import Objective
 from biggan_jax.training.state import GANState
 
@@ -104,8 +105,8 @@ class TrainStep:
 
             def loss_fn(params):
                 params = stages.stop_gradient(params, self.d_frozen)
-                D = Judge(discriminator, params, d_spectral, self.mesh)
                 own_key = jax.random.fold_in(key, part)
+                D = Judge(discriminator, params, d_spectral, self.mesh, self._dropout_key(own_key))
                 batch = (real, labels, fake, gen_labels)
                 loss, metrics = self.objective.d_objective(D, *batch, own_key, update)
                 return loss, (D.spectral, metrics)
@@ -122,6 +123,8 @@ class TrainStep:
         grads = self._regularize(grads, d_params, self.regularizer.d_orthogonal, self.d_frozen)
         metrics["d_grad_norm"] = optax.global_norm(grads)
         params, opt_state = optimizers.update(self.d_optimizer, grads, d.opt_state, d.params)
+        clamp = self.regularizer.d_sigma_clamp
+        params = self._clamp(params, clamp, d_spectral, self.d_frozen)
         d = d.replace(params=params, spectral=d_spectral, opt_state=opt_state)
         g = g.replace(spectral=g_spectral, batch_stats=g_stats)
         return state.replace(generator=g, discriminator=d), metrics
@@ -158,8 +161,9 @@ class TrainStep:
 
             def loss_fn(params):
                 fake, g_new = generate(generator, params, g_spectral, g_stats, z, gen_labels)
-                D = Judge(self.discriminator, d_params, d_spectral, self.mesh)
                 own_key = jax.random.fold_in(key, part)
+                dropout_key = self._dropout_key(own_key)
+                D = Judge(self.discriminator, d_params, d_spectral, self.mesh, dropout_key)
                 batch = (fake, gen_labels, real, labels)
                 loss, metrics = self.objective.g_objective(D, *batch, own_key)
                 carry = (g_new["spectral"], g_new["batch_stats"], D.spectral, part + 1)
@@ -177,6 +181,7 @@ class TrainStep:
         grads = self._regularize(grads, g_params, self.regularizer.g_orthogonal)
         metrics["g_grad_norm"] = optax.global_norm(grads)
         params, opt_state = optimizers.update(self.g_optimizer, grads, g.opt_state, g.params)
+        params = self._clamp(params, self.regularizer.g_sigma_clamp, g_spectral)
         g = g.replace(params=params, spectral=g_spectral, batch_stats=g_stats, opt_state=opt_state)
         step = state.step + 1
         # A decay of 0 keeps the average a copy of G until start_step, counted from 1 as the peer.
@@ -246,45 +251,18 @@ class TrainStep:
         extra = sharding.scatter_weights(extra, self.mesh)
         return jax.tree.map(lambda g, e: g + e.astype(g.dtype), grads, extra)
 
+    def _clamp(self, params: Any, clamp: float | None, spectral: Any, frozen=frozenset()) -> Any:
+        if clamp is None:
+            return params
+        # Of whole weights, the raw ones, that the update has moved.
+        params, form = sharding.gather_weights(params, self.mesh), self.regularizer.sigma_clamp_form
+        params = sigma_clamp.clamp(params, clamp, form, spectral, frozen)
+        return sharding.scatter_weights(params, self.mesh)
 
-def generate(generator, params, spectral, batch_stats, z, gen_labels) -> tuple[jax.Array, dict]:
-    """(images, new collections) of a training forward of G."""
-    variables = {"params": params, "spectral": spectral, "batch_stats": batch_stats}
-    return generator.apply(
-        variables, z, gen_labels, train=True, mutable=["spectral", "batch_stats"]
-    )
-
-
-class Judge:
-    """D at its parameters, as an objective calls it: `logits = D(images, labels)`.
-
-    The first call is the training forward of an update, which advances the spectral vectors; later
-    ones start from what it left and store nothing.
-
-    Attributes:
-      spectral: the vectors after the calls so far.
-    """
-
-    def __init__(self, discriminator: nn.Module, params: Any, spectral: Any, mesh: Mesh):
-        self._discriminator, self._params, self._mesh = discriminator, params, mesh
-        self.spectral, self._advanced = spectral, False
-
-    def __call__(self, images: jax.Array, labels: jax.Array) -> jax.Array:
-        """Logits [N] of images [N, H, W, C] and class ids [N]; N a multiple of the devices."""
-        if len(images) % self._mesh.size:
-            raise ValueError(
-                f"D is called with {len(images)} images on a mesh of {self._mesh.size} devices: "
-                "call it with a multiple of them, such as all images of the update"
-            )
-        images, labels = sharding.constrain_batch((images, labels), self._mesh)
-        variables = {"params": self._params, "spectral": self.spectral}
-        if self._advanced:
-            return self._discriminator.apply(variables, images, labels, train=False)
-        logits, new = self._discriminator.apply(
-            variables, images, labels, train=True, mutable=["spectral"]
-        )
-        self.spectral, self._advanced = new["spectral"], True
-        return logits
+    def _dropout_key(self, key: jax.Array) -> jax.Array | None:
+        # A role of its own: objectives fold small numbers into the key.
+        rate = self.discriminator.settings.d_dropout
+        return jax.random.fold_in(key, judge.DROPOUT) if rate else None
 
 
 def jit_train_step(train_step: TrainStep) -> Callable:

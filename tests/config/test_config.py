@@ -202,6 +202,22 @@ def test_missing_file(tmp_path):
         ("--config.optimizer.beta1=1", ("1.0", "--config.optimizer.beta1")),
         ("--config.optimizer.beta2=1", ("1.0", "--config.optimizer.beta2")),
         ("--config.regularizer.g_orthogonal=-1", ("-1", "--config.regularizer.g_orthogonal")),
+        ("--config.optimizer.clip_norm=0", ("0.0", "--config.optimizer.clip_norm", "more than 0")),
+        ("--config.optimizer.clip_norm=nan", ("nan", "a finite value, more than 0")),
+        ("--config.optimizer.clip_norm=inf", ("inf", "a finite value")),
+        ("--config.optimizer.warmup_steps=-1", ("-1", "--config.optimizer.warmup_steps")),
+        ("--config.optimizer.schedule=cosin", ("did you mean", "constant, linear or cosine")),
+        (
+            "--config.optimizer.schedule=cosine",
+            ("decay_start_step=0", "--config.optimizer.decay_end_step=1200"),
+        ),
+        ("--config.regularizer.g_sigma_clamp=0", ("0.0", "more than 0")),
+        ("--config.regularizer.d_sigma_clamp=-1", ("-1.0", "more than 0")),
+        ("--config.regularizer.g_sigma_clamp=nan", ("nan", "--config.regularizer.g_sigma_clamp")),
+        ("--config.regularizer.sigma_clamp_form=rate", ("'rate'", "value or ratio")),
+        ("--config.model.d_dropout=1", ("1.0", "--config.model.d_dropout", "below 1")),
+        ("--config.model.d_dropout=-0.1", ("-0.1", "--config.model.d_dropout")),
+        ("--config.model.d_dropout=nan", ("nan", "--config.model.d_dropout")),
     ],
 )
 def test_validate_names_the_numbers_and_the_setting(argument, words):
@@ -209,6 +225,20 @@ def test_validate_names_the_numbers_and_the_setting(argument, words):
         config_lib.validate(load(argument), num_devices=8)
     assert all(word in str(error.value) for word in words), error.value
     assert "\n" not in str(error.value)
+
+
+def test_what_a_refusal_advises_is_accepted():
+    cosine = "--config.optimizer.schedule=cosine"
+    steps = ("--config.optimizer.decay_start_step=0", "--config.optimizer.decay_end_step=1200")
+    config_lib.validate(load(cosine, *steps), 1)
+    config_lib.validate(load("--config.optimizer.schedule=constant"), 1)
+    for key in ("g", "d"):
+        clamp = f"--config.regularizer.{key}_sigma_clamp="
+        ratio = "--config.regularizer.sigma_clamp_form=ratio"
+        with pytest.raises(UserError, match=rf"{key}_sigma_clamp is 0.5, a ratio.*1 or more"):
+            config_lib.validate(load(clamp + "0.5", ratio), 1)
+        config_lib.validate(load(clamp + "1", ratio), 1)
+        config_lib.validate(load(clamp + "0.5"), 1)
 
 
 def test_validate_accepts(tmp_path):
@@ -369,6 +399,33 @@ def test_the_flag_neither_adds_nor_takes_the_decay_of_the_rates():
     assert config_lib.check_resume(load(*decay), moved, allow_change=True) == [
         ("optimizer.decay_end_step", 9, 20)
     ]
+    warm, cosine = "--config.optimizer.warmup_steps=3", "--config.optimizer.schedule=cosine"
+    constant = "--config.optimizer.schedule=constant"
+    for old, new in (([], [warm]), (decay, [*decay, constant]), ([warm], [])):
+        with pytest.raises(UserError, match="does not go as far as optimizer.(warmup|schedule)"):
+            config_lib.check_resume(load(*old), load(*new), allow_change=True)
+    for old, new, count in (
+        (decay, [*decay, cosine], 1),
+        ([warm], [*decay, cosine, warm], 3),
+        ([warm], ["--config.optimizer.warmup_steps=9"], 1),
+        ([], [constant], 1),
+        ([*decay, constant], [], 3),
+    ):
+        changes = config_lib.check_resume(load(*old), load(*new), allow_change=True)
+        assert len(changes) == count
+        with pytest.raises(UserError, match="--allow-change"):
+            config_lib.check_resume(load(*old), load(*new))
+
+
+def test_the_flag_sets_and_unsets_clamps_and_clipping():
+    settings = ("optimizer.clip_norm=1", "regularizer.g_sigma_clamp=2",
+                "regularizer.d_sigma_clamp=2", "regularizer.sigma_clamp_form=ratio")  # fmt: skip
+    on = load(*(f"--config.{text}" for text in settings))
+    for old, new in ((load(), on), (on, load())):
+        changes = config_lib.check_resume(old, new, allow_change=True)
+        assert sorted(c.key for c in changes) == sorted(text.split("=")[0] for text in settings)
+    with pytest.raises(UserError, match="does not go as far as model.d_dropout"):
+        config_lib.check_resume(load(), load("--config.model.d_dropout=0.5"), allow_change=True)
 
 
 def test_saved_config_round_trip(tmp_path):
@@ -402,7 +459,8 @@ def test_default_config_has_no_value_that_cannot_be_overridden():
     assert unset == {
         "model.num_classes", "model.rgb_width", "data.source", "data.max_pixels", "init_from",
         "eval_every_steps", "eval_features", "bn_group_size",
-        "optimizer.decay_start_step", "optimizer.decay_end_step",
+        "optimizer.decay_start_step", "optimizer.decay_end_step", "optimizer.schedule",
+        "optimizer.clip_norm", "regularizer.g_sigma_clamp", "regularizer.d_sigma_clamp",
     }  # fmt: skip
     assert not any(isinstance(v, list) for v in config_lib.flatten(config.to_dict()).values())
     assert type(config.model.get_ref("num_classes")) is type(placeholder(int))

@@ -5,6 +5,8 @@ import re
 import shlex
 
 import jax
+import numpy as np
+import optax
 import pytest
 
 from biggan_jax import cli
@@ -106,7 +108,8 @@ def test_a_hook_of_a_stranger(tmp_path, monkeypatch):
 def test_other_rules_from_a_step_on(run_copy, capsys):
     """Refused without the flag, which is offered; with it, they are written down."""
     changed = ("--config.num_steps=5", "--config.optimizer.d_lr=1e-4", "--config.loss=wasserstein")
-    changed += ("--config.optimizer.beta1=0.5",)
+    changed += ("--config.optimizer.beta1=0.5", "--config.optimizer.clip_norm=0.01")
+    changed += ("--config.regularizer.d_sigma_clamp=0.9",)
     assert runs.train(run_copy, *changed) == 2
     line = capsys.readouterr().err
     for word in ("loss hinge -> wasserstein", "optimizer.d_lr", "--allow-change"):
@@ -116,8 +119,13 @@ def test_other_rules_from_a_step_on(run_copy, capsys):
     told = capsys.readouterr().err
     assert "from step 4 on: loss hinge -> wasserstein" in told
     assert "beta1 0.0 -> 0.5 (Adam's first moments start at 0" in told
-    adam = runs.load_state(run_copy)[0].generator.opt_state[0]
+    state = runs.load_state(run_copy)[0]
+    adam = state.generator.opt_state[0]
     assert adam.count == 5
+    assert runs.metric_lines(run_copy)[-1]["g_grad_norm"] > 0.011  # before clipping
+    assert optax.global_norm(adam.mu) == pytest.approx(0.5 * 0.01, rel=1e-4)
+    kernel = np.asarray(state.discriminator.params["block_1"]["conv1"]["kernel"])
+    assert np.linalg.norm(kernel.reshape(-1, kernel.shape[-1]), 2) == pytest.approx(0.9, rel=1e-5)
     # Half of the only gradient, whose square the second moments have taken 0.001 of.
     for mu, nu in zip(*map(jax.tree.leaves, (adam.mu, adam.nu)), strict=True):
         assert mu.any() and (0.001 * (2 * mu) ** 2 <= nu * 1.001).all()

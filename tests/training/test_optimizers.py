@@ -6,9 +6,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from biggan_jax.config import default_config, validate
+from biggan_jax.config import default_config, resume, validate
 from biggan_jax.config.resume import Change
 from biggan_jax.errors import UserError
 from biggan_jax.models.settings import LayerSettings
@@ -61,6 +62,67 @@ def test_decay_from_the_first_update():
     c = settings(beta2=0.9, decay_start_step=0, decay_end_step=5)
     adam = optimizers.adam(c.optimizer, 2e-4)
     np.testing.assert_allclose(rates(adam, 7), 2e-4 * np.array(shares), rtol=2e-5, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("given", "shares"),
+    [
+        ({"warmup_steps": 4}, [0, 0.25, 0.5, 0.75, 1, 1, 1]),
+        ({"warmup_steps": 1}, [0, 1, 1]),
+        (
+            {"schedule": "cosine", "decay_start_step": 2, "decay_end_step": 6},
+            [1, 1, 1, 0.8535534, 0.5, 0.1464466, 0, 0],  # (1 + cos(pi k / 4)) / 2
+        ),
+        (
+            {"schedule": "cosine", "warmup_steps": 2, "decay_start_step": 2, "decay_end_step": 4},
+            [0, 0.5, 1, 0.5, 0, 0],
+        ),
+        (
+            {"schedule": "linear", "warmup_steps": 2, "decay_start_step": 0, "decay_end_step": 4},
+            [0, 0.375, 0.5, 0.25, 0, 0],  # both at once: a product
+        ),
+        ({"schedule": "constant", "decay_start_step": 0, "decay_end_step": 4}, [1, 1, 1, 1, 1]),
+        (
+            {"schedule": "constant", "warmup_steps": 2, "decay_start_step": 0, "decay_end_step": 4},
+            [0, 0.5, 1, 1, 1],
+        ),
+    ],
+)
+def test_schedules_of_both_players(given, shares):
+    c = settings(g_lr=1e-4, d_lr=4e-4, **given)
+    validate(c, 1)
+    train_step, shares = build(c), np.array(shares)
+    close = functools.partial(np.testing.assert_allclose, rtol=2e-5, atol=1e-11)
+    close(rates(train_step.g_optimizer, len(shares)), 1e-4 * shares)
+    close(rates(train_step.d_optimizer, 3 * len(shares)), 4e-4 * np.repeat(shares, 3))
+
+
+def test_the_state_holds_a_count_more_only_where_rates_move():
+    """Which is what `resume` says, so that checkpoints are read where it lets them be."""
+    decay = {"decay_start_step": 0, "decay_end_step": 4}
+    constant, cosine = {"schedule": "constant"}, {"schedule": "cosine"} | decay
+    warm, clipped = {"warmup_steps": 3}, {"clip_norm": 1.0}
+    for given in ({}, constant, constant | decay, clipped, decay, warm, cosine):
+        c = settings(**given)
+        state = build(c).g_optimizer.init({"w": jnp.zeros(3)})
+        moves = resume.rates_move(c.optimizer)
+        assert len(jax.tree.leaves(state)) == (3 if moves else 2)
+        assert moves == (given in (decay, warm, cosine))
+        assert isinstance(state[0], optimizers.SecondMoment)  # its place in checkpoints
+
+
+def test_clipping_by_the_global_norm():
+    rng = np.random.default_rng(0)
+    grads = {"a": rng.standard_normal((3, 4)), "b": rng.standard_normal(5)}
+    grads = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), grads)
+    norm = np.sqrt(sum(np.square(x, dtype=np.float64).sum() for x in grads.values()))
+    for limit in (0.5 * norm, 2 * norm):
+        optimizer = optimizers.clip(optax.sgd(1.0), limit)
+        updates, _ = optimizer.update(grads, optimizer.init(grads))
+        for got, grad in zip(jax.tree.leaves(updates), jax.tree.leaves(grads), strict=True):
+            np.testing.assert_allclose(got, -grad * min(1, limit / norm), rtol=1e-6)
+    adam = build(settings()).d_optimizer
+    assert optimizers.clip(adam, None) is adam
 
 
 def test_unset_is_constant_and_keeps_the_state_of_plain_adam():

@@ -1,0 +1,62 @@
+"""The two players' forwards inside an update."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+from jax.sharding import Mesh
+
+from biggan_jax.parallel import sharding
+
+DROPOUT = 2**31  # what is folded into the key of an update for D's dropout
+
+
+def generate(generator, params, spectral, batch_stats, z, gen_labels) -> tuple[jax.Array, dict]:
+    """(images, new collections) of a training forward of G."""
+    variables = {"params": params, "spectral": spectral, "batch_stats": batch_stats}
+    return generator.apply(
+        variables, z, gen_labels, train=True, mutable=["spectral", "batch_stats"]
+    )
+
+
+class Judge:
+    """D at its parameters, as an objective calls it: `logits = D(images, labels)`.
+
+    The first call is the training forward of an update, which advances the spectral vectors; later
+    ones start from what it left and store nothing. Each call draws its own dropout.
+
+    Attributes:
+      spectral: the vectors after the calls so far.
+    """
+
+    def __init__(
+        self,
+        discriminator: nn.Module,
+        params: Any,
+        spectral: Any,
+        mesh: Mesh,
+        dropout_key: jax.Array | None = None,
+    ):
+        self._discriminator, self._params, self._mesh = discriminator, params, mesh
+        self.spectral, self._calls, self._dropout_key = spectral, 0, dropout_key
+
+    def __call__(self, images: jax.Array, labels: jax.Array) -> jax.Array:
+        """Logits [N] of images [N, H, W, C] and class ids [N]; N a multiple of the devices."""
+        if len(images) % self._mesh.size:
+            raise ValueError(
+                f"D is called with {len(images)} images on a mesh of {self._mesh.size} devices: "
+                "call it with a multiple of them, such as all images of the update"
+            )
+        images, labels = sharding.constrain_batch((images, labels), self._mesh)
+        variables = {"params": self._params, "spectral": self.spectral}
+        options = {}
+        if self._dropout_key is not None:
+            options["rngs"] = {"dropout": jax.random.fold_in(self._dropout_key, self._calls)}
+        self._calls += 1
+        if self._calls > 1:
+            return self._discriminator.apply(variables, images, labels, train=False, **options)
+        logits, new = self._discriminator.apply(
+            variables, images, labels, train=True, mutable=["spectral"], **options
+        )
+        self.spectral = new["spectral"]
+        return logits
