@@ -97,6 +97,7 @@ def compiling():
         text=True,
     )
     assert process.stdout.readline() == "compiling\n"
+    time.sleep(0.5)  # for the few instructions of Python before it
     yield process
     process.kill()
     process.communicate()
