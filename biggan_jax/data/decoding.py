@@ -124,19 +124,34 @@ class DecodingSource(Source):
         good[bad] = False
         return images, labels, good
 
-    def read_unchecked(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    def read_unchecked(self, indices: Sequence[int]) -> tuple[np.ndarray, dict[int, BadImage]]:
         """Reads examples for a look at them: unreadable ones are neither counted nor errors.
 
         Args:
           indices: integers in [0, len(self)).
 
         Returns:
-          images uint8 [n, resolution, resolution, channels], whether each is readable bool [n].
+          images uint8 [n, resolution, resolution, channels], what is wrong with the unreadable ones
+          by their positions in it.
         """
         images, _, problems = self._decode_all(self._encoded(list(indices)))
-        good = np.ones(len(images), bool)
-        good[[position for position, _ in problems]] = False
-        return images, good
+        return images, dict(problems)
+
+    def lacks_readable(self, index: int) -> bool:
+        """Whether the class of an unreadable example has no readable one, as far as is looked.
+
+        Args:
+          index: of the unreadable one.
+        """
+        others = self._others_of_class(index, self.record(index).label)
+        for number, (_, record) in enumerate(others):
+            try:
+                self._decode(record)
+            except BadImage:
+                if number < _SCAN_SIZE:
+                    continue
+            return False
+        return True
 
     def _read(self, wanted: list[int]) -> tuple[np.ndarray, np.ndarray, list[int]]:
         """(images, labels, positions of the unreadable ones among them)."""

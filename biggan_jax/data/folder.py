@@ -52,8 +52,10 @@ def split_folder(argument: str) -> Path:
       The folder, or PATH where nothing of either form exists.
 
     Raises:
-      UserError: the folder PATH exists and has no sub-folder SPLIT.
+      UserError: the folder PATH exists and has no sub-folder SPLIT, or is an address.
     """
+    if "://" in argument:
+        raise UserError(f"{argument} is no local folder; copy its image files to one")
     whole = Path(os.path.expanduser(argument))
     head, _, split = argument.rpartition(":")
     if not head or not split or os.path.lexists(whole):

@@ -1,7 +1,7 @@
 """Pictures that are in a data set twice: the same files, and pictures that look the same."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 from PIL import Image
@@ -9,6 +9,7 @@ from PIL import Image
 from biggan_jax.data.decoding import DecodingSource
 from biggan_jax.data.files import shown
 from biggan_jax.data.finding import Finding
+from biggan_jax.data.images import BadImage
 from biggan_jax.data.listing import counts
 from biggan_jax.data.source import Source
 
@@ -35,7 +36,11 @@ def of_copies(source: DecodingSource, seconds: float) -> list[Finding]:
     return _told(source, pairs, "a copy", "copies") if pairs else []
 
 
-def of_likeness(source: DecodingSource, indices: Iterable[int]) -> list[Finding]:
+def of_likeness(
+    source: DecodingSource,
+    indices: Iterable[int],
+    note_bad: Callable[[int, BadImage], None] = lambda index, problem: None,
+) -> list[Finding]:
     """Finds pictures that look the same though their files differ.
 
     Two pictures look the same where their 64-bit difference hashes (signs of the differences of
@@ -45,6 +50,7 @@ def of_likeness(source: DecodingSource, indices: Iterable[int]) -> list[Finding]
     Args:
       source: the data.
       indices: of the pictures to decode.
+      note_bad: gets the index of each unreadable one, and what is wrong with it.
 
     Returns:
       The findings.
@@ -52,10 +58,13 @@ def of_likeness(source: DecodingSource, indices: Iterable[int]) -> list[Finding]
     copied = {later for _, later in source.copies(SECONDS)}  # told by `of_copies`
     kept, thumbnails = [], []
     for part in _chunks(indices, 32):
-        images, good = source.read_unchecked(part)
-        for index, image, readable in zip(part, images, good, strict=True):
+        images, problems = source.read_unchecked(part)
+        for position, (index, image) in enumerate(zip(part, images, strict=True)):
+            if position in problems:
+                note_bad(index, problems[position])
+                continue
             small = thumbnail(image)
-            if readable and index not in copied and small.std() >= PLAIN:
+            if index not in copied and small.std() >= PLAIN:
                 kept.append(index)
                 thumbnails.append(small)
     pairs = [(kept[a], kept[b]) for a, b in alike(np.array(thumbnails))] if thumbnails else []

@@ -17,11 +17,14 @@ from biggan_jax.errors import UserError, counts
 JUNK_FOLDERS = frozenset(
     (
         *("@eadir", "@tmp", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "recycler"),
+        *("@__thumb", "@recently-snapshot"),
         *("lost+found", "found.000", "__macosx", "system volume information", "__pycache__"),
         *("network trash folder", "temporary items", ".ipynb_checkpoints"),
     )
 )
 JUNK_FILES = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", ".ds_store", "icon\r"))
+SYSTEM_FOLDERS = ("/proc", "/sys", "/dev")  # of the kernel, with links to the whole disk
+VISITS = 8  # of one folder by the links in a class: more of them lead round and round
 # Formats that Pillow registers and that are no picture, or that it hands to other programs.
 _NO_PICTURES = ("BUFR", "GRIB", "HDF5", "WMF", "EPS", "PDF", "MPEG", "IPTC")
 ARCHIVES = frozenset((".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar"))
@@ -140,6 +143,7 @@ def list_folder(folder: Path, class_order: str) -> Listing:
         if not _is_folder(entry):
             loose += walk.is_image(entry.name)
         elif not walk.is_left_out(entry):
+            walk.visits.clear()
             names = sorted(walk.below(entry.name, frozenset()))
             if names:
                 images[entry.name] = names
@@ -167,12 +171,19 @@ class _Walk:
         self.junk: Counter[str] = Counter()
         self.others: Counter[str] = Counter()
         self.hidden: set[str] = set()
+        self.visits: Counter[str] = Counter()  # of folders, in the class at hand
 
     def below(self, relative: str, above: frozenset[str]) -> Iterator[str]:
         """Relative paths of all images in a class folder; links are followed, loops are not."""
         real = os.path.realpath(self.folder / relative)
-        if real in above:
+        if real in above or real in SYSTEM_FOLDERS:
             return
+        self.visits[real] += 1
+        if self.visits[real] > VISITS:
+            raise UserError(
+                f"{self.folder / relative} is reached by more than {VISITS} ways, by links to "
+                "folders that lead round and round; remove such links"
+            )
         for entry in _entries(self.folder / relative):
             name = f"{relative}/{entry.name}"
             if not _is_folder(entry):

@@ -9,11 +9,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from biggan_jax.data.decoding import DecodingSource
+from biggan_jax.data.files import shown
 from biggan_jax.data.finding import Finding
 from biggan_jax.data.images import BadImage, header
 from biggan_jax.data.likeness import of_copies, of_likeness
 from biggan_jax.data.listing import counts
 from biggan_jax.data.source import Source
+from biggan_jax.errors import some
 
 SAMPLE = 512  # pictures whose headers are read
 THOROUGH = 20_000
@@ -41,10 +43,11 @@ def of_pictures(source: Source, *, thorough: bool = False) -> list[Finding]:
     seen = _Headers(source)
     for index in within(seconds, sample(len(source), THOROUGH if thorough else SAMPLE)):
         seen.look(index)
-    found = seen.findings() + of_copies(source, seconds)
+    alike = []
     if thorough:
-        found += of_likeness(source, within(seconds, sample(len(source), DECODED)))
-    return found
+        decoded = within(seconds, sample(len(source), DECODED))
+        alike = of_likeness(source, decoded, seen.note_bad)
+    return [*seen.findings(), *of_copies(source, seconds), *alike]
 
 
 def sample(total: int, count: int) -> np.ndarray:
@@ -69,21 +72,27 @@ class _Headers:
         self._names: list[str] = []
         self._sizes: list[tuple[int, int]] = []
         self._grey = 0
-        self._bad: list[str] = []
+        self._looked = 0
+        self._bad: dict[int, str] = {}
 
     def look(self, index: int) -> None:
         """Reads the header of one picture."""
+        self._looked += 1
         record = self._source.record(index)
         try:
             size, mode = header(record.content, self._source.max_pixels)
         except BadImage as error:
             if error.pixels is not None and self._source.reduced:
                 return  # may be read at a reduced size
-            self._bad.append(f"{record.name}: {error}")
+            self.note_bad(index, error)
             return
         self._names.append(record.name)
         self._sizes.append(size)
         self._grey += mode in GREY
+
+    def note_bad(self, index: int, problem: BadImage) -> None:
+        """Takes note of one that cannot be read, by its header or by its pixels."""
+        self._bad.setdefault(index, f"{self._source.record(index).name}: {problem}")
 
     def findings(self) -> list[Finding]:
         """What the headers tell."""
@@ -91,22 +100,40 @@ class _Headers:
         if self._bad:
             number = counts(len(self._bad), "file is", "files are")
             skip = self._source.wording.skip
-            remedy = f"repair or remove them, or pass {skip}"
+            without = self._without_readable()
+            remedy = "repair or remove them" + ("" if without else f", or pass {skip}")
             found.append(
                 Finding(
                     f"{number} no readable image, of {self._examined()} looked at",
-                    self._bad[0],
+                    next(iter(self._bad.values())),
                     f"they are skipped, by {skip}" if self._source.skips else remedy,
                     stops=not self._source.skips,
                 )
             )
+            if without:
+                have = "class has" if len(without) == 1 else "classes have"
+                found.append(
+                    Finding(
+                        f"{len(without):,} {have} no readable image",
+                        some(map(shown, without)),
+                        "repair one image of it, or take the class out of the data",
+                        stops=True,
+                    )
+                )
         if not self._sizes:
             return found
         sides = np.array(self._sizes)
         return found + [*self._cropped(sides), *self._small(sides), *self._colours()]
 
+    def _without_readable(self) -> list[str]:
+        """Names of the classes of which all images are unreadable."""
+        of_label = {self._source.record(index).label: index for index in self._bad}
+        names = self._source.class_names
+        lacking = [y for y, i in sorted(of_label.items()) if self._source.lacks_readable(i)]
+        return [names[y] if 0 <= y < len(names) else str(y) for y in lacking]
+
     def _examined(self) -> str:
-        return f"{len(self._sizes) + len(self._bad):,}"
+        return f"{self._looked:,}"
 
     def _cropped(self, sides: np.ndarray) -> Iterator[Finding]:
         lost = 1 - sides.min(axis=1) / sides.max(axis=1)

@@ -141,9 +141,12 @@ def read_info(folder: Path) -> dict:
     try:
         info = json.loads(read_regular(path).decode("utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise UserError(
-            f"no {path}: no prepared records; write them with `biggan prepare --out {folder}`"
-        ) from error
+        if folder.is_dir():
+            remedy = "give the folder that `biggan prepare` wrote, or folder:PATH for image files"
+        else:
+            command = f"biggan prepare --source SPEC --resolution R --out {folder}"
+            remedy = f"correct the path, or write them with `{command}`"
+        raise UserError(f"no {path}: no prepared records; {remedy}") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); {_AGAIN}") from error
     except ValueError as error:

@@ -20,7 +20,7 @@ from tests import runs
 
 JUNK = (
     *("@eaDir", "#recycle", "$RECYCLE.BIN", "lost+found", "__MACOSX", ".Trashes"),
-    *("System Volume Information", ".ipynb_checkpoints", "@EADIR"),
+    *("System Volume Information", ".ipynb_checkpoints", "@EADIR", "@__thumb"),
 )
 
 
@@ -182,6 +182,20 @@ def test_files_that_are_no_files_are_bad_records(pets):
         for i, why in enumerate(("No such file", "symbolic links", "device", "pipe", "socket")):
             with pytest.raises(UserError, match=why):
                 strict.read([2 + i])
+
+
+def test_links_that_lead_round_or_into_the_kernel_end(tmp_path):
+    write_images(tmp_path / "d" / "cat")
+    (tmp_path / "d" / "cat" / "kernel").symlink_to("/proc")
+    assert len(opened(f"folder:{tmp_path / 'd'}")) == 2
+    rooms = [tmp_path / "d" / "cat" / f"room{i}" for i in range(9)]
+    for room in rooms:
+        room.mkdir()
+    for a in rooms:
+        for b in rooms:  # as many ways as there are orders of nine rooms
+            (a / b.name).symlink_to(b)
+    with pytest.raises(UserError, match="more than 8 ways.*remove such links"):
+        opened(f"folder:{tmp_path / 'd'}")
 
 
 def test_pipes_in_the_place_of_other_files(tmp_path, capsys):

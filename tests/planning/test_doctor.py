@@ -113,6 +113,36 @@ def test_an_unreadable_image(capsys, tmp_path):
     assert examined(capsys, *argv, *advice)[0] == 0
 
 
+def test_files_whose_pixels_or_whole_class_cannot_be_read(capsys, tmp_path):
+    """A header alone is no image, and where nothing of a class can be read, skipping stops too."""
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        Image.effect_noise((32, 32), 50).save(tmp_path / name / "a.png")
+    whole = (tmp_path / "cat" / "a.png").read_bytes()
+    (tmp_path / "cat" / "b.png").write_bytes(whole[: len(whole) // 2])
+    argv = ("--data", f"folder:{tmp_path}", "--resolution", "8", "--channels", "1")
+    code, problems, _ = examined(capsys, *argv)
+    assert code == 2 and "truncated" in str(problems)
+    skip = ("--on-bad-record", "skip")
+    assert examined(capsys, *argv, *skip)[0] == 0
+    (tmp_path / "cat" / "a.png").write_bytes(b"")
+    for options in ((), skip):
+        code, _, result = examined(capsys, *argv, *options)
+        assert code == 2
+        (lost,) = [p for p in result["problems"] if "1 class has no readable" in p["what"]]
+        assert lost["where"] == "cat"
+        # Skipping is not advised, as it would not help.
+        assert not any("pass --on-bad-record" in p["remedy"] for p in result["problems"])
+
+
+def test_advice_on_records_that_are_not_there(capsys, tmp_path):
+    for folder, advice in ((tmp_path, "folder:PATH"), (tmp_path / "x", "--source SPEC --res")):
+        code, _, result = examined(capsys, "--data", f"records:{folder}")
+        assert code == 2 and advice in result["problems"][0]["remedy"]
+    code, _, result = examined(capsys, "--data", "folder:gs://bucket/images")
+    assert code == 2 and "gs://bucket/images is no local folder" in result["problems"][0]["what"]
+
+
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
