@@ -30,9 +30,8 @@ def described(label: int, names: Sequence[str]) -> str:
 
 
 def listed(names: Sequence[str], limit: int) -> str:
-    """A few names on one line, those with a comma in quotes, as --classes takes them."""
-    shown = [f'"{name}"' if "," in name else name for name in map(_printable, names)]
-    return some(shown, limit)
+    """A few names on one line, as --classes takes them."""
+    return some(map(_written, names), limit)
 
 
 def check_labels(labels: np.ndarray, num_classes: int) -> np.ndarray:
@@ -135,6 +134,8 @@ def _item(item: re.Match, num_classes: int, names: Sequence[str]) -> list[int]:
     meanings: list[list[int]] = []
     if kind != "id":
         meanings += [[i] for i in _named(name, names)]
+    if kind is None and quoted is None:
+        meanings = _with_spaces(item[0], name, meanings, names)
     if kind is not None:  # a name may begin like this itself
         meanings += [[i] for i in _named(raw, names)]
     if kind == "id" or (kind is None and quoted is None):
@@ -146,8 +147,24 @@ def _item(item: re.Match, num_classes: int, names: Sequence[str]) -> list[int]:
     if not distinct:
         raise UserError(_unknown(name, names))
     if len(distinct) > 1:
+        if kind is not None and len(_named(raw, names)) == 1:
+            other = re.sub("(?=[0-9])", "0", raw, count=1) if kind == "id" else f'name:"{name}"'
+            raise UserError(f"{raw!r} could be several classes: write name:{raw} or {other}")
         raise UserError(_ambiguous(name, distinct, names))
     return distinct[0]
+
+
+def _with_spaces(
+    whole: str, name: str, meanings: list[list[int]], names: Sequence[str]
+) -> list[list[int]]:
+    """The classes of an item, where a name may begin or end with the spaces around the item."""
+    spaced = [[i] for i in _named(whole, names)] if whole != name else []
+    if spaced and meanings:
+        raise UserError(
+            f"{whole!r} and {name!r} are names of two classes: put the one that is meant into "
+            "double quotes"
+        )
+    return spaced or meanings
 
 
 def _named(name: str, names: Sequence[str]) -> list[int]:
@@ -181,7 +198,7 @@ def _unknown(name: str, names: Sequence[str]) -> str:
         return "this model does not know the names of its classes: write ids such as 0,3 or 0-9"
     known = {other.lower(): other for other in reversed(names)}
     near = known.get(nearest(name, known) or "")
-    hint = "" if near is None else f" (did you mean {near!r}?)"
+    hint = "" if near is None else f" (did you mean '{_written(near)}'?)"
     return f"no class is named {name!r}{hint}; there are {listed(names, 6)}"
 
 
@@ -190,14 +207,18 @@ def _ambiguous(name: str, meanings: Sequence[Sequence[int]], names: Sequence[str
     if len(as_name) > 1:
         ids = " or ".join(f"id:{i}" for i in as_name)
         return f"{len(as_name)} classes are named {name!r}: write {ids}"
-    if not as_name:
-        return f"{name!r} could be several classes: put the name into double quotes behind name:"
     other = next(m for m in meanings if m != as_name)
     what = f"id {other[0]} ({_printable(names[other[0]])!r})" if len(other) == 1 else "a range"
     return (
         f"{name} is the name of class {as_name[0]} and {what} of other classes: write name:{name} "
         f"or id:{name}"
     )
+
+
+def _written(name: str) -> str:
+    """A name as --classes takes it: in double quotes where a comma or outer spaces need them."""
+    text = _printable(name)
+    return f'"{text}"' if "," in text or text != text.strip() else text
 
 
 def _composed(name: str) -> str:

@@ -41,12 +41,15 @@ def parse(text, names, count=None):
         ("007", ("x", "007"), [1]),
         ("id:1", ("id:1", "x"), None),  # a name that looks like an exact form
         ("name:id:1", ("id:1", "x"), [0]),
+        ("id:01", ("id:1", "x"), [1]),
+        ("x, b", ("x", " b"), [0, 1]),  # the only class with such a name
+        ('" b",b', ("b", " b"), [1, 0]),
         ("03", (), [3]),
     ],
 )
 def test_lists(text, names, expected):
     if expected is None:
-        with pytest.raises(UserError, match="could be several classes"):
+        with pytest.raises(UserError, match="several classes: write name:id:1 or id:01$"):
             parse(text, names)
     else:
         assert parse(text, names, None if names else 10) == expected
@@ -70,6 +73,10 @@ def test_lists(text, names, expected):
         ("5-3", ANIMALS, "5-3 runs backwards; write 3-5"),
         ("-1", ANIMALS, "no class is named '-1'"),
         ('"cat', ANIMALS, "no class is named '\"cat'"),
+        (" b", ("b", " b"), "' b' and 'b' are names of two classes: put .* into double quotes$"),
+        ("x,b ", ("b ", "x", "b"), "'b ' and 'b' are names of two classes"),
+        ("bb", (" bbb ", "x"), 'did you mean \'" bbb "\'.*there are " bbb ", x'),
+        ("name:x", ("name:x", "x"), 'several classes: write name:name:x or name:"x"$'),
         ("0-999999999999", ANIMALS, "class 999999999999 does not exist"),
     ],
 )
