@@ -144,8 +144,10 @@ def read_info(folder: Path) -> dict:
         if folder.is_dir():
             remedy = "give the folder that `biggan prepare` wrote, or folder:PATH for image files"
         else:
-            command = f"biggan prepare --source SPEC --resolution R --out {folder}"
-            remedy = f"correct the path, or write them with `{command}`"
+            remedy = (
+                "correct the path, or write them with `biggan prepare --source SPEC --resolution R "
+                f"--out {folder}`"
+            )
         raise UserError(f"no {path}: no prepared records; {remedy}") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); {_AGAIN}") from error

@@ -149,7 +149,7 @@ def check(model: Any) -> None:
         if tuple(model[key]):
             raise UserError(
                 f"model.{key} is {tuple(model[key])}, but dcgan has no place for attention: set "
-                f"--config.model.{key}=()"
+                f'--config.model.{key}="()"'
             )
 
 

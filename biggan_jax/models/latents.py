@@ -116,7 +116,7 @@ def check_truncation(truncation: float | None, distribution: str = "normal") -> 
     """Raises UserError unless truncation is None, or positive and possible for `distribution`."""
     if truncation is None:
         return
-    if not truncation > 0:
+    if isinstance(truncation, str | bool) or not truncation > 0:
         raise UserError(f"truncation is {truncation}; it must be above 0 (leave it out for none)")
     if distribution in NOT_NORMAL:
         raise UserError(

@@ -43,7 +43,7 @@ def keep(x: Any) -> Any:
 def check(settings: LayerSettings, resolutions: set[int]) -> None:
     """Raises UserError unless `remat` names only resolutions that the players' blocks have."""
     if settings.remat and not resolutions:
-        raise UserError("remat is set, but this model has no blocks: set --config.remat=()")
+        raise UserError('remat is set, but this model has no blocks: set --config.remat="()"')
     for entry in settings.remat:
         if entry != ALL and entry not in resolutions:
             known = ", ".join(map(str, sorted(resolutions)))

@@ -40,14 +40,14 @@ def make_mesh(shape: tuple[int, ...], devices: list | None = None) -> Mesh:
     valid = all(isinstance(n, int) and (n == -1 or n > 0) for n in shape)
     if not asked or not valid or len(shape) != len(AXES) or sum(n == -1 for n in shape) > 1:
         raise UserError(
-            f"mesh is {asked}: set --config.mesh to the devices along {AXES}, such as (-1,1)"
+            f"mesh is {asked}: set --config.mesh to the devices along {AXES}, such as -1,1"
         )
     known = int(np.prod([n for n in shape if n != -1]))
     sizes = tuple(len(devices) // known if n == -1 else n for n in shape)
     if min(sizes) < 1 or int(np.prod(sizes)) > len(devices):
         raise UserError(
             f"mesh {asked} needs {counts(known, 'device', 'devices')}, but there are "
-            f"{len(devices)}: set --config.mesh=(-1,1) to take them all"
+            f"{len(devices)}: set --config.mesh=-1,1 to take them all"
         )
     # Auto, always named: make_mesh now defaults to Explicit axes, which break embeddings and
     # reshapes.
@@ -88,7 +88,7 @@ def _devices_of_equal_slices(
     raise UserError(
         f"mesh {asked} cannot lie on {len(rows)} slices of {least} devices with every copy of the "
         "weights inside one slice (the network between slices is slow): set "
-        f"--config.mesh=({len(rows) * (least // inside)},{inside})"
+        f"--config.mesh={len(rows) * (least // inside)},{inside}"
     )
 
 

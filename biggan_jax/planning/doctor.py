@@ -210,7 +210,7 @@ def _check_memory(found: Examination, config: ConfigDict, mesh: Mesh, needs: Foo
         return
     lower = ", or ".join(
         f"--config.{key}"
-        for key in ("batch_size=N with a smaller N", "accumulation_steps=N", 'remat=("all",)')
+        for key in ("batch_size=N with a smaller N", "accumulation_steps=N", "remat=all")
     )
     found.note(
         f"{what}, and XLA up to {SLACK:g} times as much, but {size(have)} are there",

@@ -85,6 +85,8 @@ def parse_classes(
     """
     if text is None:
         return spread(num_classes, PICTURE_CLASSES if picture else num_classes)
+    if not isinstance(text, str):
+        raise UserError(f"{option} {text!r}: write them as one text, such as 'cat,dog' or '0,3-5'")
     whole = _named(text, names) if "," in text else []
     try:
         ids = _list(text, num_classes, names)

@@ -86,10 +86,13 @@ class LoadedDiscriminator:
         return forward.call(*inputs, collections=collections)
 
     def _check(self, images, labels) -> tuple[np.ndarray, np.ndarray]:
+        if getattr(images, "dtype", None) == np.uint8:
+            raise UserError("images are uint8; give floats in [-1, 1]: images / 127.5 - 1")
         images, labels = forward.as_float32(images, "images"), np.asarray(labels)
         expected = (self.resolution, self.resolution, self.channels)
         if images.ndim != 4 or images.shape[1:] != expected:
-            raise UserError(f"images have shape {images.shape}; this model takes [N, *{expected}]")
+            takes = ", ".join(map(str, expected))
+            raise UserError(f"images have shape {images.shape}; this model takes [N, {takes}]")
         if labels.shape != (len(images),):
             raise UserError(f"labels have shape {labels.shape}; images ask for [{len(images)}]")
         return images, classes.check_labels(labels, self.num_classes)

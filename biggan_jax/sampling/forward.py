@@ -29,6 +29,8 @@ def place(variables: Any) -> Any:
 
 def as_float32(x: Any, name: str) -> np.ndarray:
     """An input of a network as float32; UserError, with its name, where it is no finite array."""
+    if x is None or np.iscomplexobj(x):  # which NumPy makes NaN, or takes the real part of
+        raise UserError(f"{name} cannot be made an array of floats: of type {type(x).__name__}")
     try:
         x = np.asarray(x, np.float32)
     except (TypeError, ValueError) as error:

@@ -75,6 +75,8 @@ class Lock:
     @contextlib.contextmanager
     def taken(self) -> Iterator[None]:
         """A context in which this process holds the lock, and renews it."""
+        if not paths.is_remote(self._folder):
+            _check_folders(self._folder)
         fresh = not self._workdir.exists()
         over = threading.Event()
         with contextlib.ExitStack() as stack:
@@ -170,6 +172,14 @@ class Lock:
                 self._folder.rmdir()
                 if fresh:
                     self._workdir.rmdir()
+
+
+def _check_folders(folder: Path) -> None:
+    """Raises UserError where a file, a pipe or a dangling link lies in the place of a folder."""
+    for at in (folder, *folder.parents):
+        if os.path.lexists(at) and not at.is_dir():
+            kept = "remove it" if at == folder else "choose another --workdir"
+            raise UserError(f"{at} is no folder: {kept}")
 
 
 def _claims(folder: Any) -> list[Any]:

@@ -225,6 +225,6 @@ def _check_mesh(mesh: Mesh) -> None:
     if len(set(counts)) > 1:
         raise UserError(
             f"the {mesh.size} devices of the mesh are {counts[0]} of process 0 and "
-            f"{next(n for n in counts if n != counts[0])} of another: set --config.mesh=(-1,1) to "
+            f"{next(n for n in counts if n != counts[0])} of another: set --config.mesh=-1,1 to "
             "take all devices, and give every process as many"
         )

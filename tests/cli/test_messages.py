@@ -261,6 +261,15 @@ def test_a_message_names_settings_that_there_are():
         assert any(re.fullmatch(pattern, setting) for setting in known), key
 
 
+def test_a_message_gives_values_that_a_shell_takes():
+    """Bash stops at a bare parenthesis, and takes quotes away."""
+    bare = re.compile(r"--(?:no)?config\.[\w.{}]+=\(")
+    assert bare.search("set --config.mesh=(2,1)") and not bare.search('--config.remat="()"')
+    for module in modules().values():
+        for node in module.symbols.values():
+            assert not [text for text in messages(node) if bare.search(text)]
+
+
 def test_the_walk_sees_what_it_should():
     """It follows lazy names, registries and classes, and reads f-strings."""
     found = reached(functions()["prepare"])

@@ -108,7 +108,7 @@ def test_attention_is_refused(key):
     with pytest.raises(UserError) as e:
         models.build(sn_dcgan(**{key: (8,)}))
     message = str(e.value)
-    assert "\n" not in message and f"--config.model.{key}=()" in message and "8" in message
+    assert "\n" not in message and f'--config.model.{key}="()"' in message and "8" in message
 
 
 def test_other_resolutions_are_refused():

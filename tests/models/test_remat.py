@@ -52,7 +52,7 @@ def test_blocks_keep_less_and_have_the_same_variables(name):
     [
         ("biggan", (128,), r"no block works at 128.*4, 8, 16, or to all"),
         ("biggan", ("al",), r"no block works at al"),
-        ("dcgan", ("all",), r"no blocks.*--config.remat=\(\)"),
+        ("dcgan", ("all",), r"no blocks.*--config.remat=\"\(\)\""),
     ],
 )
 def test_unknown_resolutions_are_refused(name, remat, words):

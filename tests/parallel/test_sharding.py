@@ -110,7 +110,7 @@ def test_weights_that_would_not_are_refused(counts, shape, words, remedy):
     with pytest.raises(UserError, match=words) as error:
         sharding.make_mesh(shape, devices=devices)
     said = str(error.value)
-    assert said.endswith(f"set --config.mesh=({remedy[0]},{remedy[1]})") and "\n" not in said
+    assert said.endswith(f"set --config.mesh={remedy[0]},{remedy[1]}") and "\n" not in said
     assert sharding.make_mesh(remedy, devices=devices).devices.shape == remedy
 
 

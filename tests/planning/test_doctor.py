@@ -36,7 +36,12 @@ def test_a_sound_config(capsys):
 @pytest.mark.parametrize(
     ("override", "where", "words", "remedy"),
     [
-        ("batch_size=0", "batch_size", "batch_size is 0", "set --config.batch_size to 1 or more"),
+        (
+            "batch_size=0",
+            "batch_size",
+            "batch_size is 0",
+            "set --config.batch_size to a value from 1 to",
+        ),
         ("accumulation_steps=5", "batch_size", "16 is not divisible", "--config.batch_size=15"),
         ("init_from=/nowhere/run", "init_from", "/nowhere/run is no workdir", "init_from"),
         ("finetune.freeze_d=1", "finetune", "finetune.freeze_d is 1", "--config.init_from"),

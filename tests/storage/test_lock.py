@@ -76,6 +76,21 @@ def test_a_second_train_is_refused_and_touches_nothing(run_copy, tmp_path, capsy
     assert not (workdir / "lock").exists() and workdir.exists() != new
 
 
+@pytest.mark.parametrize("kind", ["file", "link", "pipe", "above"])
+def test_no_folder_in_the_place_of_one(tmp_path, kind):
+    at = tmp_path / "run" / "lock"
+    at.parent.mkdir()
+    if kind == "link":
+        at.symlink_to("nowhere")
+    elif kind == "pipe":
+        os.mkfifo(at)
+    else:
+        at.write_text("")
+    workdir, remedy = (at / "run", "choose another") if kind == "above" else (at.parent, "remove")
+    with pytest.raises(UserError, match=f"lock is no folder: {remedy}"):
+        taken(workdir)
+
+
 def test_a_dead_owner_on_this_machine(tmp_path):
     """Killed, or killed and not yet waited for, or its number is that of a later process."""
     command = [sys.executable, "-c", HOLD, tmp_path / "run", "killed"]
