@@ -29,6 +29,9 @@ def default_config() -> ConfigDict:
     c.log_every_steps = 100
     c.checkpoint_every_steps = 1000
     c.sample_every_steps = 1000
+    # Singular values of all weights, gains, and D's judgement of held-out images every so many
+    # steps, to metrics.jsonl (`training/monitors.py`, docs/stability.md). Unset: never.
+    c.monitor_every_steps = placeholder(int)
     # Scores of the averaged weights every so many steps; such a step is saved too, and the state
     # with the best FID copied aside to best/. Unset: never.
     c.eval_every_steps = placeholder(int)
@@ -128,6 +131,9 @@ def default_config() -> ConfigDict:
     c.data = d = ConfigDict()
     d.source = placeholder(str)  # KIND[:...], such as folder:PATH; `data.kinds` lists them
     d.flip = False  # random horizontal flips
+    # Share of the images that is kept out of training, chosen by a hash of their indices, so that
+    # the monitors show D's judgement of them beside that of training images.
+    d.holdout = 0.0  # 0 to 0.5
     d.on_bad_record = "error"  # error | skip: the next good record of its class takes its place
     # How the names of class folders are sorted, which numbers the classes: 'class 9' before
     # 'class 10', or by code points as in older versions.

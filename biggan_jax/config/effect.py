@@ -113,6 +113,9 @@ def _of_schedule(given: dict) -> Iterator[tuple[str, str, str]]:
     elif given["eval_every_steps"] > steps:
         why = f"the run has {steps:,} steps"
         yield "eval_every_steps", why, f"set --config.eval_every_steps={steps} or less"
+    if (given["monitor_every_steps"] or 0) > steps:
+        why = f"the run has {steps:,} steps"
+        yield "monitor_every_steps", why, f"set --config.monitor_every_steps={steps} or less"
     start = given["optimizer.decay_start_step"]
     if start is not None and given["optimizer.schedule"] == "constant":
         for key in ("decay_start_step", "decay_end_step"):

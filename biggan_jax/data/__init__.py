@@ -9,6 +9,7 @@ _HOMES = {
     "Source": "source",
     "absolute": "spec",
     "data_report": "report",
+    "hold_out": "holdout",
     "open_source": "spec",
     "prepare": "record_writer",
 }

@@ -27,6 +27,8 @@ class ArraySource(Source):
       UserError: a label lies outside [0, len(class_names)).
     """
 
+    labels_are_cheap = True
+
     def __init__(
         self,
         spec: str,
@@ -51,6 +53,9 @@ class ArraySource(Source):
         index_n = self._check_indices(indices)
         grey_NHW = _resize(self._images[index_n], self.resolution)
         return np.repeat(grey_NHW[..., None], self.channels, axis=-1), self._labels[index_n]
+
+    def labels_of(self, indices: Sequence[int]) -> np.ndarray:
+        return self._labels[self._check_indices(indices)]
 
     def histogram(self) -> np.ndarray:
         return self._histogram.copy()

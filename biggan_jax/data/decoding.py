@@ -118,6 +118,12 @@ class DecodingSource(Source):
             images[position] = self._replacement(wanted[position], int(labels[position]))
         return images, labels
 
+    def labels_of(self, indices: Sequence[int]) -> np.ndarray:
+        index_n = self._check_indices(indices)
+        parts = np.array_split(index_n, max(1, len(index_n) // _SCAN_SIZE))
+        found = [[record.label for record in self._encoded(part.tolist())] for part in parts]
+        return np.concatenate(found).astype(np.int32)
+
     def read_good(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         images, labels, bad = self._read(self._check_indices(indices).tolist())
         good = np.ones(len(labels), bool)
@@ -226,6 +232,8 @@ class DecodingSource(Source):
         """The first readable image of a class after a bad one."""
         of_class = 1
         for other, record in self._others_of_class(index, label):
+            if self.held_out is not None and self.held_out[other] != self.held_out[index]:
+                continue  # what takes the place of a training image is one, too
             of_class += 1
             if other in self._bad:
                 continue

@@ -98,6 +98,8 @@ class FolderSource(DecodingSource):
       UserError: the folder is missing, unreadable, or has no class folder with an image.
     """
 
+    labels_are_cheap = True
+
     def __init__(
         self,
         spec: str,
@@ -145,6 +147,9 @@ class FolderSource(DecodingSource):
         first = int(self._ends[label - 1]) if label else 0
         for other in (*range(index + 1, end), *range(first, index)):
             yield other, self._encoded([other])[0]
+
+    def labels_of(self, indices: Sequence[int]) -> np.ndarray:
+        return self._labels[self._check_indices(indices)]
 
     def histogram(self) -> np.ndarray:
         return count_labels(self._labels, self.num_classes, self.spec)

@@ -1,6 +1,7 @@
 """What a data set holds, in a form to print."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -31,6 +32,7 @@ class DataReport:
       digest: 64 hexadecimal digits that identify the contents.
       empty_classes: folders without images, which were left out and take no label.
       left_out: what the ignored files are, one text for each kind.
+      held_out: number of examples of each class that are kept out of training; none where none is.
       findings: what may surprise whoever trains on it.
     """
 
@@ -45,6 +47,7 @@ class DataReport:
     digest: str
     empty_classes: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    held_out: tuple[int, ...] = ()
     findings: tuple[Finding, ...] = ()
 
     def lines(self) -> list[str]:
@@ -57,8 +60,13 @@ class DataReport:
             f"data {shown(self.spec)}: {counts(self.examples, 'image', 'images')}, "
             f"{counts(self.num_classes, 'class', 'classes')}, labels {self.label_min} to "
             f"{self.label_max}, digest {self.digest[:12]}",
-            self.per_class(),
+            f"images per class: {self.per_class(self.histogram)}",
         ]
+        if self.held_out:
+            lines.append(
+                f"held out of training: {counts(sum(self.held_out), 'image', 'images')}; of each "
+                f"class: {self.per_class(self.held_out)}"
+            )
         without = self.histogram.count(0)
         if without:
             have = "class has" if without == 1 else "classes have"
@@ -74,17 +82,16 @@ class DataReport:
             lines.append(f"ignored: {'; '.join(self.left_out)}")
         return lines
 
-    def per_class(self) -> str:
-        """The line that says how many examples each class has, or the classes of a large set."""
+    def per_class(self, numbers: Sequence[int]) -> str:
+        """One number of every class, or their range where the classes are many."""
         names = [shown(name) for name in self.class_names]
         if self.num_classes <= LISTED_CLASSES:
-            pairs = zip(names, self.histogram, strict=True)
-            return "images per class: " + ", ".join(f"{name} {n:,}" for name, n in pairs)
-        numbers = np.array(self.histogram)
-        least, most = int(numbers.argmin()), int(numbers.argmax())
+            return ", ".join(f"{name} {n:,}" for name, n in zip(names, numbers, strict=True))
+        of_class = np.array(numbers)
+        least, most = int(of_class.argmin()), int(of_class.argmax())
         return (
-            f"images per class: min {numbers[least]:,} ({names[least]}), "
-            f"median {np.median(numbers):,.10g}, max {numbers[most]:,} ({names[most]})"
+            f"min {of_class[least]:,} ({names[least]}), median {np.median(of_class):,.10g}, "
+            f"max {of_class[most]:,} ({names[most]})"
         )
 
 

@@ -7,6 +7,8 @@ import numpy as np
 from biggan_jax.data.wording import TRAIN, Wording
 from biggan_jax.errors import UserError
 
+LABELS_AT_ONCE = 1024  # examples that are read together where a source has no labels apart
+
 
 class Source:
     """A finite, indexable set of labelled square images.
@@ -21,11 +23,14 @@ class Source:
       ignored_files: files that were seen and are no images of a class (folder sources).
       empty_classes: names of folders without images, which were left out (folder sources).
       histogram_is_cheap: False where `histogram` reads the whole data set.
+      labels_are_cheap: False where `labels_of` reads the records.
+      held_out: whether each example is kept out of training, bool [n]; None where all are in it.
       left_out: what the ignored files are, and folders that were not looked into, to be listed.
       max_pixels: of the largest image that is decoded; Pillow's own limit if absent.
       wording: how the command at hand takes the settings that messages advise.
     """
 
+    held_out: np.ndarray | None = None
     left_out: tuple[str, ...] = ()
     max_pixels: int | None = None
     wording: Wording = TRAIN
@@ -33,6 +38,7 @@ class Source:
     ignored_files: int = 0
     empty_classes: tuple[str, ...] = ()
     histogram_is_cheap: bool = True
+    labels_are_cheap: bool = False
 
     def __init__(self, spec: str, resolution: int, channels: int, class_names: Sequence[str]):
         self.spec = spec
@@ -83,6 +89,15 @@ class Source:
         """
         images, labels = self.read(indices)
         return images, labels, np.ones(len(labels), bool)
+
+    def labels_of(self, indices: Sequence[int]) -> np.ndarray:
+        """The labels of the examples at some indices, int32 [n]; unreadable ones have theirs too.
+
+        Raises:
+          UserError: a record is damaged.
+        """
+        parts = np.array_split(np.asarray(indices), max(1, len(indices) // LABELS_AT_ONCE))
+        return np.concatenate([self.read(part)[1] for part in parts])
 
     def histogram(self) -> np.ndarray:
         """Counts the examples of each class.

@@ -27,7 +27,7 @@ class Batches:
     `start_step`: nothing needs saving, and the number of processes may change.
 
     Args:
-      source: where the examples come from.
+      source: where the examples come from; those of `source.held_out` are left out.
       seed: in [0, 2**32).
       batch_size: examples in one row over all processes.
       num_d_steps: rows per batch.
@@ -63,7 +63,10 @@ class Batches:
         self._own_size = batch_size // process_count
         self._process_index = process_index
         # A block is one process's columns of one row, so every process_count-th block is ours.
-        blocks = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
+        # Of held-out examples none is in the stream: it runs over the positions of the others.
+        self._kept = None if source.held_out is None else np.flatnonzero(~source.held_out)
+        count = len(source) if self._kept is None else len(self._kept)
+        blocks = grain.MapDataset.range(count).seed(seed).shuffle().repeat()
         blocks = blocks.batch(self._own_size, drop_remainder=True)
         own_blocks = blocks[process_index::process_count]
         self._indices = own_blocks.batch(num_d_steps, drop_remainder=True)
@@ -103,6 +106,8 @@ class Batches:
           UserError: a record is unreadable, or a label is no class.
         """
         index_DB = self._indices[int(step)]
+        if self._kept is not None:
+            index_DB = self._kept[index_DB]
         images, labels = self._source.read(index_DB.ravel())
         _check_labels(labels, index_DB.ravel(), self._source)
         if self._flip:

@@ -56,10 +56,23 @@ class SpectralModule(nn.Module):
     Attributes:
       settings: what every layer of the model shares.
       spectral_norm: False leaves the weight as it is.
+      weight_name: of the weight among the parameters.
     """
 
     settings: LayerSettings = LayerSettings()
     spectral_norm: bool = True
+    weight_name = "kernel"
+
+    @staticmethod
+    def matrix(weight: jax.Array) -> jax.Array:
+        """The weight as [out, rest], whose largest singular value the spectral norm is."""
+        return weight.reshape(-1, weight.shape[-1]).T
+
+    def divisor(self, matrix: jax.Array, u: jax.Array) -> jax.Array:
+        """What a training forward divides the weight by, for the stored vector u [out]."""
+        s = self.settings
+        sigma = power_iteration(matrix, u, s.sn_iterations, s.sn_eps)[0]
+        return jnp.maximum(sigma, s.sn_eps)
 
     def normalize(self, weight: jax.Array, matrix: jax.Array, train: bool) -> jax.Array:
         """weight / sigma(matrix); a training forward stores the advanced u.
@@ -130,7 +143,7 @@ class Conv(SpectralModule):
         s = self.settings
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
         kernel = self.param("kernel", s.kernel_init, shape, s.param_dtype)
-        kernel = self.normalize(kernel, kernel.reshape(-1, self.features).T, train)
+        kernel = self.normalize(kernel, self.matrix(kernel), train)
         if scale is not None:
             kernel = kernel * scale
         y = resample.resampled_conv(
@@ -166,7 +179,7 @@ class Dense(SpectralModule):
         dtype = self.dtype or s.dtype
         shape = (x.shape[-1], self.features)
         kernel = self.param("kernel", s.kernel_init, shape, s.param_dtype)
-        kernel = self.normalize(kernel, kernel.T, train)
+        kernel = self.normalize(kernel, self.matrix(kernel), train)
         y = jnp.dot(x.astype(dtype), kernel.astype(dtype), precision=self.precision)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), s.param_dtype)
@@ -188,13 +201,21 @@ class Embed(SpectralModule):
 
     num_embeddings: int = 0
     features: int = 0
+    weight_name = "embedding"
+
+    @staticmethod
+    def matrix(weight: jax.Array) -> jax.Array:
+        """The table [num_embeddings, features] as it is."""
+        return weight
 
     @nn.compact
     def __call__(self, labels: jax.Array, train: bool) -> jax.Array:
         s = self.settings
         shape = (self.num_embeddings, self.features)
         table = self.param("embedding", s.kernel_init, shape, s.param_dtype)
-        return jnp.take(self.normalize(table, table, train), labels, axis=0, mode="fill")
+        return jnp.take(
+            self.normalize(table, self.matrix(table), train), labels, axis=0, mode="fill"
+        )
 
 
 class ConditionalBatchNorm(nn.Module):

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from biggan_jax.data import DataReport, Source, data_report
+from biggan_jax.data.source import count_labels
 from biggan_jax.storage import paths
 
 _VERSION = 1
@@ -29,16 +30,47 @@ def cached_report(source: Source, cache: Path, *, write: bool = True) -> DataRep
         return data_report(source)
     stamp = source.stamp()  # not the digest: counts of files that were replaced are stale
     path = Path(cache) / f"labels-{stamp[:32]}.json"
-    histogram = _read(path, source, stamp)
+    histogram = _read(path, source, stamp, len(source))
     if histogram is None:
         histogram = source.histogram()
         if write:
-            content = {"version": _VERSION, "digest": stamp, "histogram": histogram.tolist()}
-            paths.write_bytes(path, json.dumps(content).encode())
+            _write(path, stamp, histogram)
     return data_report(source, histogram)
 
 
-def _read(path: Path, source: Source, stamp: str) -> np.ndarray | None:
+def held_out_counts(source: Source, cache: Path) -> tuple[int, ...]:
+    """Counts the held-out examples of each class; the counts of a slow source are kept.
+
+    Args:
+      source: the data, with `held_out` where some are.
+      cache: folder of the counts.
+
+    Returns:
+      One number a class; none where nothing is held out.
+
+    Raises:
+      UserError: a label lies outside [0, num_classes).
+    """
+    if source.held_out is None:
+        return ()
+    held_out = np.flatnonzero(source.held_out)
+    stamp = source.stamp()
+    path = Path(cache) / f"held-out-{len(held_out)}-{stamp[:32]}.json"
+    histogram = _read(path, source, stamp, len(held_out))
+    if histogram is None:
+        labels = source.labels_of(held_out)
+        histogram = count_labels(labels, source.num_classes, source.spec)
+        if not source.labels_are_cheap:
+            _write(path, stamp, histogram)
+    return tuple(histogram.tolist())
+
+
+def _write(path: Path, stamp: str, histogram: np.ndarray) -> None:
+    content = {"version": _VERSION, "digest": stamp, "histogram": histogram.tolist()}
+    paths.write_bytes(path, json.dumps(content).encode())
+
+
+def _read(path: Path, source: Source, stamp: str, count: int) -> np.ndarray | None:
     """The counts, or None where they are absent, damaged or of other data."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -46,5 +78,5 @@ def _read(path: Path, source: Source, stamp: str) -> np.ndarray | None:
         head = (content["version"], content["digest"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
-    fits = histogram.shape == (source.num_classes,) and histogram.sum() == len(source)
+    fits = histogram.shape == (source.num_classes,) and histogram.sum() == count
     return histogram if fits and head == (_VERSION, stamp) else None

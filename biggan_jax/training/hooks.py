@@ -1,4 +1,4 @@
-"""What happens every so many steps of a run: saving, sample grids, scores.
+"""What happens every so many steps of a run: monitors, saving, sample grids, scores.
 
 To add one, write a function that returns an `Every` and name it in `build`.
 """
@@ -12,7 +12,7 @@ import jax
 from biggan_jax.evaluation import evaluate
 from biggan_jax.parallel import processes, sharding
 from biggan_jax.storage import best
-from biggan_jax.training import sample_grid
+from biggan_jax.training import monitor_images, monitors, sample_grid
 from biggan_jax.training.setup import Run
 from biggan_jax.training.state import GANState
 
@@ -44,8 +44,11 @@ class Every:
 
 
 def build(run: Run) -> Sequence[Every]:
-    """The hooks of a run, in their order: a state is saved before anything else is done with it."""
-    return (save(run), sample(run), *score(run))
+    """The hooks of a run, in their order: a state is saved before anything slow is done with it.
+
+    What is measured of it comes first, so that a checkpoint never lacks the line of its own step.
+    """
+    return (*monitor(run), save(run), sample(run), *score(run))
 
 
 def catch_up(hooks: Sequence[Every], start: int, state: GANState) -> None:
@@ -59,6 +62,19 @@ def catch_up(hooks: Sequence[Every], start: int, state: GANState) -> None:
     for hook in hooks:
         if start > 0 and hook.is_due(start) and not processes.from_main(hook.is_finished(start)):
             hook.action(start, state)
+
+
+def monitor(run: Run) -> Sequence[Every]:
+    """What `training.monitors` sees of a state, to metrics.jsonl. Nothing where it is unset."""
+    if run.config.monitor_every_steps is None:
+        return ()
+    images = monitor_images.read(run.source, run.config, run.train_step.mesh)
+    measure = monitors.Monitors(run.train_step, images)
+
+    def action(done: int, state: GANState) -> None:
+        run.writer.write(done, done * run.images_per_step, measure(state))
+
+    return (Every(run.config.monitor_every_steps, action),)
 
 
 def save(run: Run) -> Every:

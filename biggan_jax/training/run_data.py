@@ -37,14 +37,15 @@ def open_source(config: ConfigDict, workdir: Path) -> tuple[data.Source, data.Da
         per_step = config.batch_size * config.num_d_steps
         histogram = np.array(report.histogram)
         found = findings.find(source, histogram, images_per_step=per_step)
-        report = dataclasses.replace(report, findings=tuple(found))
+        held_out = label_counts.held_out_counts(source, cache)
+        report = dataclasses.replace(report, findings=tuple(found), held_out=held_out)
     return source, report
 
 
 def opened(config: ConfigDict) -> data.Source:
-    """The data of a config; UserError where they, or the resolution, cannot be had."""
+    """The data of a config, `data.holdout` of them held out; UserError where they cannot be had."""
     models.check_resolution(config.model)
-    return data.open_source(
+    source = data.open_source(
         config.data.source,
         resolution=config.model.resolution,
         channels=config.model.channels,
@@ -52,6 +53,8 @@ def opened(config: ConfigDict) -> data.Source:
         class_order=config.data.class_order,
         max_pixels=config.data.max_pixels,
     )
+    data.hold_out(source, config.data.holdout)
+    return source
 
 
 def fill_classes(config: ConfigDict, source: data.Source) -> None:
