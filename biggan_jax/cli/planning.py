@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from biggan_jax.cli import options
-from biggan_jax.cli.output import say
+from biggan_jax.cli.output import say, writing
 from biggan_jax.errors import UserError
 
 _SUITE = ("table", "update", "bound", "only")  # options of `bench --suite`
@@ -21,6 +21,12 @@ def add(command) -> None:
         "--from", dest="source", type=options.path, metavar="DIR", help="instead of --config"
     )
     options.add_step(sub)
+    sub.add_argument(
+        "--spectra",
+        type=Path,
+        metavar="F.png",
+        help="with --from: draw the singular values of every layer",
+    )
 
     sub = command("plan", run_plan, "compile the training step for a TPU topology; no TPU needed")
     options.add_config(sub)
@@ -35,6 +41,7 @@ def add_bench(sub: argparse.ArgumentParser) -> None:
     """The options of `biggan bench`."""
     add = sub.add_argument
     add("--data", action="store_true", help="time the input pipeline as well")
+    add("--monitors", action="store_true", help="time what monitor_every_steps measures as well")
     add("--profile", type=Path, metavar="DIR", help="write a profiler trace")
     add(
         "--layers",
@@ -97,6 +104,7 @@ def run_inspect(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, i
     """`biggan inspect`."""
     from biggan_jax import config as config_lib
     from biggan_jax.parallel import sharding
+    from biggan_jax.pictures import formats
     from biggan_jax.planning import summary
     from biggan_jax.training import build
 
@@ -110,13 +118,23 @@ def run_inspect(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, i
     else:
         if args.step is not None:
             raise UserError("--step is of the run that --from names: leave it out with --config")
+        if args.spectra is not None:
+            raise UserError("--spectra draws trained weights: give --from DIR, or leave it out")
         config = options.load_config(args, overrides)
+    if args.spectra is not None:
+        formats.suffix(args.spectra)
     mesh = sharding.make_mesh((1,))
     config_lib.validate(config, mesh.size)
     fused, textbook = (build.train_step(config, mesh, fused=fused) for fused in (True, False))
     result, lines = summary.summarize(fused, textbook, config.batch_size)
     if args.source is not None:
         result["step"] = step
+    if args.spectra is not None:
+        from biggan_jax.planning import spectra
+
+        with writing(args.spectra):
+            result["spectra"] = spectra.draw(args.source, args.spectra, step=args.step)
+        lines.append(f"spectra of the {spectra.text(result['spectra'])}")
     say(args, "\n".join(lines))
     return result, 0
 
@@ -153,7 +171,9 @@ def run_bench(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int
     if args.data and config.data.source is None:
         raise UserError("data.source is not set: set --config.data.source, or leave out --data")
     with devices.named_errors(lambda: memory.remedy(config, sharding.make_mesh(config.mesh).size)):
-        result = bench.bench(config, profile=args.profile, layers=args.layers)
+        result = bench.bench(
+            config, profile=args.profile, layers=args.layers, with_monitors=args.monitors
+        )
     if args.data:
         result["input_images_per_second"] = bench.input_images_per_second(config)
     figures = {key: value for key, value in result.items() if not isinstance(value, list)}
@@ -166,7 +186,7 @@ def run_bench(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int
 
 
 def _run_suite(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:
-    for name in ("config", "data", "profile", "layers"):
+    for name in ("config", "data", "monitors", "profile", "layers"):
         if getattr(args, name):
             raise UserError(f"--{name} and --suite exclude each other: leave one out")
     options.no_overrides(overrides, "bench")

@@ -9,6 +9,8 @@ from biggan_jax.cli.output import say, writing
 from biggan_jax.errors import counts
 from biggan_jax.parallel import devices
 
+SPECTRA = "singular values of all layers over training, as the monitors wrote them"
+
 
 def add(command) -> None:
     """Adds both commands."""
@@ -42,6 +44,9 @@ def add(command) -> None:
     add_bn(
         add_kind(kinds, "bn", "the same samples in every batch-norm mode, averaged and raw weights")
     )
+    one = kinds.add_parser("spectra", help=SPECTRA, description=SPECTRA)
+    one.add_argument("--json", action="store_true", default=options.UNSET)
+    add_spectra(one)
 
 
 def target(text: str) -> str:
@@ -113,6 +118,21 @@ def add_bn(one: argparse.ArgumentParser) -> None:
     options.add_standing(one)
 
 
+def add_spectra(one: argparse.ArgumentParser) -> None:
+    """The options of `look spectra`, which looks at metrics.jsonl and makes no samples."""
+    one.set_defaults(draw=spectra)
+    add = one.add_argument
+    add("--from", dest="source", type=options.path, required=True, metavar="DIR", help="a workdir")
+    add("--out", required=True, type=Path, metavar="F.png", help="or .jpg, .jpeg, .webp")
+    add(
+        "--value",
+        default=options.UNSET,
+        metavar="NAME",
+        help="of the layers: raw_sigma0 (also 1, 2), the largest singular value before spectral "
+        "normalisation; sigma0 (1, 2) after it; ratio, weight_norm; default: raw_sigma0",
+    )
+
+
 def run_sample(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:
     """`biggan sample`."""
     options.no_overrides(overrides)
@@ -173,3 +193,12 @@ def bn(args: argparse.Namespace) -> tuple[dict, str]:
         standing=options.standing(args),
     )
     return result, f"{' and '.join(result['weights'])} weights in {result['out']}"
+
+
+def spectra(args: argparse.Namespace) -> tuple[dict, str]:
+    """`biggan look spectra`: (its JSON object, what it says to a person)."""
+    from biggan_jax.sampling import spectra as spectra_lib
+
+    result = spectra_lib.draw(args.source, args.out, **options.given(args, "value"))
+    first, last = result["steps"]
+    return result, f"{result['value']} of steps {first:,} to {last:,} in {result['out']}"

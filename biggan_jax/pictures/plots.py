@@ -24,11 +24,9 @@ def truncation_curve(
     References:
       Brock et al. 2019, figure 2b and appendix D (IS against FID per truncation threshold).
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.4), layout="constrained", dpi=DPI)
-    canvas = FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     left.plot(scores["is_mean"], scores["fid"], "o-", color="tab:blue")
     for x, y, t in zip(scores["is_mean"], scores["fid"], truncations, strict=True):
@@ -47,5 +45,13 @@ def truncation_curve(
         right.legend(fontsize=9)
     for axes in (left, right):
         axes.grid(alpha=0.3)
+    return rendered(figure)
+
+
+def rendered(figure) -> Image.Image:
+    """A matplotlib figure as a picture in mode 'RGB', without a display."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return Image.fromarray(np.array(canvas.buffer_rgba())).convert("RGB")

@@ -16,8 +16,8 @@ from biggan_jax.parallel import devices, sharding
 from biggan_jax.planning import forms, layer_times, summary
 from biggan_jax.storage import compiled as compiled_lib
 from biggan_jax.training import build as build_lib
+from biggan_jax.training import monitors, step
 from biggan_jax.training import state as state_lib
-from biggan_jax.training import step
 
 WARM_UP_STEPS = 2
 TIMED_STEPS = 5
@@ -25,7 +25,11 @@ INPUT_SECONDS = 3.0  # of reading that `--data` times, after as long a warm-up
 
 
 def bench(
-    config: ConfigDict, *, profile: Path | None = None, layers: bool = False
+    config: ConfigDict,
+    *,
+    profile: Path | None = None,
+    layers: bool = False,
+    with_monitors: bool = False,
 ) -> dict[str, Any]:
     """Times the training step.
 
@@ -33,12 +37,15 @@ def bench(
       config: a full config with `model.num_classes` set.
       profile: directory for a trace of the timed steps (TensorBoard's profile plugin reads it).
       layers: profile a few more steps, and say where their time goes.
+      with_monitors: time the monitors of a state too, without held-out images.
 
     Returns:
       images_per_second (real images consumed: d_steps * batch per update), step_seconds (median of
       5 after 2 warm-ups), compile_seconds, compiled_before (whether the program came from the
       cache of compiled programs), peak_bytes (of device memory, as the backend reports it, or as
-      the compiler laid it out), flops_per_second; with `layers` also what
+      the compiler laid it out), flops_per_second; with `with_monitors` also monitor_seconds (median
+      of 5) and monitor_share (of the time of the steps between two calls, `monitor_every_steps` of
+      them or `monitors.DEFAULT_CADENCE`); with `layers` also what
       `layer_times.measure` returns and, on a CPU, the forms of its convolutions (`forms.of_step`).
     """
     if profile is not None:
@@ -61,6 +68,10 @@ def bench(
         "peak_bytes": peak_bytes(stepper.compiled),
         "flops_per_second": flops / step_seconds,
     }
+    if with_monitors:
+        result["monitor_seconds"] = stepper.monitor_seconds()
+        cadence = config.monitor_every_steps or monitors.DEFAULT_CADENCE
+        result["monitor_share"] = result["monitor_seconds"] / (cadence * step_seconds)
     if layers:
         result |= layer_times.measure(stepper.compiled, stepper)
         if layout.platform(stepper.train_step.mesh) == "cpu":
@@ -105,6 +116,17 @@ class Stepper:
         self._state, metrics = self.compiled(self._state, self._batch)
         jax.block_until_ready((self._state, metrics))
         return time.perf_counter() - start
+
+    def monitor_seconds(self) -> float:
+        """Seconds in which the monitors measure the state, the median of some calls."""
+        measure = monitors.Monitors(self.train_step)
+        measure(self._state)
+        seconds = []
+        for _ in range(TIMED_STEPS):
+            start = time.perf_counter()
+            measure(self._state)
+            seconds.append(time.perf_counter() - start)
+        return statistics.median(seconds)
 
 
 def synthetic_batch(config: ConfigDict) -> dict[str, np.ndarray]:

@@ -25,7 +25,9 @@ def test_figures(monkeypatch, tmp_path):
     """Of a real step: images, FLOPs and memory are there, and a trace is written."""
     monkeypatch.setattr(data, "open_source", None)  # never a dataset
     config = runs.tiny_config("--config.num_d_steps=2")
-    result = bench.bench(config, profile=tmp_path / "trace", layers=True)
+    result = bench.bench(config, profile=tmp_path / "trace", layers=True, with_monitors=True)
+    seconds = result.pop("monitor_seconds")
+    assert result.pop("monitor_share") == pytest.approx(seconds / (100 * result["step_seconds"]))
     layers, forms = result.pop("layers"), result.pop("forms")
     found = {row["layer"]: (row["batch"], row["side"], row["form"]) for row in forms}
     b, size = config.batch_size, config.model.resolution

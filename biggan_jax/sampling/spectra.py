@@ -1,0 +1,102 @@
+"""`biggan look spectra`: what the monitors of a run have written, as the paper's figure 3."""
+
+import json
+import math
+import re
+import time
+from pathlib import Path
+
+from biggan_jax.errors import UserError, did_you_mean
+from biggan_jax.pictures import formats, spectra
+from biggan_jax.storage import paths
+from biggan_jax.storage.directory import open_directory
+
+_NAME = re.compile(r"monitor/([gd])/([a-z_]+\d?)/(.+)")
+DEFAULT = "raw_sigma0"  # the paper's figure 3 is of the weights before spectral normalisation
+Curves = dict[str, dict[str, tuple[list[int], list[float]]]]
+
+
+def draw(directory: str | Path, out: Path, *, value: str = DEFAULT) -> dict:
+    """Draws one value of every layer over training; needs no data and no weights.
+
+    Args:
+      directory: a workdir.
+      out: `F.png` or another of `pictures.formats`.
+      value: a name of the monitors that layers have, such as raw_sigma0, sigma0 or ratio.
+
+    Returns:
+      {out, value, steps: [first, last], layers: {player: count}, seconds}.
+
+    Raises:
+      UserError: the run has no monitors, or none of this name.
+    """
+    start = time.perf_counter()
+    formats.suffix(out)
+    curves = read(directory, value)
+    paths.write_bytes(out, formats.encode(spectra.over_training(curves, value), out))
+    steps = [step for layers in curves.values() for at, _ in layers.values() for step in at]
+    return {
+        "out": str(out),
+        "value": value,
+        "steps": [min(steps), max(steps)],
+        "layers": {player: len(layers) for player, layers in curves.items()},
+        "seconds": time.perf_counter() - start,
+    }
+
+
+def read(directory: str | Path, value: str = DEFAULT) -> Curves:
+    """Reads one value of every layer from metrics.jsonl.
+
+    Args:
+      directory: a workdir.
+      value: as of `draw`.
+
+    Returns:
+      {'g' or 'd': {layer: (steps, values)}}, layers in the order in which they were written; NaN
+      where a value was not finite. A torn last line is left out.
+
+    Raises:
+      UserError: as of `draw`.
+    """
+    path = open_directory(directory)[0] / "metrics.jsonl"
+    with paths.bucket_errors(path):
+        text = path.read_bytes().decode("utf-8", "replace") if path.is_file() else ""
+    curves: Curves = {"g": {}, "d": {}}
+    known = set()
+    for line in map(_parsed, text.splitlines()):
+        for name, number in line.items():
+            found = _NAME.fullmatch(name)
+            if found is None:
+                continue
+            player, kind, layer = found.groups()
+            known.add(kind)
+            if kind == value:
+                steps, values = curves[player].setdefault(layer, ([], []))
+                steps.append(line["step"])
+                values.append(math.nan if number is None else number)
+    if not known:
+        raise UserError(
+            f"{directory} has no monitors in its metrics.jsonl: train with "
+            "--config.monitor_every_steps=100, such as `biggan train --config digits --workdir "
+            "DIR --config.monitor_every_steps=100` (a run can be continued with it)"
+        )
+    drawn = {player: layers for player, layers in curves.items() if layers}
+    if not drawn:
+        raise UserError(
+            f"--value {value!r}: the monitors have {', '.join(sorted(known))}"
+            f"{did_you_mean(value, known)}"
+        )
+    return drawn
+
+
+def _parsed(line: str) -> dict:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return {}
+    whole = isinstance(found, dict) and isinstance(found.get("step"), int)
+    return {k: v for k, v in found.items() if _is_number(v)} if whole else {}
+
+
+def _is_number(value) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
