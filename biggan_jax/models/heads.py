@@ -82,7 +82,7 @@ def logits(
     """
     sn = settings.spectral_norm
     if settings.d_dropout:
-        features = Dropout(settings.d_dropout, name="dropout")(features)
+        features = Dropout(settings.d_dropout, name="dropout")(features, train)
     linear = layers.Dense(
         settings,
         sn,
@@ -115,8 +115,14 @@ class Dropout(nn.Module):
     rate: float
 
     @nn.compact
-    def __call__(self, features: jax.Array) -> jax.Array:
-        """Features [N, F], each of every example dropped or kept by itself."""
+    def __call__(self, features: jax.Array, train: bool) -> jax.Array:
+        """Drops or keeps each of the features [N, F] of every example by itself.
+
+        Args:
+          features: at least float32.
+          train: as every layer takes it, but the key decides: the further forwards of an update,
+            which store nothing and so are none of training, drop features as well.
+        """
         if not self.has_rng("dropout"):
             return features
         examples, axes = len(features), manual_axes()

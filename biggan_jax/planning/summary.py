@@ -68,7 +68,7 @@ def _layer(call: walk.Call, found: walk.Walk, batch: int) -> Layer:
 def _flops(function: Callable, *args) -> float:
     # Lowered for an accelerator wherever this runs: a CPU multiplies less (`models/winograd.py`).
     lowered = jax.jit(function).trace(*args).lower(lowering_platforms=("tpu",))
-    return float(lowered.cost_analysis()["flops"])
+    return float(lowered.cost_analysis().get("flops", 0.0))  # none where nothing is computed
 
 
 def step_flops(train_step: TrainStep, batch_size: int) -> float:

@@ -41,13 +41,13 @@ def test_every_family_drops_where_it_is_given_a_key(name):
 def test_what_dropout_keeps():
     dropout = heads.Dropout(0.25)
     features = jnp.full((400, 50), 3.0)
-    drop = lambda key: np.asarray(dropout.apply({}, features, rngs={"dropout": key}))
+    drop = lambda key: np.asarray(dropout.apply({}, features, True, rngs={"dropout": key}))
     first, again, other = (drop(jax.random.key(i)) for i in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert set(np.unique(first)) == {0.0, 4.0}  # 3 / (1 - 0.25)
     assert abs((first == 0).mean() - 0.25) < 0.01 and (first != other).mean() > 0.3
     assert abs((first[::2] == first[1::2]).mean() - 0.625) < 0.02  # each example by itself
-    np.testing.assert_array_equal(dropout.apply({}, features), features)
+    np.testing.assert_array_equal(dropout.apply({}, features, True), features)
 
 
 def test_it_stands_before_the_linear_layer_and_the_projection():

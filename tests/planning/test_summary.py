@@ -76,6 +76,15 @@ def test_layers_of_a_known_network():
     assert rgb.flops == pytest.approx(2 * 16 * 16 * 9 * 32, rel=0.15)
 
 
+def test_a_layer_that_computes_nothing():
+    """Dropout of D, which is off in an eval forward."""
+    train_step = bound("--config.model.d_dropout=0.5")
+    inputs = walk.discriminator_inputs(train_step.discriminator, 1, 1)
+    layers = summary.layers(train_step.discriminator, *inputs)
+    rows = {layer.name: (layer.parameters, layer.flops) for layer in layers}
+    assert rows["dropout"] == (0, 0.0) and rows["linear"][1] > 0
+
+
 def test_updates_and_microbatches_multiply():
     """XLA counts the body of a loop once: both are multiplied by hand."""
     flops = {n: summary.step_flops(bound(f"--config.num_d_steps={n}"), 16) for n in (1, 2, 3)}

@@ -67,7 +67,7 @@ def test_it_holds_over_a_hundred_updates():
 def test_the_search_starts_with_the_vector_of_spectral_norm(monkeypatch):
     """Found in the collection by the weight's path; without iterations it decides alone."""
     monkeypatch.setattr(sigma_clamp, "BLOCK", 1)
-    monkeypatch.setattr(sigma_clamp, "ITERATIONS", 0)
+    monkeypatch.setattr(sigma_clamp, "ROUNDS", 0)
     kernel = np.random.default_rng(0).standard_normal((3, 3, 4, 20)).astype(np.float32)
     matrix = kernel.reshape(-1, 20).T
     u, sigma, _ = decomposed(matrix)
