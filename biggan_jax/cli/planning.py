@@ -202,4 +202,6 @@ def _run_suite(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, in
 
 def figure(value: bool | float) -> str:
     """One figure of `bench`, for a person."""
-    return ("no", "yes")[value] if isinstance(value, bool) else f"{value:,.3f}"
+    if isinstance(value, bool):
+        return ("no", "yes")[value]
+    return f"{value:.2g}" if 0 < value < 0.01 else f"{value:,.3f}"

@@ -58,6 +58,9 @@ class Settings:
     options: Options = COMMAND
 
 
+HELD_OUT = "included, {:.6g} of all"  # of the images that training leaves out, for the protocol
+
+
 def open_evaluator(
     config: ConfigDict,
     cache: Path,
@@ -126,6 +129,11 @@ def open_evaluator(
         )
     with progress_bar("image", "real images") as progress, one_line_warnings():
         side = reference.measure(*real, extractor, cache, keep=KEEP, progress=progress)
+    if config.data.holdout and real[0].spec == config.data.source:
+        # Of the same images whatever the run was trained on: scores of two runs may be compared.
+        fields = side.statistics.protocol | {"real_held_out": HELD_OUT.format(config.data.holdout)}
+        statistics = dataclasses.replace(side.statistics, protocol=fields)
+        side = dataclasses.replace(side, statistics=statistics)
     if side.labels is not None:
         side = dataclasses.replace(side, labels=labels.labels(side.labels))
     return dataclasses.replace(evaluator, reference=side)

@@ -5,8 +5,8 @@ import json
 from typing import Any
 
 # A model, its step, whether its average is one yet, where the same data lie (their digest counts),
-# and how their classes were found may differ in a comparison.
-SUBJECT = ("model", "step", "average", "real", "classes", "fingerprint")
+# what its training left out of them, and how their classes were found may differ in a comparison.
+SUBJECT = ("model", "step", "average", "real", "real_held_out", "classes", "fingerprint")
 
 
 def seal(fields: dict[str, Any]) -> dict[str, Any]:

@@ -39,10 +39,12 @@ def lines(result: dict[str, Any]) -> list[str]:
     resized = "" if p["resize"] == "none" else f", {p['resize']}"
     matched = f", classes {p['classes']}" if p.get("classes") else ""
     average = f" ({p['average']})" if p.get("average") else ""
+    held_out = f", held-out images {p['real_held_out']}" if p.get("real_held_out") else ""
     out.append(
         f"protocol {p['fingerprint']}: {p['samples']:,} samples (seed {p['seed']}, truncation "
         f"{p['truncation']}, bn {p['bn_mode']}, {p['weights']} weights{average}{matched}) against "
-        f"{real} real images of {p['real']} ({str(p['real_digest'])[:12]}), "
+        f"{real} real images of {p['real']} ({str(p['real_digest'])[:12]}"
+        f"{held_out}), "
         f"{p['features']} features ({p['features_digest'][:12]}{resized}), version {p['version']}"
     )
     return out

@@ -64,6 +64,21 @@ def opened(workdir):
     return scorer, load.load_generator(workdir)
 
 
+def test_the_protocol_says_that_held_out_images_are_among_the_real_ones(opened, tmp_path):
+    scorer, generator = opened
+    of_other_data = scorer.protocol(generator)
+    assert "real_held_out" not in of_other_data
+    overrides = ("--config.model.num_classes=10", f"--config.data.source={TEST}")
+    prints = []
+    for share in (0.0, 0.25):
+        config = runs.tiny_config(*overrides, f"--config.data.holdout={share}")
+        found = opening.open_evaluator(config, tmp_path, SETTINGS).protocol(generator)
+        assert found.get("real_held_out") == (share and "included, 0.25 of all" or None)
+        assert found["real_count"] == of_other_data["real_count"]
+        prints.append(found["fingerprint"])
+    assert prints[0] == prints[1]  # the same real side: the two may be compared
+
+
 def copy_of(workdir, tmp_path):
     return shutil.copytree(workdir, tmp_path / "run")
 
