@@ -122,7 +122,7 @@ def run_inspect(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, i
             raise UserError("--spectra draws trained weights: give --from DIR, or leave it out")
         config = options.load_config(args, overrides)
     if args.spectra is not None:
-        formats.suffix(args.spectra)
+        formats.suffix(args.spectra, option="--spectra")
     mesh = sharding.make_mesh((1,))
     config_lib.validate(config, mesh.size)
     fused, textbook = (build.train_step(config, mesh, fused=fused) for fused in (True, False))

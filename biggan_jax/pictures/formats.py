@@ -18,13 +18,16 @@ FORMATS = {
 }
 
 
-def suffix(out: str | os.PathLike, also: Sequence[str] = (), *, more: str = "") -> str:
+def suffix(
+    out: str | os.PathLike, also: Sequence[str] = (), *, more: str = "", option: str = "--out"
+) -> str:
     """The suffix of a file to be written, in lower case.
 
     Args:
       out: the file, as the user named it.
       also: other suffixes that are taken.
       more: what else is taken, for the message.
+      option: which names the file, for the message.
 
     Raises:
       UserError: nothing is written under this suffix; the message lists those that are.
@@ -33,7 +36,7 @@ def suffix(out: str | os.PathLike, also: Sequence[str] = (), *, more: str = "") 
     taken = [*FORMATS, *also]
     if found not in taken:
         raise UserError(
-            f"--out {out}: the name must end in {', '.join(taken[:-1])} or {taken[-1]}{more}"
+            f"{option} {out}: the name must end in {', '.join(taken[:-1])} or {taken[-1]}{more}"
         )
     return found
 
@@ -54,7 +57,7 @@ def encode(image: Image.Image, out: str | os.PathLike) -> bytes:
     kind, settings, longest = FORMATS[PurePath(out).suffix.lower()]
     if max(image.size) > longest:
         raise UserError(
-            f"--out {out}: the picture is {image.width} x {image.height} pixels, and {kind} holds "
+            f"{out}: the picture is {image.width} x {image.height} pixels, and {kind} holds "
             f"{longest:,} a side: write a .png, or ask for fewer samples"
         )
     file = io.BytesIO()

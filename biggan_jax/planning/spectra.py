@@ -29,7 +29,6 @@ def draw(directory: str | Path, out: Path, *, step: int | str | None = None) -> 
     Raises:
       UserError: the directory or its weights are unusable.
     """
-    formats.suffix(out)
     held = steps.find(directory, step)
     generator, discriminator = models.build(held.config.model)
     walks = {

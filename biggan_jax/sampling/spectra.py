@@ -76,9 +76,8 @@ def read(directory: str | Path, value: str = DEFAULT) -> Curves:
                 values.append(math.nan if number is None else number)
     if not known:
         raise UserError(
-            f"{directory} has no monitors in its metrics.jsonl: train with "
-            "--config.monitor_every_steps=100, such as `biggan train --config digits --workdir "
-            "DIR --config.monitor_every_steps=100` (a run can be continued with it)"
+            f"{directory} has no monitors in its metrics.jsonl: train, or go on with a run, by "
+            "`biggan train --config CONFIG --workdir DIR --config.monitor_every_steps=100`"
         )
     drawn = {player: layers for player, layers in curves.items() if layers}
     if not drawn:

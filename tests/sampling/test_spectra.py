@@ -92,3 +92,5 @@ def test_inspect_draws_all_singular_values(trained, tmp_path, capsys):
     assert found["sigma0"]["d"]["block_0/conv1"] == pytest.approx(want, rel=1e-4)
     assert cli.main(["inspect", "--config=digits", f"--spectra={out}"]) == 2
     runs.assert_one_error(capsys.readouterr(), "--spectra", "--from DIR")
+    assert cli.main(["inspect", f"--from={trained}", "--spectra=F.gif"]) == 2
+    runs.assert_one_error(capsys.readouterr(), r"--spectra F.gif: the name must end in \.png")
