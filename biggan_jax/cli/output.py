@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import io
 import json
 import os
 import sys
@@ -49,6 +50,9 @@ def ended(run: Callable[[list[str]], tuple[Any, int]], argv: Sequence[str] | Non
     argv = sys.argv[1:] if argv is None else list(argv)
     if sys.stderr is None:  # closed: Python would print on stdout instead
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        # A terminal of another encoding gets names of classes and files in escapes, as on stderr.
+        sys.stdout.reconfigure(errors="backslashreplace")
     if "--json" in argv:
         with _own_stdout() as write, errors.told_as_json(write):
             return _ended(run, argv, write)
@@ -79,6 +83,8 @@ def _ended(run: Callable, argv: list[str], write: Callable[[str], None] | None) 
     except errors.EXPECTED as e:
         return errors.tell(e)
     except Exception as e:  # a defect of this program, whose traceback helps to mend it
+        if " for environment '" in str(e):  # JAX's words, which it has as it is imported
+            return errors.tell(errors.UserError(f"{e}: correct this variable, or unset it"))
         if write is None:
             raise
         traceback.print_exc()

@@ -69,6 +69,8 @@ def open_source(
 
 def _open(spec: str, choices: dict[str, str], **settings) -> Source:
     """Opens a source; of the choices its kind gets those that it takes."""
+    if not spec.strip():
+        raise UserError(f"it is empty; write {forms()}")
     name, _, argument = spec.partition(":")
     if name not in KINDS:
         raise UserError(_unknown(spec, name))

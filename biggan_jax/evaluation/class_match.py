@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from biggan_jax.errors import UserError
+from biggan_jax.errors import UserError, counts
 from biggan_jax.sampling.classes import listed
 
 LISTED = 12  # names of each side that a message spells out
@@ -60,7 +60,7 @@ def match(model: Sequence[str], data: Sequence[str], source: str, *, known: bool
     if ours == theirs or (not known and len(ours) == len(theirs)):
         return Match(tuple(model), "by index")
     raise UserError(
-        f"{source} has {len(data)} classes ({listed(data, LISTED)}), the model {len(model)} "
-        f"({listed(model, LISTED)}): give --data with the same names, or leave classes out with "
-        "--no-intra-fid"
+        f"{source} has {counts(len(data), 'class', 'classes')} ({listed(data, LISTED)}), the model "
+        f"{len(model)} ({listed(model, LISTED)}): give --data with the same names, or leave "
+        "classes out with --no-intra-fid"
     )

@@ -228,7 +228,7 @@ def _open(
 ) -> tuple[data.Source, str]:
     """(source, digest) of `--data`, or of the training data with a remedy where these are gone."""
     given = spec is not None and spec == settings.data
-    spec = spec or config.data.source
+    spec = config.data.source if spec is None else spec
     if spec is None:
         raise UserError("the config names no data.source: give the real images with --data SPEC")
     try:

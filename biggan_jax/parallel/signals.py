@@ -17,6 +17,7 @@ ANSWER_SECONDS = 0.5  # for Python to answer by itself
 WAITING = (
     "interrupted: waiting for the compiler, or for the step that runs; Ctrl-C again ends at once"
 )
+RETRY_SECONDS = 0.02
 AT_ONCE = "interrupted again, so ended at once"
 
 
@@ -26,11 +27,13 @@ class _Listener:
     Attributes:
       first: when the first one came, by the monotonic clock.
       answered: Python has seen it, and whoever handles it says what follows.
+      resent: how often it was sent again that has not been heard yet.
     """
 
     def __init__(self):
         self.first: float | None = None
         self.answered = threading.Event()
+        self.resent = 0
 
     def listen(self, reader: int) -> None:
         """Reads the numbers of signals until the other end of the pipe is closed."""
@@ -44,6 +47,9 @@ class _Listener:
         if number != signal.SIGINT:
             return
         now = time.monotonic()
+        if self.resent:  # no second Ctrl-C, but the first one once more
+            self.resent -= 1
+            return
         if self.first is None:
             self.first = now
             threading.Thread(target=self._say_what_is_waited_for, daemon=True).start()
@@ -79,9 +85,11 @@ def answered_at_once() -> Iterator[None]:
     if handler is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
     descriptor = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    hook, sys.unraisablehook = sys.unraisablehook, _raised_again(sys.unraisablehook)
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         signal.set_wakeup_fd(descriptor)
         signal.signal(signal.SIGINT, handler)
         os.close(writer)  # ends the listener
@@ -95,6 +103,30 @@ def _interrupt(number: int, frame) -> None:
             return
         _listener.answered.set()
     raise KeyboardInterrupt
+
+
+def _raised_again(otherwise: Callable) -> Callable:
+    """A `sys.unraisablehook` that does not lose Ctrl-C.
+
+    Python drops an exception inside a destructor or a callback of its garbage collection, where JAX
+    has one, with a traceback on stderr: the command would go on to its end.
+    """
+
+    def interrupt(listener: _Listener) -> None:
+        if _listener is listener:  # the command has not ended since
+            listener.resent += 1
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    def hook(unraisable) -> None:
+        if _listener is None or not issubclass(unraisable.exc_type, KeyboardInterrupt):
+            otherwise(unraisable)
+            return
+        _listener.answered.clear()
+        again = threading.Timer(RETRY_SECONDS, interrupt, (_listener,))
+        again.daemon = True
+        again.start()
+
+    return hook
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import pytest
 
 from biggan_jax import cli, errors
 from biggan_jax.cli import options
-from biggan_jax.config import config_file
+from biggan_jax.config import carried, config_file
 from tests import runs
 
 
@@ -107,6 +107,32 @@ def test_whatever_stops_a_command_is_one_json_object(capsys, monkeypatch, error,
     if unexpected:  # without --json it stays an exception
         with pytest.raises(type(error)):
             cli.main(argv)
+
+
+def test_a_terminal_of_another_encoding(monkeypatch):
+    """Names of other scripts are escapes there, and no traceback."""
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stdout)
+    monkeypatch.setattr(carried, "text", lambda name: "# 猫\n")
+    assert cli.main(["configs", "show", "digits"]) == 0
+    assert stdout.buffer.getvalue() == b"# \\u732b\n"
+
+
+def test_a_variable_that_jax_does_not_understand():
+    process = subprocess.run(
+        [sys.executable, "-m", "biggan_jax", "inspect", "--config=digits"],
+        env=os.environ | {"JAX_LOG_COMPILES": "many"},
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 2 and process.stdout == ""
+    assert "'many' for environment 'JAX_LOG_COMPILES': correct" in process.stderr
+    assert process.stderr.count("\n") == 1 and process.stderr.startswith("biggan: ")
+
+
+def test_empty_data_are_not_those_of_the_training(trained, capsys):
+    assert cli.main(["evaluate", "--from", str(trained), "--data", ""]) == 2
+    runs.assert_one_error(capsys.readouterr(), "--data='': it is empty; write digits")
 
 
 def test_stdout_that_takes_nothing(capsys, monkeypatch):

@@ -563,6 +563,8 @@ def test_classes_by_index_where_the_model_has_no_names():
     assert class_match.match((), ("a", "b"), "data").how == "by index"
     same = class_match.match(("a", "b"), ("x", "y"), "data", known=False)
     assert same.how == "by index" and same.ids is None
+    with pytest.raises(UserError, match="data has 1 class .a., the model 2 .a, b.: give"):
+        class_match.match(("a", "b"), ("a",), "data")
     other = class_match.match(("a", "b"), ("b", "a"), "data", known=False)
     assert other.how == "by name" and other.labels(np.array([0, 1, 1])).tolist() == [1, 0, 0]
     with pytest.raises(UserError, match=r"has 3 classes \(x, y, z\), the model 2 \(a, b\)"):

@@ -1,5 +1,6 @@
 """Requests to stop."""
 
+import gc
 import signal
 import subprocess
 import sys
@@ -21,6 +22,28 @@ def test_the_first_signal_asks_and_the_second_insists():
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_ctrl_c_in_a_callback_of_the_garbage_collection_is_not_lost(capfd):
+    seen = []
+
+    def callback(phase, info):
+        if not seen:
+            seen.append(phase)
+            signal.raise_signal(signal.SIGINT)
+
+    before = sys.unraisablehook
+    gc.callbacks.append(callback)
+    start = time.monotonic()
+    try:
+        with signals.answered_at_once(), pytest.raises(KeyboardInterrupt):
+            gc.collect()
+            assert seen == ["start"]  # Python has dropped the exception
+            time.sleep(20)
+    finally:
+        gc.callbacks.remove(callback)
+    assert time.monotonic() - start < 10 and sys.unraisablehook is before
+    assert capfd.readouterr().err == ""
 
 
 def test_outside_the_main_thread_signals_are_left_alone():
