@@ -331,13 +331,17 @@ def test_resume_allows_length_cadence_and_place():
         "eval_every_steps": 9, "eval_samples": 9, "eval_features": "inception",
         "keep_checkpoints": 9, "mesh": (2, 4), "remat": ("all",), "tensorboard": False,
         "data.source": "folder:x", "data.on_bad_record": "skip", "data.max_pixels": 10**9,
-        "class_names": ("a", "b"),
+        "class_names": ("a", "b"), "monitor_every_steps": 9,
     }  # fmt: skip
     config = load(*(f"--config.{key}={value}" for key, value in allowed.items()))
     assert config_lib.check_resume(saved, config) == []
     known = config_lib.flatten(config_lib.default_config())
     free = {k for k in known if any(fnmatch.fnmatchcase(k, p) for p in resume.RESUMABLE)}
     assert allowed.keys() == free and "regularizer.every_steps" in known.keys() - free
+    for flag in (False, True):  # another share would show D images that it was trained on
+        with pytest.raises(UserError, match="data.holdout 0.0 -> 0.2"):
+            held_out = load("--config.data.holdout=0.2")
+            config_lib.check_resume(saved, held_out, allow_change=flag)
 
 
 @pytest.mark.parametrize(
