@@ -42,6 +42,7 @@ def test_each_process_holds_a_half_of_a_kernel(two):
     assert not sharding.over_weights(kernel, sharding.make_mesh((1, 2))).is_fully_replicated
 
 
+@pytest.mark.full
 def test_two_processes_resume_bit_for_bit(two, tmp_path, cache_dir):
     workdir = as_after_two(two, tmp_path / "run")
     run = Processes(workdir, cache_dir, SPLIT, devices=1)

@@ -136,7 +136,8 @@ def test_gains_are_those_of_the_forward_pass(order):
             assert values[f"monitor/g/gain_{kind}/{name}"] == pytest.approx(want, rel=1e-4)
 
 
-@pytest.mark.parametrize("mesh", [(4, 2), pytest.param((8,), marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize("mesh", [(4, 2), (8,)])
 def test_eight_devices_measure_what_one_does(mesh):
     one, eight = measured()[2], measured(mesh=mesh)[2]
     assert list(one) == list(eight)
