@@ -56,6 +56,8 @@ def footprint(train_step: TrainStep) -> Footprint:
     state = jax.eval_shape(train_step.init, jax.random.key(0))
     players = [_bytes(state.generator.params), _bytes(state.discriminator.params)]
     g, d = train_step.generator, train_step.discriminator
+    # Groups divide the batch of a run, and need not divide one example.
+    g = g.clone(settings=dataclasses.replace(g.settings, bn_group_size=None))
 
     def of_g(batch: int) -> int:
         player, inputs = state.generator, walk.generator_inputs(g, batch)

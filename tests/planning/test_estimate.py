@@ -28,6 +28,10 @@ def test_of_a_tiny_step(trained):
     assert 0.45 < half < 0.8  # softmax and losses stay in float32
 
 
+def test_groups_of_batch_norm_that_divide_the_batch_of_a_run():
+    assert footprint("--config.bn_group_size=4").per_image == footprint().per_image
+
+
 def test_on_a_device():
     config = runs.tiny_config("--config.batch_size=16", "--config.accumulation_steps=2")
     footprint = estimate.Footprint(state=1000, gradients=200, per_image=10)
