@@ -34,9 +34,8 @@ def add(command) -> None:
     add(
         "--workdir",
         type=options.path,
-        default=".",
         metavar="DIR",
-        help="whose disk is looked at; .",
+        help="where the run shall be kept; default: the disk of the current folder is looked at",
     )
 
 
@@ -59,7 +58,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:
         if args.data is not None:
             overrides = [*overrides, f"--config.data.source={args.data}"]
         config = options.load_config(args, overrides, need_classes=False)
-        doctor.of_config(found, config, Path(args.workdir))
+        doctor.of_config(found, config, args.workdir and Path(args.workdir))
     problems = found.sorted()
     stops = sum(problem.stops for problem in problems)
     say(args, "\n".join([*found.facts, *map(str, problems), _verdict(len(problems), stops)]))

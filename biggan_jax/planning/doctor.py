@@ -21,6 +21,7 @@ from biggan_jax.planning import machine
 from biggan_jax.planning.estimate import Footprint, flops_per_image, footprint
 from biggan_jax.storage import paths, steps
 from biggan_jax.training import build, finetune, run_data
+from biggan_jax.training import workdir as workdir_lib
 
 SLACK = 1.5  # a compiled step of this package was up to 1.6 times as large as the estimate
 LONG_DAYS = 30.0
@@ -115,13 +116,14 @@ def of_data(found: Examination, source: Any, images_per_step: int | None = None)
     found.problems += [_problem(finding) for finding in listed or ()]
 
 
-def of_config(found: Examination, config: ConfigDict, workdir: Path) -> None:
+def of_config(found: Examination, config: ConfigDict, workdir: Path | None = None) -> None:
     """Looks at a config and what it asks for: data, batch, memory, device, disk, files.
 
     Args:
       found: gets what was found.
       config: a full config; `model.num_classes` is filled in from the data.
-      workdir: where the run would be kept; need not exist.
+      workdir: where the run would be kept; need not exist. None looks at the disk of the current
+        folder.
     """
     mesh = found.attempt("mesh", sharding.make_mesh, config.mesh)
     if mesh is not None:
@@ -132,6 +134,8 @@ def of_config(found: Examination, config: ConfigDict, workdir: Path) -> None:
     if source is not None:
         of_data(found, source, config.batch_size * config.num_d_steps)
         found.attempt("model.num_classes", run_data.fill_classes, config, source)
+    if workdir is not None:
+        found.attempt("workdir", workdir_lib.check_place, paths.absolute(workdir))
     _check_files(found, config)
     if config.model.num_classes is None:
         config.model.num_classes = 1  # only to go on: what lacks is said above
@@ -140,7 +144,7 @@ def of_config(found: Examination, config: ConfigDict, workdir: Path) -> None:
         if train_step is not None:
             needs = footprint(train_step)
             _check_memory(found, config, mesh, needs)
-            _check_disk(found, config, workdir, needs)
+            _check_disk(found, config, workdir or Path(), needs)
             _check_time(found, config, train_step)
 
 

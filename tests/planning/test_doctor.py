@@ -97,6 +97,13 @@ def test_memory_disk_and_time(capsys, monkeypatch):
     assert "years" in problems["num_steps"]["what"] and not problems["num_steps"]["stops"]
 
 
+def test_a_workdir_that_train_refuses(capsys, tmp_path):
+    (tmp_path / "thesis.txt").write_text("")
+    code, problems, _ = examined(capsys, *runs.TINY, "--workdir", str(tmp_path))
+    assert code == 2 and "holds other things (thesis.txt)" in problems["workdir"]["what"]
+    assert examined(capsys, *runs.TINY, "--workdir", str(tmp_path / "run"))[0] == 0
+
+
 def test_images_alone(capsys):
     code, _, result = examined(capsys, "--data", "digits", "--resolution", "16", "--channels", "1")
     assert code == 0 and result["images"] == 1797
