@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from biggan_jax import data
+from biggan_jax.data import kinds
 from biggan_jax.errors import UserError, counts
 from biggan_jax.evaluation import class_match, inputs, reference
 from biggan_jax.evaluation.evaluator import COMMAND, KEEP, Evaluator, Options, one_line_warnings
@@ -84,6 +85,8 @@ def open_evaluator(
     Raises:
       UserError: data, statistics or weights are missing or do not fit, or too few samples.
     """
+    if settings.data is not None and not settings.data.strip():  # before a classifier is fitted
+        raise UserError(f"--data={settings.data!r}: it is empty; write {kinds.forms()}")
     name = inputs.features_name(settings.features, settings.inception, config.model.channels)
     if settings.fit_classifier and name == "inception":
         raise UserError("--fit-classifier and inception features: leave one of the two out")

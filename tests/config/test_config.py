@@ -462,7 +462,7 @@ def test_default_config_has_no_value_that_cannot_be_overridden():
     unset = {key for key, value in config_lib.flatten(config).items() if value is None}
     assert unset == {
         "model.num_classes", "model.rgb_width", "data.source", "data.max_pixels", "init_from",
-        "eval_every_steps", "eval_features", "bn_group_size",
+        "monitor_every_steps", "eval_every_steps", "eval_features", "bn_group_size",
         "optimizer.decay_start_step", "optimizer.decay_end_step", "optimizer.schedule",
         "optimizer.clip_norm", "regularizer.g_sigma_clamp", "regularizer.d_sigma_clamp",
     }  # fmt: skip

@@ -180,7 +180,7 @@ def test_an_answer_that_is_none(monkeypatch, answer):
         ("--coordinator=h:1 --num-processes=0 --process-id=0", "--num-processes is 0"),
         ("--coordinator=h --num-processes=2 --process-id=0", "--coordinator=h: give HOST:PORT"),
         ("--coordinator=h:x --num-processes=2 --process-id=0", "--coordinator=h:x: give HOST"),
-        ("--num-processes=two", "--num-processes: invalid int value: 'two'"),
+        ("--num-processes=two", "--num-processes: 'two' is no whole number"),
         ("--heartbeat-timeout=0", "--heartbeat-timeout is 0"),
     ],
 )

@@ -15,6 +15,7 @@ from tests.parallel.test_distributed import (
     train_here,
 )
 
+pytestmark = pytest.mark.full
 SPLIT = "--config.mesh=(1,2)"
 
 
@@ -42,7 +43,6 @@ def test_each_process_holds_a_half_of_a_kernel(two):
     assert not sharding.over_weights(kernel, sharding.make_mesh((1, 2))).is_fully_replicated
 
 
-@pytest.mark.full
 def test_two_processes_resume_bit_for_bit(two, tmp_path, cache_dir):
     workdir = as_after_two(two, tmp_path / "run")
     run = Processes(workdir, cache_dir, SPLIT, devices=1)

@@ -98,9 +98,9 @@ def test_memory_disk_and_time(capsys, monkeypatch):
 
 
 def test_a_workdir_that_train_refuses(capsys, tmp_path):
-    (tmp_path / "thesis.txt").write_text("")
+    (tmp_path / "thesis.docx").write_text("")
     code, problems, _ = examined(capsys, *runs.TINY, "--workdir", str(tmp_path))
-    assert code == 2 and "holds other things (thesis.txt)" in problems["workdir"]["what"]
+    assert code == 2 and "holds other things (thesis.docx)" in problems["workdir"]["what"]
     assert examined(capsys, *runs.TINY, "--workdir", str(tmp_path / "run"))[0] == 0
 
 
