@@ -43,7 +43,8 @@ def test_ctrl_c_in_a_callback_of_the_garbage_collection_is_not_lost(capfd):
     finally:
         gc.callbacks.remove(callback)
     assert time.monotonic() - start < 10 and sys.unraisablehook is before
-    assert capfd.readouterr().err == ""
+    # In a process of many objects the collection takes longer than an answer may.
+    assert capfd.readouterr().err in ("", f"biggan: {signals.WAITING}\n")
 
 
 def test_outside_the_main_thread_signals_are_left_alone():
