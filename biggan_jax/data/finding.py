@@ -1,15 +1,15 @@
-"""One thing about a data set that may surprise whoever trains on it."""
+"""One thing about a data set or a config that may surprise whoever trains with it."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One thing about the data that may surprise.
+    """One thing that may surprise, or stop a run.
 
     Attributes:
       what: a plain sentence.
-      where: the folder, file or classes.
+      where: the folder, file, classes or setting.
       remedy: what to do about it.
       stops: whether nothing can be trained before it is mended.
     """

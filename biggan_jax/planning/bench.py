@@ -154,16 +154,11 @@ def peak_bytes(compiled: jax.stages.Compiled) -> int:
 
 def input_images_per_second(config: ConfigDict) -> float:
     """Images that the input pipeline delivers in a second, read by this process alone."""
-    from biggan_jax import data  # Grain and PIL are not there on every machine that benches a step
+    # Grain and PIL are not there on every machine that benches a step.
+    from biggan_jax import data
+    from biggan_jax.training import run_data
 
-    source = data.open_source(
-        config.data.source,
-        resolution=config.model.resolution,
-        channels=config.model.channels,
-        on_bad_record=config.data.on_bad_record,
-        class_order=config.data.class_order,
-        max_pixels=config.data.max_pixels,
-    )
+    source = run_data.opened(config)
     batches = data.Batches(
         source,
         seed=config.seed,

@@ -13,8 +13,8 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from biggan_jax import config as config_lib
-from biggan_jax import models
 from biggan_jax.config import effect
+from biggan_jax.data.finding import Finding
 from biggan_jax.errors import UserError
 from biggan_jax.parallel import sharding
 from biggan_jax.planning import machine
@@ -32,27 +32,6 @@ _REMEDY = re.compile(
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Problem:
-    """One thing that would stop a run, or surprise whoever started it.
-
-    Attributes:
-      what: a plain sentence.
-      where: the setting, folder, file or classes.
-      remedy: what to do about it.
-      stops: whether a run ends by it.
-    """
-
-    what: str
-    where: str
-    remedy: str
-    stops: bool = False
-
-    def __str__(self) -> str:
-        where = f" ({self.where})" if self.where else ""
-        return f"{'error' if self.stops else 'note'}: {self.what}{where}: {self.remedy}"
-
-
 @dataclasses.dataclass
 class Examination:
     """What was found.
@@ -63,7 +42,7 @@ class Examination:
       images, classes: of the data; None where it cannot be opened.
     """
 
-    problems: list[Problem] = dataclasses.field(default_factory=list)
+    problems: list[Finding] = dataclasses.field(default_factory=list)
     facts: list[str] = dataclasses.field(default_factory=list)
     images: int | None = None
     classes: int | None = None
@@ -78,9 +57,9 @@ class Examination:
 
     def note(self, what: str, where: str, remedy: str, *, stops: bool = False) -> None:
         """Adds a problem."""
-        self.problems.append(Problem(what, where, remedy, stops))
+        self.problems.append(Finding(what, where, remedy, stops))
 
-    def sorted(self) -> list[Problem]:
+    def sorted(self) -> list[Finding]:
         """The problems, each once, those that stop a run first."""
         return sorted(dict.fromkeys(self.problems), key=lambda problem: not problem.stops)
 
@@ -113,7 +92,7 @@ def of_data(found: Examination, source: Any, images_per_step: int | None = None)
         images_per_step=images_per_step,
         thorough=True,
     )
-    found.problems += [_problem(finding) for finding in listed or ()]
+    found.problems += listed or ()
 
 
 def of_config(found: Examination, config: ConfigDict, workdir: Path | None = None) -> None:
@@ -139,13 +118,12 @@ def of_config(found: Examination, config: ConfigDict, workdir: Path | None = Non
     _check_files(found, config)
     if config.model.num_classes is None:
         config.model.num_classes = 1  # only to go on: what lacks is said above
-    if found.attempt("model", models.check, config.model) is None and mesh is not None:
-        train_step = found.attempt("model", build.train_step, config, mesh)
-        if train_step is not None:
-            needs = footprint(train_step)
-            _check_memory(found, config, mesh, needs)
-            _check_disk(found, config, workdir or Path(), needs)
-            _check_time(found, config, train_step)
+    train_step = mesh and found.attempt("model", build.train_step, config, mesh)
+    if train_step:
+        needs = footprint(train_step)
+        _check_memory(found, config, mesh, needs)
+        _check_disk(found, config, workdir or Path(), needs)
+        _check_time(found, config, train_step)
 
 
 def _open(found: Examination, config: ConfigDict) -> Any:
@@ -167,18 +145,14 @@ def _open(found: Examination, config: ConfigDict) -> Any:
     return found.attempt("data.source", run_data.opened, config)
 
 
-def _problem(finding: Any) -> Problem:
-    return Problem(finding.what, finding.where, finding.remedy, finding.stops)
-
-
-def _stopping(error: UserError | OSError, where: str) -> Problem:
+def _stopping(error: UserError | OSError, where: str) -> Finding:
     """A refusal, cut where it goes on to say what to do."""
     text = str(error)
     for cut in _REMEDY.finditer(text):
         what = text[: cut.start()]
         if what.count("(") == what.count(")"):  # not inside a parenthesis
-            return Problem(what, where, text[cut.end() :], True)
-    return Problem(text, where, f"correct {where}", True)
+            return Finding(what, where, text[cut.end() :], True)
+    return Finding(text, where, f"correct {where}", True)
 
 
 def _check_files(found: Examination, config: ConfigDict) -> None:
