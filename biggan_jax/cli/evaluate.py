@@ -112,11 +112,12 @@ def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
             raise UserError("--follow takes no --matrix and a single --truncation")
         directory, config = open_directory(args.source)
         follow.check(directory)
-        cache = folders.cache(directory, settings.cache)
-        evaluator = opening.open_evaluator(config, cache, settings)
-        result = follow.follow(
-            directory, config, evaluator, truncation=args.truncation[0], **weights
-        )
+        with follow.alone(directory):
+            cache = folders.cache(directory, settings.cache)
+            evaluator = opening.open_evaluator(config, cache, settings)
+            result = follow.follow(
+                directory, config, evaluator, truncation=args.truncation[0], **weights
+            )
         return result, "\n".join(report.step_lines(result["evaluations"]))
     folder, problem = args.out or paths.workdir_path(args.source) / "report", None
     if args.out is not None:

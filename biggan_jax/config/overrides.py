@@ -118,7 +118,9 @@ def near(key: str, known: Iterable[str]) -> str | None:
     """The setting that a misspelt or shortened one most probably means."""
     known = list(known)
     end = key.rpartition(".")[2]
-    return _named(key, known) or _named(end, known) or nearest(key, known)
+    by_end = {name.rpartition(".")[2]: name for name in reversed(known)}
+    found = _named(key, known) or _named(end, known) or nearest(key, known)
+    return found or by_end.get(nearest(end, by_end) or "")
 
 
 def explain(argument: str, following: str | None = None) -> str:

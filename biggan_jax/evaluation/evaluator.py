@@ -45,6 +45,15 @@ COMMAND = Options("--samples {}", "--features {}")  # of `biggan evaluate`
 CONFIG = Options("--config.eval_samples={}", "--config.eval_features={}")  # of `biggan train`
 
 
+def check_samples(count: int, dim: int, name: str, options: Options) -> None:
+    """Raises UserError unless there are more samples than feature dimensions."""
+    if count <= dim:
+        raise UserError(
+            f"{count} samples for the {dim} dimensions of {name} features: their covariance needs "
+            f"more, set {options.samples.format(dim + 1)} or more"
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class Evaluator:
     """Scores generators against one reference.
@@ -73,13 +82,9 @@ class Evaluator:
     options: Options
 
     def __post_init__(self):
-        dim = self.extractor.feature_dim
-        if self.num_samples <= dim:
-            raise UserError(
-                f"{self.num_samples} samples for the {dim} dimensions of {self.extractor.name} "
-                "features: their covariance needs more, set "
-                f"{self.options.samples.format(dim + 1)} or more"
-            )
+        check_samples(
+            self.num_samples, self.extractor.feature_dim, self.extractor.name, self.options
+        )
 
     def __call__(
         self,

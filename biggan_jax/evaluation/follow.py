@@ -1,8 +1,11 @@
 """Scores the checkpoints of a run as they land, in a process of its own."""
 
+import contextlib
+import contextvars
 import json
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +16,40 @@ from biggan_jax.evaluation import folders, report
 from biggan_jax.evaluation.evaluator import Evaluator
 from biggan_jax.evaluation.protocol import differences
 from biggan_jax.sampling.generator import LoadedGenerator
-from biggan_jax.storage import best, checkpoint, networks, paths, writers
+from biggan_jax.storage import best, checkpoint, lock, networks, paths, writers
 from biggan_jax.storage.directory import open_directory
 
 POLL_SECONDS = 5.0
+FOLDER = "evaluations"  # of a workdir: the event files of its follower, and its lock
+FOLLOWING = (
+    "has a follower already",
+    "scoring its checkpoints",
+    "let it go on, or stop it (`kill {pid}` on {host}; what it has scored is kept)",
+)
+_held: contextvars.ContextVar[Path | None] = contextvars.ContextVar("_held", default=None)
+
+
+@contextlib.contextmanager
+def alone(directory: Path) -> Iterator[None]:
+    """A context in which no other process follows a run; `follow` enters it, if its caller has not.
+
+    Two would score every checkpoint twice and copy over each other's best one.
+
+    Args:
+      directory: the workdir of the run.
+
+    Raises:
+      UserError: another process follows it.
+    """
+    if _held.get() == directory:
+        yield
+        return
+    with lock.held(directory / FOLDER, FOLLOWING):
+        token = _held.set(directory)
+        try:
+            yield
+        finally:
+            _held.reset(token)
 
 
 def follow(
@@ -47,10 +80,23 @@ def follow(
       {evaluations [{step, scores, ...}], best {step, fid}}, of this protocol.
 
     Raises:
-      UserError: no workdir, or one that does not fit the evaluator.
+      UserError: no workdir, one that does not fit the evaluator, or one with a follower already.
       KeyboardInterrupt: Ctrl-C; whatever was scored is written.
     """
     check(directory)
+    with alone(directory):
+        return _follow(directory, config, evaluator, truncation, bn_mode, ema, poll_seconds)
+
+
+def _follow(
+    directory: Path,
+    config: ConfigDict,
+    evaluator: Evaluator,
+    truncation: float | None,
+    bn_mode: str,
+    ema: bool,
+    poll_seconds: float,
+) -> dict[str, Any]:
     log = Log(directory, tensorboard=config.tensorboard)
     generator, skipped = None, set()
     options = {"truncation": truncation, "bn_mode": bn_mode, "model": str(directory)}
@@ -100,7 +146,7 @@ class Log:
 
     def __init__(self, directory: Path, *, tensorboard: bool):
         self._path = directory / "evaluations.jsonl"
-        self._board = writers.MetricWriter(directory / "evaluations", active=tensorboard)
+        self._board = writers.MetricWriter(directory / FOLDER, active=tensorboard)
         self._lines: list[dict[str, Any]] = []
 
     @property
@@ -179,6 +225,6 @@ def _read(directory: Path, config: ConfigDict, step: int, ema: bool) -> dict | N
 def _save_best(directory: Path, weights: dict, result: dict[str, Any], name: str) -> None:
     config = json.loads((directory / "config.json").read_text())
     # A run that scores itself has a best state of its own.
-    folder = directory if config.get("eval_every_steps") is None else directory / "evaluations"
+    folder = directory if config.get("eval_every_steps") is None else directory / FOLDER
     scores, protocol = result["scores"], result["protocol"]
     best.keep_networks(folder, protocol["step"], {name: weights}, config, scores, protocol)

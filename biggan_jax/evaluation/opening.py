@@ -14,7 +14,16 @@ from biggan_jax import data
 from biggan_jax.data import kinds
 from biggan_jax.errors import UserError, counts
 from biggan_jax.evaluation import class_match, inputs, reference
-from biggan_jax.evaluation.evaluator import COMMAND, KEEP, Evaluator, Options, one_line_warnings
+from biggan_jax.evaluation.evaluator import (
+    COMMAND,
+    KEEP,
+    Evaluator,
+    Options,
+    check_samples,
+    one_line_warnings,
+)
+from biggan_jax.metrics import moments
+from biggan_jax.metrics.classifier import FEATURES
 from biggan_jax.metrics.features import Extractor
 from biggan_jax.parallel import devices, processes
 from biggan_jax.sampling import classes
@@ -100,36 +109,56 @@ def open_evaluator(
         raise UserError(
             f"{num_samples:,} samples would take months: set {option}, the usual number"
         )
-    real = trained_on
+    # All that can be refused, before minutes are spent on a classifier and hours on real images.
+    if name == "classifier":
+        check_samples(num_samples, FEATURES, name, settings.options)
+        if settings.reference is not None:
+            moments.load(settings.reference, FEATURES)
+    real = side = trained_on
     if real is None and (settings.reference is None or name == "classifier"):
-        real = _open_first(name, config, cache, settings)
+        real = side = _open_first(name, config, cache, settings)
+    if settings.reference is None and settings.data not in (None, real[0].spec):
+        side = _open(settings.data, config, cache, settings)
+    own_names = classes.names_of(config)
+    class_names = real[0].class_names if name == "classifier" else ()
+    matched = _match(own_names, class_names, real, settings)
+    by_class = settings.intra_fid and bool(matched.names)
+    labels = matched
+    if by_class and settings.reference is None:
+        labels = class_match.match(
+            matched.names, side[0].class_names, side[0].spec, known=bool(own_names)
+        )
     # Of process 0, whose cache it is: on other hosts the same files may have other times.
     stamp = processes.from_main(real[0].stamp()) if real else ""
     with processes.main_first():  # it fills the cache
-        extractor, class_names = _open_network(name, real and (real[0], stamp), cache, settings)
-    own_names = classes.names_of(config)
-    matched = _match(own_names, class_names, real, settings)
-    evaluator = Evaluator(  # it refuses too few samples before hours are spent on real images
+        extractor = _open_network(name, real and (real[0], stamp), cache, settings)
+    evaluator = Evaluator(
         extractor,
         None,
         num_samples,
         seed=settings.seed,
         truncation_kind=settings.truncation_kind,
         classes=matched,
-        intra_fid=settings.intra_fid and bool(matched.names),
+        intra_fid=by_class,
         keep=KEEP,
         options=settings.options,
     )
     if settings.reference is not None:
         side = reference.from_file(settings.reference, extractor)
         return dataclasses.replace(evaluator, reference=side)
-    if settings.data is not None and settings.data != real[0].spec:
-        real = _open(settings.data, config, cache, settings)
-    labels = matched
-    if evaluator.intra_fid:
-        labels = class_match.match(
-            matched.names, real[0].class_names, real[0].spec, known=bool(own_names)
-        )
+    return dataclasses.replace(
+        evaluator, reference=_measured(config, extractor, cache, side, labels)
+    )
+
+
+def _measured(
+    config: ConfigDict,
+    extractor: Extractor,
+    cache: Path,
+    real: tuple[data.Source, str],
+    labels: class_match.Match,
+) -> reference.Reference:
+    """The real side of a source, its labels those of the model."""
     with progress_bar("image", "real images") as progress, one_line_warnings():
         side = reference.measure(*real, extractor, cache, keep=KEEP, progress=progress)
     if config.data.holdout and real[0].spec == config.data.source:
@@ -139,7 +168,7 @@ def open_evaluator(
         side = dataclasses.replace(side, statistics=statistics)
     if side.labels is not None:
         side = dataclasses.replace(side, labels=labels.labels(side.labels))
-    return dataclasses.replace(evaluator, reference=side)
+    return side
 
 
 def _match(
@@ -181,22 +210,18 @@ def progress_bar(unit: str, text: str) -> Iterator[Callable[[int, int], None]]:
 
 def _open_network(
     name: str, real: tuple[data.Source, str] | None, cache: Path, settings: Settings
-) -> tuple[Extractor, tuple[str, ...]]:
-    """(network, names of the classes that its logits mean).
-
-    The classifier is one of `real`: a source and its stamp.
-    """
+) -> Extractor:
+    """The features network; the classifier is one of `real`: a source and its stamp."""
     if name == "inception":
-        return inputs.open_inception(settings.inception), ()
+        return inputs.open_inception(settings.inception)
     with progress_bar("step", "fitting the classifier") as progress:
-        classifier = inputs.fitted_classifier(
+        return inputs.fitted_classifier(
             *real,
             cache,
             refit=settings.fit_classifier,
             progress=progress,
             option=settings.options.features,
         )
-    return classifier, real[0].class_names
 
 
 def _open_first(

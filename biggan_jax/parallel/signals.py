@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: an answer at once, and a request to stop at the next step."""
+"""Ctrl-C, SIGTERM and a closed terminal (SIGHUP): an answer, and a stop at the next step."""
 
 import contextlib
 import os
@@ -6,10 +6,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from biggan_jax.errors import EXIT_INTERRUPTED, EXIT_TERMINATED
-from biggan_jax.parallel import ending
+from biggan_jax.parallel import ending, terminal
 
 ONE_STOP_SECONDS = 1.0
 AGAIN_SECONDS = 0.2  # between two Ctrl-C of a person; that of a program may come twice at once
@@ -18,6 +18,7 @@ WAITING = (
     "interrupted: waiting for the compiler, or for the step that runs; Ctrl-C again ends at once"
 )
 RETRY_SECONDS = 0.02
+STOPS = (signal.SIGTERM, signal.SIGHUP)  # what asks for an end from outside
 AT_ONCE = "interrupted again, so ended at once"
 
 
@@ -42,7 +43,7 @@ class _Listener:
                 self._hear(number[0])
 
     def _hear(self, number: int) -> None:
-        if number == signal.SIGTERM and signal.getsignal(number) is _terminate:
+        if number in STOPS and signal.getsignal(number) is _terminate:
             _terminate(number, None)
         if number != signal.SIGINT:
             return
@@ -131,19 +132,25 @@ def _raised_again(otherwise: Callable) -> Callable:
 
 @contextlib.contextmanager
 def exit_on_sigterm() -> Iterator[None]:
-    """A context in which SIGTERM ends the process, except inside a `StopRequest`.
+    """A context in which SIGTERM and SIGHUP end the process, except inside a `StopRequest`.
 
     For what comes before the first step, where there is nothing to save. Once
     `jax.distributed.initialize` was called SIGTERM is JAX's, and waits for the first step.
     """
-    if not handlers_allowed():
-        yield
-        return
-    previous = signal.signal(signal.SIGTERM, _terminate)
+    previous = {number: signal.signal(number, _terminate) for number in _taken(STOPS)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _taken(numbers: Sequence[int]) -> list[int]:
+    """The signals that are ours to handle: what `nohup` ignores stays ignored."""
+    if not handlers_allowed():
+        return []
+    hung_up = signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
+    return [number for number in numbers if number != signal.SIGHUP or hung_up]
 
 
 def _terminate(number: int, frame) -> None:
@@ -157,21 +164,22 @@ def handlers_allowed() -> bool:
 
 
 class StopRequest:
-    """A context in which the first SIGINT or SIGTERM asks for a clean stop, and a second one
-    insists.
+    """A context in which the first SIGINT, SIGTERM or SIGHUP asks for a clean stop, and a second
+    one insists.
 
     The same signal once more a moment later does not: `timeout` and some schedulers signal a
-    process and then its group. Outside the main thread signals stay with whoever runs that thread.
+    process and then its group. SIGHUP never insists: a shell passes it on that its own terminal
+    has sent already. Outside the main thread signals stay with whoever runs that thread.
 
     Args:
       agreed: for a run of several processes, `multihost_utils.reached_preemption_sync_point`: all
         processes, each of which must call `due` for every step, stop at the same one. SIGTERM is
-        JAX's there, and SIGINT is handed on as SIGTERM.
+        JAX's there, and the others are handed on as SIGTERM.
       follows: what a person is told at the first Ctrl-C; None for nothing.
 
     Attributes:
-      exit_code: None until the stop is due; then 130 (SIGINT) or 75 (SIGTERM, or a signal to
-        another process).
+      exit_code: None until the stop is due; then 130 (SIGINT) or 75 (SIGTERM, SIGHUP, or a signal
+        to another process).
     """
 
     def __init__(self, agreed: Callable[[int], bool] | None = None, follows: str | None = None):
@@ -181,8 +189,8 @@ class StopRequest:
         self._previous: dict = {}
 
     def __enter__(self) -> "StopRequest":
-        own = (signal.SIGINT, signal.SIGTERM) if self._agreed is None else (signal.SIGINT,)
-        for number in own if handlers_allowed() else ():
+        own = [signal.SIGINT, signal.SIGHUP]
+        for number in _taken([*own, signal.SIGTERM] if self._agreed is None else own):
             self._previous[number] = signal.signal(number, self._handle)
         return self
 
@@ -200,15 +208,18 @@ class StopRequest:
           True from then on.
         """
         if self._agreed is not None and self.exit_code is None and self._agreed(step):
-            self.exit_code = EXIT_TERMINATED if self._first is None else EXIT_INTERRUPTED
+            self.exit_code = self._code()
         return self.exit_code is not None
 
     def _handle(self, number: int, frame) -> None:
+        if number == signal.SIGHUP:
+            terminal.leave(with_pipes=True)
         now = time.monotonic()
         if self._first is not None:
             first, then = self._first
             apart = AGAIN_SECONDS if number == signal.SIGINT else ONE_STOP_SECONDS
-            if number == first and now - then < apart:
+            again = first in (number, signal.SIGHUP)
+            if number == signal.SIGHUP or (again and now - then < apart):
                 return
             if _listener is not None and number == first == signal.SIGINT:
                 return  # the listener's, which ends the process
@@ -219,7 +230,11 @@ class StopRequest:
         if self._agreed is not None:
             os.kill(os.getpid(), signal.SIGTERM)
         else:
-            self.exit_code = EXIT_INTERRUPTED if number == signal.SIGINT else EXIT_TERMINATED
+            self.exit_code = self._code()
+
+    def _code(self) -> int:
+        interrupted = self._first is not None and self._first[0] == signal.SIGINT
+        return EXIT_INTERRUPTED if interrupted else EXIT_TERMINATED
 
     def _say_what_follows(self) -> None:
         if _listener is not None:

@@ -39,20 +39,30 @@ WITHDRAWN_SECONDS = 0.5  # at most, until the next try of two that came at the s
 _own: set[str] = set()  # names of the files of this process
 
 
+# What a refusal says: the folder's state, what its owner does, what to do about it.
+TRAINING = (
+    "is in use",
+    "training there",
+    "stop it (`kill {pid}` on {host}; it saves), or choose another --workdir",
+)
+
+
 @contextlib.contextmanager
-def held(workdir: str | os.PathLike) -> Iterator["Lock"]:
+def held(workdir: str | os.PathLike, words: tuple[str, str, str] = TRAINING) -> Iterator["Lock"]:
     """A context in which no other run trains in a workdir; all processes of a run enter it.
 
     Process 0 holds the lock for all of them. Nothing but the lock is written before it is there.
 
     Args:
-      workdir: of the run; created when missing, and removed again when nothing else came.
+      workdir: of the run, or another folder with one owner at a time; created when missing, and
+        removed again when nothing else came.
+      words: what a refusal says, as `TRAINING`.
 
     Raises:
       UserError: another run is training there.
       OSError: the workdir cannot be written.
     """
-    lock = Lock(workdir)
+    lock = Lock(workdir, words)
     with contextlib.ExitStack() as stack:
         processes.together(lambda: stack.enter_context(lock.taken()) if processes.is_main() else 0)
         yield lock
@@ -63,9 +73,11 @@ class Lock:
 
     Args:
       workdir: of the run.
+      words: see `held`.
     """
 
-    def __init__(self, workdir: str | os.PathLike):
+    def __init__(self, workdir: str | os.PathLike, words: tuple[str, str, str] = TRAINING):
+        self._words = words
         self._workdir = paths.workdir_path(workdir)
         self._folder = self._workdir / FOLDER
         self._path = self._folder / f"{uuid.uuid4().hex}.json"
@@ -121,9 +133,10 @@ class Lock:
             return
         age = _age(owner)
         pid, host = owner.get("pid", "unknown"), owner.get("host", "another host")
+        state, doing, remedy = self._words
         raise UserError(
-            f"{self._workdir} is in use: process {pid} on {host} has been training there for {age}"
-            f": stop it (`kill {pid}` on {host}; it saves), or choose another --workdir"
+            f"{self._workdir} {state}: process {pid} on {host} has been {doing} for {age}: "
+            + remedy.format(pid=pid, host=host)
         )
 
     def _is_renewed(self, path: Any, text: bytes | None, owner: dict) -> bool:

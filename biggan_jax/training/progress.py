@@ -9,6 +9,8 @@ from collections.abc import Iterator
 import jax
 from tqdm import tqdm
 
+from biggan_jax.parallel import terminal
+
 SHOWN = ("d_loss", "g_loss", "d_real", "d_fake")  # on the log line; the files hold every metric
 
 
@@ -63,6 +65,7 @@ class TrainLog:
             self._since = time.perf_counter()
         else:
             self._timed += 1
+        terminal.leave()  # of a run that goes on without the one it was started from
         self._bar.update(1)
         if number % self._log_every_steps == 0 or number == self._total:
             self._report(number)

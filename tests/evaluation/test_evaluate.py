@@ -5,6 +5,8 @@ import functools
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -397,6 +399,53 @@ def test_follow_scores_every_checkpoint_once(workdir, tmp_path, capsys, monkeypa
     assert follow_run(folder) == 0
     assert json.loads(capsys.readouterr().out)["evaluations"] == lines
     assert (folder / "evaluations.jsonl").read_text().count("\n") == 3
+
+
+def test_two_followers_of_one_run(workdir, tmp_path, capsys, monkeypatch):
+    """The second is refused before it fits or measures anything; the first never notices."""
+    folder = shutil.copytree(workdir, tmp_path / "run")
+    monkeypatch.setattr(opening, "open_evaluator", None)
+    other = "import sys, os; from biggan_jax.storage import lock; from biggan_jax.evaluation import"
+    other += " follow\nwith lock.held(sys.argv[1], follow.FOLLOWING): print(1, flush=True); "
+    other += "sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", other, folder / "evaluations"],
+        cwd=runs.ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as first:  # fmt: skip
+        assert first.stdout.readline() == "1\n"
+        assert follow_run(folder) == 2
+        words = f"has a follower already: process {first.pid} on .* scoring its checkpoints for"
+        runs.assert_one_error(capsys.readouterr(), words, rf"`kill {first.pid}`")
+        first.stdin.close()
+    assert first.returncode == 0
+    monkeypatch.setattr(follow, "_follow", lambda *_: {"evaluations": []})
+    with follow.alone(folder):  # its caller's is its own
+        assert follow.follow(folder, None, None) == {"evaluations": []}
+    assert not (folder / "evaluations" / "lock").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--samples=64"], "64 samples for the 64 dimensions .*set --samples 65 or more"),
+        (["--reference=nowhere.npz"], "nowhere.npz: no such statistics file"),
+        (["--data=digits:nowhere"], "nowhere"),
+        (["--data={folder}"], "has 2 classes"),
+    ],
+)
+def test_nothing_is_fitted_before_what_can_be_refused_is(
+    trained, tmp_path, capsys, monkeypatch, more, words
+):
+    for name in "ab":
+        (tmp_path / "images" / name).mkdir(parents=True)
+        Image.new("L", (16, 16)).save(tmp_path / "images" / name / "0.png")
+    fitted = []
+    monkeypatch.setattr(inputs, "fitted_classifier", lambda *_, **__: fitted.append(1) or 1 / 0)
+    more = [text.format(folder=f"folder:{tmp_path}/images") for text in more]
+    cache = f"--cache={tmp_path}/cache"
+    assert cli.main(["evaluate", f"--from={trained}", "--samples=90", cache, *more]) == 2
+    runs.assert_one_error(capsys.readouterr(), words)
+    assert not fitted
 
 
 def test_follow_waits_for_an_unfinished_run_until_interrupted(workdir, tmp_path, monkeypatch):

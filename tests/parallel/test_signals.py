@@ -1,6 +1,10 @@
 """Requests to stop."""
 
 import gc
+import os
+import pty
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -74,18 +78,95 @@ def test_one_signal_sent_twice_is_one(monkeypatch):
             signal.raise_signal(signal.SIGTERM)
 
 
-@pytest.mark.parametrize(("interrupted", "code"), [(True, 130), (False, 75)])
-def test_several_processes_stop_at_the_step_they_agree_on(interrupted, code):
-    """SIGTERM is left to JAX; Ctrl-C goes to JAX as a SIGTERM."""
+def test_a_closed_terminal_asks_once_and_never_insists():
+    """The terminal and the shell both say it, and a session that ends says SIGTERM beside it."""
+    before = signal.getsignal(signal.SIGHUP)
+    with signals.exit_on_sigterm(), signals.StopRequest() as stop:
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.due(0) and stop.exit_code == 75
+        stop._first = signal.SIGHUP, time.monotonic() - 60
+        signal.raise_signal(signal.SIGHUP)  # long after
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGHUP) is before
+
+
+def test_what_nohup_ignores_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with signals.exit_on_sigterm(), signals.StopRequest() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert not stop.due(0)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+IN_A_TERMINAL = """
+import pathlib, sys, time
+from biggan_jax.parallel import signals, terminal
+disowned = sys.argv[2] == "disowned"
+with signals.exit_on_sigterm(), signals.StopRequest() as stop:
+    end = time.monotonic() + 20
+    while not stop.due(0) and time.monotonic() < end:
+        if disowned:
+            terminal.leave()
+            if (stat := pathlib.Path(sys.argv[1] + ".closed")).exists():
+                time.sleep(0.05)
+                terminal.leave()
+                break
+        print("step", file=sys.stderr, flush=True)
+        time.sleep(0.01)
+    print("stopped", flush=True)
+    print("saving", file=sys.stderr, flush=True)
+    pathlib.Path(sys.argv[1]).write_text("saved")
+sys.exit(stop.exit_code or 0)
+"""
+
+
+@pytest.mark.parametrize(("how", "code"), [("closed", 75), ("piped", 75), ("disowned", 0)])
+def test_a_run_whose_terminal_is_closed_saves(tmp_path, how, code):
+    """What it says afterwards is an error of the terminal, or of the command behind a pipe."""
+    saved = tmp_path / "saved"
+    number, descriptor = pty.fork()
+    if number == 0:
+        try:
+            if how == "disowned":
+                signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            command = [sys.executable, "-c", IN_A_TERMINAL, str(saved), how]
+            if how == "piped":
+                both = f"{shlex.join(command)} 2>&1 | head -c 100000 >/dev/null & wait %1"
+                command = ["bash", "-c", f"set -o pipefail; {both}; exit $?"]
+            os.chdir(runs.ROOT)
+            os.execv(shutil.which(command[0]), command)
+        finally:
+            os._exit(99)
+    if how == "piped":
+        time.sleep(1.0)
+    else:
+        assert os.read(descriptor, 4) == b"step"
+    (tmp_path / "saved.closed").touch()
+    os.close(descriptor)
+    _, status = os.waitpid(number, 0)
+    assert how == "piped" or os.waitstatus_to_exitcode(status) == code
+    deadline = time.monotonic() + 20
+    while not saved.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert saved.exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGHUP, 75)]
+)
+def test_several_processes_stop_at_the_step_they_agree_on(number, code):
+    """SIGTERM is left to JAX; Ctrl-C and SIGHUP go to JAX as a SIGTERM."""
     handed_on = []
     before = signal.signal(signal.SIGTERM, lambda *_: handed_on.append(1))
     try:
         with signals.StopRequest(agreed=lambda step: step == 3) as stop:
             assert not stop.due(1)
-            if interrupted:
-                signal.raise_signal(signal.SIGINT)
-            else:
-                signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(number)
             assert handed_on == [1]
             assert not stop.due(2) and stop.exit_code is None
             assert stop.due(3) and stop.exit_code == code

@@ -113,7 +113,9 @@ def test_killed_at_any_moment(tmp_path, cache_dir):
     assert runs.metric_lines(killed) == runs.metric_lines(straight)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130), (signal.SIGHUP, 75)]
+)
 def test_signals_stop_after_saving(tmp_path, trained, monkeypatch, capfd, number, code):
     workdir = tmp_path / "run"
     next_batch, calls = setup.next_batch, []
