@@ -47,6 +47,7 @@ NEVER = {
             *("opening.open_evaluator", "inputs.fitted_classifier", "class_match.match"),
         )
     },
+    ("evaluate", "biggan_jax.storage.lock.TRAINING"): "a follower's lock has words of its own",
     # only `sample` and `look` choose how many forwards standing statistics take
     **{
         (command, "biggan_jax.sampling.standing.check"): "the default is right"
