@@ -48,6 +48,7 @@ NEVER = {
         )
     },
     ("evaluate", "biggan_jax.storage.lock.TRAINING"): "a follower's lock has words of its own",
+    ("evaluate", "biggan_jax.storage.lock._check_folders"): "a follower has read its workdir",
     # only `sample` and `look` choose how many forwards standing statistics take
     **{
         (command, "biggan_jax.sampling.standing.check"): "the default is right"
