@@ -3,6 +3,7 @@
 import argparse
 import importlib.metadata
 import platform
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*args, allow_abbrev=False, **kwargs)
         self.register("type", Path, options.local_path)
         self._given: list[str] = []
+        # Required options -> says of the arguments whether they do without it.
+        self.unless: dict[str, Callable[[list[str]], bool]] = {}
         # They are read as the values of settings are.
         self.register("type", int, options.whole)
         self.register("type", float, options.number)
@@ -54,6 +57,8 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args=None, namespace=None):
         """As its base, which calls it for the parser of a command too; no unknown option passes."""
         self._given = list(args or ())
+        for option, do_without in self.unless.items():
+            self._option_string_actions[option].required = not do_without(self._given)
         namespace, rest = super().parse_known_args(args, namespace)
         for problem in self._unknown(rest):
             raise UserError(problem)

@@ -5,7 +5,7 @@ import sys
 
 from biggan_jax.cli import options
 from biggan_jax.cli.output import say, writing
-from biggan_jax.errors import counts
+from biggan_jax.errors import UserError, counts
 from biggan_jax.parallel import devices, signals
 
 MULTIHOST = ("coordinator", "num_processes", "process_id", "heartbeat_timeout", "connect_timeout")
@@ -15,11 +15,20 @@ def add(command) -> None:
     """Adds the command."""
     sub = command("train", run, "train a GAN; resumes by itself from the workdir")
     options.add_config(sub)
+    sub.unless = {"--config": _names_a_run}
     sub.add_argument("--workdir", type=options.path, required=True, metavar="DIR")
     sub.add_argument(
         "--allow-change",
         action="store_true",
         help="continue under other values of optimizer.*, regularizer.*, loss, ema.decay or seed",
+    )
+    sub.add_argument(
+        "--fork",
+        type=options.path,
+        metavar="DIR@STEP",
+        help="start a new workdir with the whole state of a checkpoint of another run (DIR: of its "
+        "newest one) and with the settings that --config.KEY=VALUE changes; without --config its "
+        "config is taken",
     )
     add_multihost(sub)
 
@@ -44,10 +53,39 @@ def add_multihost(sub: argparse.ArgumentParser) -> None:
     )
 
 
+def _names_a_run(words: list[str]) -> bool:
+    """Whether arguments without --config name a run whose config is taken."""
+    names = [word.partition("=")[0] for word in words]
+    if "--fork" in names:
+        return True
+    if "--config" in names or "--workdir" not in names:
+        return False
+    at = names.index("--workdir")
+    workdir = words[at].partition("=")[2] or " ".join(words[at + 1 : at + 2])
+    from biggan_jax.training import origin
+
+    try:
+        return origin.holds_config(workdir)
+    except (UserError, OSError):
+        return False  # --workdir is refused by itself
+
+
+def _config(args: argparse.Namespace, overrides: list[str]):
+    """The config of --config, else that of the run in the workdir or of the one to be forked."""
+    if args.config is not None:
+        return options.load_config(args, overrides, need_classes=False)
+    from biggan_jax.training import origin
+
+    config = origin.config_of(args.workdir, args.fork, overrides)
+    if config is None:
+        raise UserError(f"--workdir {args.workdir} has just lost its run: give --config FILE")
+    return config
+
+
 def run(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:
     """`biggan train`."""
     with signals.exit_on_sigterm():
-        config = options.load_config(args, overrides, need_classes=False)
+        config = _config(args, overrides)
         from biggan_jax.parallel import distributed, processes, sharding
 
         multihost = distributed.Options(**options.given(args, *MULTIHOST))
@@ -62,7 +100,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:
                 return memory.remedy(config, size, resumed=saved is not None)
 
             with writing(args.workdir), devices.named_errors(remedy):
-                result = train(config, args.workdir, allow_change=args.allow_change)
+                result = train(config, args.workdir, allow_change=args.allow_change, fork=args.fork)
     code = result.pop("exit_code")
     if not processes.is_main():
         pass  # one process speaks for all

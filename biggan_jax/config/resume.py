@@ -1,6 +1,7 @@
-"""Which settings of a run may change when it goes on."""
+"""Which settings of a run may change when it goes on, or when another run is forked from it."""
 
 import fnmatch
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -8,6 +9,8 @@ from ml_collections import ConfigDict
 
 from biggan_jax.config.flat import flatten
 from biggan_jax.errors import UserError
+
+HISTORY = "config_history.jsonl"  # of a workdir: what changed, and from which step
 
 # A resumed run may change these: they alter how long, how often or where, never what is computed.
 RESUMABLE = frozenset(
@@ -31,11 +34,11 @@ CHANGEABLE = (
     *("optimizer.*", "regularizer.*", "augment.*", "guard.*"),
     *("loss", "ema.decay", "seed"),
 )
-# Where rates that stay the same begin to move, or the reverse, these change what the optimizers
-# keep, which no checkpoint can supply.
-_STRUCTURAL = tuple(
-    f"optimizer.{key}" for key in ("decay_start_step", "decay_end_step", "schedule", "warmup_steps")
-)
+# A fork may change all but these: what its state was made from, and what its arrays mean. Other
+# settings of `model` may change as long as no array has another shape (`training.fork`).
+UNFORKABLE = ("init_from", "finetune.*", "model.name", "model.cond_order")
+# They may change with the data, which they say how to take.
+_OF_DATA = ("data.class_order", "data.holdout")
 
 
 def rates_move(optimizer: Mapping[str, Any]) -> bool:
@@ -80,19 +83,13 @@ def check_resume(
     Raises:
       UserError: one line that names every setting that may not change, with both values.
     """
-    old, new = flatten(saved), flatten(config)
-    changes = [
-        Change(key, old.get(key), new.get(key))
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and not _matches(key, RESUMABLE)
-    ]
-    structural = _rates_move(old) != _rates_move(new)
-    fixed = [change for change in changes if not _is_changeable(change, structural)]
+    changes = [change for change in differing(saved, config) if not _matches(change.key, RESUMABLE)]
+    fixed = [change for change in changes if not _matches(change.key, CHANGEABLE)]
     if not changes or (allow_change and not fixed):
         return changes
     if allow_change:
         raise UserError(
-            f"--allow-change does not go as far as {_listed(fixed)}: restore these values or "
+            f"--allow-change does not go as far as {listed(fixed)}: restore these values or "
             "choose another --workdir"
         )
     remedy = "restore these values or choose another --workdir"
@@ -101,25 +98,62 @@ def check_resume(
             "restore these values, choose another --workdir, or go on with the new values by "
             "--allow-change"
         )
-    raise UserError(f"this workdir holds a run of another config ({_listed(changes)}): {remedy}")
+    raise UserError(f"this workdir holds a run of another config ({listed(changes)}): {remedy}")
 
 
-def _rates_move(flat: dict[str, Any]) -> bool:
-    section = "optimizer."
-    return rates_move(
-        {k.removeprefix(section): v for k, v in flat.items() if k.startswith(section)}
-    )
+def check_fork(
+    saved: ConfigDict | dict[str, Any], config: ConfigDict | dict[str, Any], *, other_data: bool
+) -> list[Change]:
+    """Checks that a run of a config can be forked from another run.
+
+    Args:
+      saved: the config that the other run had at the fork.
+      config: the config of the fork.
+      other_data: whether the fork goes on with other data.
+
+    Returns:
+      The changes that alter what is computed, sorted by key.
+
+    Raises:
+      UserError: one line that names every setting that may not change, with both values.
+    """
+    changes = [
+        change
+        for change in differing(saved, config)
+        if not _matches(change.key, RESUMABLE) or (other_data and change.key == "data.source")
+    ]
+    kept = UNFORKABLE if other_data else (*UNFORKABLE, *_OF_DATA)
+    fixed = [change for change in changes if _matches(change.key, kept)]
+    if fixed:
+        raise UserError(
+            f"a fork goes on with the networks and the data that it comes from, and does not go "
+            f"as far as {listed(fixed)}: restore these values"
+        )
+    return changes
 
 
-def _is_changeable(change: Change, structural: bool) -> bool:
-    if structural and change.key in _STRUCTURAL:
-        return False
-    return _matches(change.key, CHANGEABLE)
+def differing(
+    saved: ConfigDict | dict[str, Any], config: ConfigDict | dict[str, Any]
+) -> list[Change]:
+    """The settings that two configs have otherwise, sorted by key."""
+    old, new = flatten(saved), flatten(config)
+    return [
+        Change(key, old.get(key), new.get(key))
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    ]
+
+
+def history_line(step: int, changes: Iterable[Change]) -> str:
+    """The line of `HISTORY` that says what changed from a step on."""
+    settings = {change.key: {"old": change.old, "new": change.new} for change in changes}
+    return json.dumps({"step": step, "changes": settings}) + "\n"
+
+
+def listed(changes: Iterable[Change]) -> str:
+    """Several changes in one line."""
+    return "; ".join(map(str, changes))
 
 
 def _matches(key: str, patterns: Iterable[str]) -> bool:
     return any(fnmatch.fnmatchcase(key, pattern) for pattern in patterns)
-
-
-def _listed(changes: list[Change]) -> str:
-    return "; ".join(map(str, changes))

@@ -119,7 +119,8 @@ def read(
         record = read_record(path)
         target = jax.tree.map(_placed, target)
         absent = _check_fit(path, record["arrays"], named_leaves(target), whole, optional)
-        tree = _complete(_restore(path / "state", target), absent)
+        tree = _restore(path / "state", _held(target, record["arrays"]) if whole else target)
+        tree = _complete(tree, target, absent)
     except (UserError, MemoryError):
         raise
     except CorruptError as error:
@@ -177,14 +178,7 @@ def raise_as_os_error(error: Exception, what: str, path: epath.Path) -> NoReturn
 
 
 def absolute(directory: epath.PathLike) -> epath.Path:
-    """Makes a path absolute, as Orbax wants it.
-
-    Args:
-      directory: a path, or a bucket address such as gs://bucket/run.
-
-    Returns:
-      The absolute path; a bucket address is left as it is.
-    """
+    """A path as Orbax wants it: absolute, where it is no bucket address such as gs://bucket/run."""
     return epath.Path(os.fspath(paths.absolute(directory)))
 
 
@@ -246,18 +240,31 @@ def _restore(path: epath.Path, target: Any) -> Any:
     return tree
 
 
-def _complete(tree: Any, absent: list[str]) -> Any:
-    """The tree that Orbax gave, with zeros for the names that are not stored.
+def _held(target: Any, saved: dict) -> Any:
+    """The target, None in place of what holds no saved array: Orbax compares types of the empty."""
+    names = named_leaves(target)
+    absent = {id(leaf) for name, leaf in names.items() if name not in saved}
+
+    def is_bare(x: Any) -> bool:
+        return all(id(leaf) in absent for leaf in jax.tree.leaves(x))
+
+    if names.keys() == saved.keys():
+        return target
+    return jax.tree.map(lambda x: None if is_bare(x) else x, target, is_leaf=is_bare)
+
+
+def _complete(tree: Any, target: Any, absent: list[str]) -> Any:
+    """What Orbax gave as a tree like the target, with zeros for what is not stored.
 
     A name absent from its own index comes back as the target's struct, without an error.
     """
-    names, structure = named_leaves(tree), jax.tree.structure(tree)
+    names = named_leaves(target) | named_leaves(tree)
     for name, x in names.items():
         if isinstance(x, jax.ShapeDtypeStruct):
             if name not in absent:
                 raise CorruptError(f"array {name} is missing")
             names[name] = jnp.zeros(x.shape, x.dtype, device=x.sharding)
-    return structure.unflatten(names.values())
+    return jax.tree.structure(target).unflatten(names.values())
 
 
 def _root(error: BaseException) -> BaseException:

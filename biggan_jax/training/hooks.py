@@ -12,7 +12,7 @@ import jax
 from biggan_jax.evaluation import evaluate
 from biggan_jax.parallel import processes, sharding
 from biggan_jax.storage import best
-from biggan_jax.training import monitor_images, monitors, sample_grid
+from biggan_jax.training import monitor_images, monitors, origin, sample_grid
 from biggan_jax.training.setup import Run
 from biggan_jax.training.state import GANState
 
@@ -118,6 +118,8 @@ def score(run: Run) -> Sequence[Every]:
         run.log.scores(done, result["scores"])
 
     def is_finished(done: int) -> bool:
+        if done == origin.step_of(run.workdir):
+            return True  # its metrics are those of the run that it was forked from
         path = run.workdir / "metrics.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
         records = [json.loads(line) for line in lines]

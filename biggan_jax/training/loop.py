@@ -9,13 +9,21 @@ from biggan_jax.training import hooks, setup
 
 
 @orbax_noise.logging_untouched()
-def train(config: ConfigDict, workdir: str | Path, *, allow_change: bool = False) -> dict:
+def train(
+    config: ConfigDict,
+    workdir: str | Path,
+    *,
+    allow_change: bool = False,
+    fork: str | None = None,
+) -> dict:
     """Trains a GAN; continues the run that `workdir` holds, if any.
 
     Args:
       config: a full config; `model.num_classes` is filled from the data when unset.
       workdir: directory of config.json, checkpoints/, samples/, metrics.jsonl and event files.
       allow_change: continue a run under other rules; `config.resume.CHANGEABLE` names them.
+      fork: DIR@STEP of a checkpoint of another run, whose whole state a fresh run starts with; DIR
+        alone is its newest one (`training/fork.py`).
 
     Returns:
       {step, images_seen, exit_code, metrics}: exit_code is 0 when all steps are done, 130 after
@@ -27,9 +35,9 @@ def train(config: ConfigDict, workdir: str | Path, *, allow_change: bool = False
       NonFiniteError: a metric is not finite; the state of that step is not saved.
       OSError: the disk is full or read-only; earlier checkpoints are intact.
     """
-    workdir = setup.check(config, workdir)
+    workdir = setup.check(config, workdir, fork)
     with lock.held(workdir) as owned:
-        return _train(setup.prepare(config, workdir, owned, allow_change=allow_change))
+        return _train(setup.prepare(config, workdir, owned, allow_change=allow_change, fork=fork))
 
 
 def _train(run: setup.Run) -> dict:

@@ -105,20 +105,47 @@ def _without_first_moment(adam: optax.GradientTransformation) -> optax.GradientT
     return optax.GradientTransformation(init, update)
 
 
-def is_first_moment(name: str) -> bool:
-    """Whether the array of this name in a checkpoint is a first moment of Adam.
+def is_optional(name: str) -> bool:
+    """Whether a checkpoint or a state may lack the array of this name, where the other has it.
 
-    One side may lack it: the checkpoint of a run with another beta1, and the state of a run with a
-    beta1 of 0, for which earlier versions kept it.
+    That is a first moment of Adam, which a beta1 of 0 does without (earlier versions kept it all
+    the same), and the count of a rate that moves, which `at_step` supplies.
 
     Args:
       name: path in a state, joined by '/', such as 'generator/opt_state/0/mu/rgb/conv/kernel'.
     """
-    return "mu" in name.partition("/opt_state/")[2].split("/")
+    parts = name.partition("/opt_state/")[2].split("/")
+    return "mu" in parts or _is_count_of_rate(parts)
+
+
+def at_step(opt_state: Any, updates: int) -> Any:
+    """An optimizer state whose rate, where it moves, is that of a run of constant settings.
+
+    Args:
+      opt_state: of one player.
+      updates: of this player that such a run would have done.
+
+    Returns:
+      The state with this count of the rate, which is the one that it has in any run whose settings
+      have not changed. Adam's own count, of what its moments have seen, stays.
+    """
+
+    def renewed(path: tuple, leaf: jax.Array) -> jax.Array:
+        if not _is_count_of_rate(jax.tree_util.keystr(path, simple=True, separator="/").split("/")):
+            return leaf
+        return jnp.full(leaf.shape, updates, leaf.dtype, device=leaf.sharding)
+
+    return jax.tree_util.tree_map_with_path(renewed, opt_state)
+
+
+def _is_count_of_rate(path: list[str]) -> bool:
+    return path[-2:] == ["1", "count"]  # the chain of `adam`: Adam, then its rate
 
 
 def remark(change: Change) -> str:
     """What a changed setting of a resumed run does to the state, to be put behind it."""
+    if change.key == "optimizer.warmup_steps" and change.new:
+        return " (counted from step 0 of the run)"
     if change.key != "optimizer.beta1" or 0 not in (change.old, change.new):
         return ""
     if change.new == 0:

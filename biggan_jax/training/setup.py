@@ -22,8 +22,9 @@ from biggan_jax.parallel import devices, ending, processes, sharding
 from biggan_jax.parallel.signals import StopRequest
 from biggan_jax.storage import checkpoint, lock, paths, writers
 from biggan_jax.training import build as build_lib
+from biggan_jax.training import fork as fork_lib
+from biggan_jax.training import origin as origin_lib
 from biggan_jax.training import run_data, sample_grid
-from biggan_jax.training import state as state_lib
 from biggan_jax.training import step as step_lib
 from biggan_jax.training import workdir as workdir_lib
 from biggan_jax.training.progress import TrainLog
@@ -102,12 +103,13 @@ class Run:
         self._open.__exit__(*error)
 
 
-def check(config: ConfigDict, workdir: str | Path) -> Path:
+def check(config: ConfigDict, workdir: str | Path, fork: str | None = None) -> Path:
     """Checks what can be known before a workdir is locked and its data are opened.
 
     Args:
       config: a full config.
       workdir: of the run.
+      fork: see `prepare`.
 
     Returns:
       The workdir as an absolute path.
@@ -117,7 +119,7 @@ def check(config: ConfigDict, workdir: str | Path) -> Path:
     """
     workdir = paths.absolute(workdir)
     paths.reach(workdir, write=True)
-    _check_same_command(config)
+    _check_same_command(config, fork)
     mesh = sharding.make_mesh(config.mesh)
     _check_mesh(mesh)
     config_lib.validate(config, mesh.size)
@@ -127,7 +129,12 @@ def check(config: ConfigDict, workdir: str | Path) -> Path:
 
 
 def prepare(
-    config: ConfigDict, workdir: Path, owned: lock.Lock, *, allow_change: bool = False
+    config: ConfigDict,
+    workdir: Path,
+    owned: lock.Lock,
+    *,
+    allow_change: bool = False,
+    fork: str | None = None,
 ) -> Run:
     """Opens data and workdir, resumes or initialises, and returns the `Run`.
 
@@ -136,6 +143,7 @@ def prepare(
       workdir: of the run, as `check` returned it.
       owned: the lock of the workdir.
       allow_change: continue a run under other rules; `config.resume.CHANGEABLE` names them.
+      fork: DIR@STEP of the run whose state a fresh run starts with.
 
     Raises:
       UserError: for settings or data that do not fit, or a workdir of another run.
@@ -143,20 +151,25 @@ def prepare(
     """
     main = processes.is_main()
     mesh = sharding.make_mesh(config.mesh)
-    source, report = run_data.open_source(config, workdir)
-    train_step = build_lib.train_step(config, mesh)
     checkpoints = checkpoint.Checkpoints(
         workdir / "checkpoints", keep_latest=config.keep_checkpoints
     )
+    origin = origin_lib.find(fork, config, workdir, checkpoints)
+    source, report = run_data.open_source(config, workdir)
+    train_step = build_lib.train_step(config, mesh)
     changes = workdir_lib.check(config, workdir, checkpoints, allow_change)
     devices.tell(list(mesh.devices.flat), always=True)
     for finding in effect.without(config) if main else ():
         print(f"note: {effect.line(finding)}", file=sys.stderr)
     for line in report.lines() if main else ():
         print(line, file=sys.stderr)
-    state, start = workdir_lib.resume_or_init(config, workdir, checkpoints, train_step, source)
-    if any(change.key == "seed" for change in changes):
-        state = state.replace(key=state_lib.run_key(config.seed, mesh))
+    meta = {"config": config.to_dict(), "version": __version__}
+    meta |= {"data_digest": report.digest, "data_stamp": source.stamp()}
+    if origin is not None:
+        own = (config, workdir, checkpoints, train_step, source)
+        state, start = fork_lib.start(origin, *own, meta)
+    else:
+        state, start = workdir_lib.resume_or_init(config, workdir, checkpoints, train_step, source)
     workdir_lib.write(config, workdir, start, changes)
     if main and config.num_steps < config.ema.start_step:
         print(
@@ -176,7 +189,7 @@ def prepare(
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-    if main and start == 0:
+    if main and (start == 0 or origin is not None):
         sample_grid.save_real(source, batches.batch_at(0), workdir, config)
     log = TrainLog(
         writer,
@@ -187,8 +200,6 @@ def prepare(
         active=main,
         remedy=lambda: workdir_lib.remedy(config, workdir, checkpoints),
     )
-    meta = {"config": config.to_dict(), "version": __version__}
-    meta |= {"data_digest": report.digest, "data_stamp": source.stamp()}
     step = processes.compile_together(step_lib.jit_train_step(train_step))
     return Run(
         config, workdir, train_step, step, state, start, source, batches, checkpoints, writer, log,
@@ -211,11 +222,12 @@ def report_bad_records(run: Run) -> None:
         print(f"data: {bad_records} bad records were replaced", file=sys.stderr)
 
 
-def _check_same_command(config: ConfigDict) -> None:
+def _check_same_command(config: ConfigDict, fork: str | None) -> None:
     """Raises UserError unless all processes of a run were started with the same command."""
-    versions = {"biggan_jax's version": __version__, "jax's version": jax.__version__}
+    others = {"biggan_jax's version": __version__, "jax's version": jax.__version__}
+    others["--fork"] = fork
     fields = {f"config.{key}": value for key, value in config_lib.flatten(config).items()}
-    processes.check_same("the processes' command", fields | versions, SAME_COMMAND)
+    processes.check_same("the processes' command", fields | others, SAME_COMMAND)
 
 
 def _check_mesh(mesh: Mesh) -> None:

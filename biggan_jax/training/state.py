@@ -1,6 +1,6 @@
 """The state of a GAN in training: two players, the average of one of them, a step and a key."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -10,8 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from biggan_jax.parallel import sharding
+from biggan_jax.training import optimizers
 
 Tree = Any
 
@@ -108,6 +110,32 @@ def run_key(seed: int, mesh: Mesh) -> jax.Array:
     """The key of a run of another seed, for a state that goes on under it."""
     own = jax.jit(lambda key: _keys(key)[2], out_shardings=sharding.replicated(mesh))
     return own(jax.random.key(seed))
+
+
+def continued(
+    state: GANState, step: int, saved: Mapping[str, Any], config: ConfigDict, mesh: Mesh
+) -> GANState:
+    """A restored state as a run of other settings goes on from it; the same one for the same.
+
+    Args:
+      state: restored, as `abstract` of the new settings has it.
+      step: its generator updates.
+      saved: the config that it was saved with, as a nested dict.
+      config: the settings from now on.
+      mesh: on which the state lies.
+
+    Returns:
+      The state with the key of the new seed, and with rates that are where these settings have them
+      at this step.
+    """
+    if saved.get("seed", config.seed) != config.seed:
+        state = state.replace(key=run_key(config.seed, mesh))
+    g, d = state.generator, state.discriminator
+    d_updates = step * config.num_d_steps
+    return state.replace(
+        generator=g.replace(opt_state=optimizers.at_step(g.opt_state, step)),
+        discriminator=d.replace(opt_state=optimizers.at_step(d.opt_state, d_updates)),
+    )
 
 
 def _player(variables: dict[str, Tree], optimizer: optax.GradientTransformation) -> Player:

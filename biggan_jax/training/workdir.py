@@ -11,23 +11,25 @@ from ml_collections import ConfigDict
 
 from biggan_jax import config as config_lib
 from biggan_jax import data
+from biggan_jax.config import resume
 from biggan_jax.config.resume import Change
 from biggan_jax.errors import UserError, some
 from biggan_jax.parallel import processes
 from biggan_jax.storage import checkpoint, paths, steps
 from biggan_jax.storage.directory import open_directory
-from biggan_jax.training import finetune, optimizers, run_data
+from biggan_jax.training import finetune, fork, optimizers, origin, run_data
 from biggan_jax.training import state as state_lib
 from biggan_jax.training.state import GANState
 from biggan_jax.training.step import TrainStep
 
 SHARED = "give all processes the same shared folder as --workdir"
-HISTORY = "config_history.jsonl"
+HISTORY = resume.HISTORY
 LOWER_LR = 2e-4  # at most, in the advice after a NaN: the larger rate of BigGAN and SAGAN
 
 # What a run, a scheduler or a supervisor puts there, and what may lie beside it.
 OWN = ("config.json", "checkpoints", "metrics.jsonl", "samples", "report", "guard.jsonl", "lock")
 OWN += ("cache", "best*", "evaluations*", "events.out.tfevents*", HISTORY)
+OWN += (origin.RECORD, fork.METRICS)
 BESIDE = (".*", "log", "logs", "pid", "code", "lost+found")
 BESIDE += tuple(f"*.{end}" for end in ("log", "out", "err", "txt", "md", "py", "sh", "pid"))
 
@@ -102,7 +104,7 @@ def resume_or_init(
             return finetune.create(config, train_step), 0
         return state_lib.create(train_step.init, config.seed, mesh), 0
     target = state_lib.abstract(train_step.init, mesh)
-    state, meta, start = checkpoints.restore(target, optional=optimizers.is_first_moment)
+    state, meta, start = checkpoints.restore(target, optional=optimizers.is_optional)
     run_data.check_resumed(meta, source)
     if start > config.num_steps:
         raise UserError(
@@ -113,7 +115,7 @@ def resume_or_init(
     checkpoints.discard_after(start)
     if processes.is_main():
         print(f"resuming {workdir} after step {start} of {config.num_steps}", file=sys.stderr)
-    return state, start
+    return state_lib.continued(state, start, meta.get("config", {}), config, mesh), start
 
 
 def write(config: ConfigDict, workdir: Path, start: int, changes: list[Change]) -> None:
@@ -122,11 +124,10 @@ def write(config: ConfigDict, workdir: Path, start: int, changes: list[Change]) 
     if processes.is_main():
         (workdir / "samples").mkdir(parents=True, exist_ok=True)
         if changes:
-            settings = {change.key: {"old": change.old, "new": change.new} for change in changes}
             for change in changes:
                 remark = optimizers.remark(change)
                 print(f"from step {start} on: {change}{remark}", file=sys.stderr)
-            paths.append_text(history, json.dumps({"step": start, "changes": settings}) + "\n")
+            paths.append_text(history, resume.history_line(start, changes))
         paths.write_bytes(path, (json.dumps(config.to_dict(), indent=2) + "\n").encode())
     processes.check_shared(path, SHARED)
 

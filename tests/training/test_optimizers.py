@@ -158,9 +158,11 @@ def test_what_is_said_of_a_changed_beta1():
     told = lambda old, new: optimizers.remark(Change("optimizer.beta1", old, new))
     assert "start at 0" in told(0.0, 0.5) and "dropped" in told(0.5, 0.0) and told(0.5, 0.9) == ""
     assert optimizers.remark(Change("optimizer.beta2", 0.0, 0.9)) == ""
-    assert optimizers.is_first_moment("discriminator/opt_state/inner_state/0/mu/rgb/kernel")
-    assert not optimizers.is_first_moment("discriminator/opt_state/0/nu/rgb/kernel")
-    assert not optimizers.is_first_moment("generator/params/mu/kernel")
+    assert optimizers.is_optional("discriminator/opt_state/inner_state/0/mu/rgb/kernel")
+    assert not optimizers.is_optional("discriminator/opt_state/0/nu/rgb/kernel")
+    assert not optimizers.is_optional("generator/params/mu/kernel")
+    assert not optimizers.is_optional("generator/opt_state/0/count")
+    assert optimizers.is_optional("generator/opt_state/1/count")
 
 
 class Linear(nn.Module):
