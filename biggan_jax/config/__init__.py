@@ -162,8 +162,18 @@ def from_saved(saved: dict[str, Any]) -> ConfigDict:
             raise UserError(f"{does_not_fit}: unknown key {key!r}{did_you_mean(key, known)}")
         if value is None and known[key] is not None:
             raise UserError(f"{does_not_fit}: {key} is null")
+        if not _is_like(key, value, known[key]):
+            raise UserError(f"{does_not_fit}: {key} is {value!r:.60}")
     try:
         config.update_from_flattened_dict(given)
-    except (KeyError, AttributeError, TypeError) as e:
+    except (KeyError, AttributeError, TypeError, OverflowError) as e:
         raise UserError(f"{does_not_fit}: {first_line(e)}") from e
     return config
+
+
+def _is_like(key: str, value: Any, default: Any) -> bool:
+    """What `ConfigDict` does not look at: truth in the place of a number, and parts of a tuple."""
+    if isinstance(value, tuple):
+        kind = str if key == "class_names" else int
+        return all(isinstance(x, kind) and not isinstance(x, bool) for x in value)
+    return value is None or isinstance(value, bool) == isinstance(default, bool)

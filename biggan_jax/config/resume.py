@@ -157,3 +157,18 @@ def listed(changes: Iterable[Change]) -> str:
 
 def _matches(key: str, patterns: Iterable[str]) -> bool:
     return any(fnmatch.fnmatchcase(key, pattern) for pattern in patterns)
+
+
+def may_change(key: str) -> bool:
+    """Whether a run can ever have changed a setting after its first step.
+
+    Names of classes can have been changed, but not by a run alone: they come from the data.
+    """
+    return key != "class_names" and _matches(key, (*RESUMABLE, *CHANGEABLE))
+
+
+def rules_changed(
+    saved: ConfigDict | dict[str, Any], config: ConfigDict | dict[str, Any]
+) -> list[Change]:
+    """The changes that `--allow-change` allows."""
+    return [change for change in differing(saved, config) if _matches(change.key, CHANGEABLE)]

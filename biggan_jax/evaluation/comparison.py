@@ -1,12 +1,12 @@
 """Which of two evaluations is better, score by score; never across two protocols."""
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 from biggan_jax.errors import UserError
 from biggan_jax.evaluation import protocol
+from biggan_jax.storage import json_file
 
 LOWER = ("fid", "intra_fid", "kid")
 HIGHER = ("is_mean", "precision", "recall", "density", "coverage", "class_accuracy")
@@ -53,11 +53,11 @@ def compare(a: Path, b: Path) -> tuple[dict[str, Any], str]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json_file.read(path)
         numbers = all(v is None or isinstance(v, int | float) for v in content["scores"].values())
         if numbers and isinstance(content["protocol"], dict):
             return content
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path}: no such file") from None
     except (ValueError, KeyError, TypeError, AttributeError, IsADirectoryError):
         pass

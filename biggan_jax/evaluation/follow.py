@@ -16,7 +16,7 @@ from biggan_jax.evaluation import folders, report
 from biggan_jax.evaluation.evaluator import Evaluator
 from biggan_jax.evaluation.protocol import differences
 from biggan_jax.sampling.generator import LoadedGenerator
-from biggan_jax.storage import best, checkpoint, lock, networks, paths, writers
+from biggan_jax.storage import best, checkpoint, json_lines, lock, networks, paths, writers
 from biggan_jax.storage.directory import open_directory
 
 POLL_SECONDS = 5.0
@@ -156,15 +156,17 @@ class Log:
 
     def begin(self, protocol: dict[str, Any]) -> None:
         """Takes in the lines of an earlier process that have the same protocol."""
-        text = self._path.read_text() if self._path.exists() else ""
-        for line in text.splitlines():
-            try:
-                old = json.loads(line)
-                if not differences(old["protocol"], protocol):
-                    self._lines.append(old)
-            except (ValueError, KeyError, TypeError, AttributeError):
-                continue  # a line that a kill tore
-        if text and not text.endswith("\n"):
+        lines = json_lines.read(self._path)
+        damaged = list(lines.damaged)
+        for number, old in zip(lines.numbers, lines.records, strict=True):
+            if not _is_whole(old):
+                damaged.append(number)
+            elif not differences(old["protocol"], protocol):
+                self._lines.append(old)
+        if damaged:
+            line = json_lines.told(self._path, sorted(damaged), "cannot be read: scored anew")
+            print(f"warning: {line}", file=sys.stderr)
+        if lines.unended:
             paths.append_text(self._path, "\n")
 
     def is_best(self, result: dict[str, Any]) -> bool:
@@ -197,6 +199,14 @@ class Log:
         self._board.close()
 
 
+def _is_whole(line: dict[str, Any]) -> bool:
+    """Whether a line has what is read of it."""
+    step, scores = line.get("step"), line.get("scores")
+    if type(step) is not int or not isinstance(line.get("protocol"), dict):
+        return False
+    return isinstance(scores, dict) and isinstance(scores.get(best.METRIC), int | float)
+
+
 def _next_step(directory: Path, done: set[int], poll_seconds: float) -> int | None:
     """Waits for a checkpoint that is not done; None when the run has finished without one."""
     checkpoints = checkpoint.Checkpoints(directory / "checkpoints")
@@ -223,8 +233,8 @@ def _read(directory: Path, config: ConfigDict, step: int, ema: bool) -> dict | N
 
 
 def _save_best(directory: Path, weights: dict, result: dict[str, Any], name: str) -> None:
-    config = json.loads((directory / "config.json").read_text())
+    config = open_directory(directory)[1].to_dict()
     # A run that scores itself has a best state of its own.
-    folder = directory if config.get("eval_every_steps") is None else directory / FOLDER
+    folder = directory if config["eval_every_steps"] is None else directory / FOLDER
     scores, protocol = result["scores"], result["protocol"]
     best.keep_networks(folder, protocol["step"], {name: weights}, config, scores, protocol)

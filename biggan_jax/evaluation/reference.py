@@ -2,9 +2,8 @@
 
 import dataclasses
 import hashlib
-import io
 import json
-import zipfile
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import numpy as np
 from biggan_jax.data import Source
 from biggan_jax.errors import UserError
 from biggan_jax.evaluation.streaming import joined_moments
-from biggan_jax.metrics import moments
+from biggan_jax.metrics import archives, moments
 from biggan_jax.metrics.features import Extractor
 from biggan_jax.parallel import processes
 from biggan_jax.storage import paths
@@ -61,6 +60,12 @@ def from_file(path: Path, extractor: Extractor) -> Reference:
                 "statistics of the same network, or leave out --reference"
             )
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if not statistics.checked and processes.is_main():
+        print(
+            f"{path} has no digest of its own, so a changed value would not be seen: compare its "
+            f"sha256 with its source's, {digest}",
+            file=sys.stderr,
+        )
     known = {"real": path.name, "real_digest": digest, "real_count": statistics.count}
     fields = known | {name: made[name] for name in known if name in made}
     return Reference(dataclasses.replace(statistics, protocol=fields))
@@ -117,10 +122,9 @@ def measure(
     statistics = joined_moments(stream).statistics(fields)
     sides = processes.concatenated(features), processes.concatenated(labels)
     if processes.is_main():
-        kept_arrays = io.BytesIO()
-        np.savez(kept_arrays, features=sides[0], labels=sides[1])
         paths.write_bytes(files[0], statistics.to_bytes())
-        paths.write_bytes(files[1], kept_arrays.getvalue())
+        kept_arrays = archives.to_bytes({"features": sides[0], "labels": sides[1]})
+        paths.write_bytes(files[1], kept_arrays)
     return Reference(statistics, *sides)
 
 
@@ -179,9 +183,12 @@ def _cached(statistics: Path, kept: Path, dim: int, fields: dict[str, Any]) -> R
     """What the two files hold; None where one is missing or damaged, to be made again."""
     try:
         found = moments.load(statistics, dim)
-        with np.load(kept, allow_pickle=False) as file:
-            features, labels = file["features"], file["labels"]
-    except (UserError, OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        arrays, _ = archives.read(kept)
+        features, labels = arrays["features"], arrays["labels"]
+    except (UserError, OSError, ValueError, KeyError):
+        return None
+    fits = features.dtype == np.float32 and features.shape == (len(labels), dim)
+    if not fits or labels.dtype != np.int32 or labels.ndim != 1 or not np.isfinite(features).all():
         return None
     # The same data may lie elsewhere now.
     return Reference(dataclasses.replace(found, protocol=fields), features, labels)

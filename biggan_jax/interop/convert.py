@@ -17,8 +17,8 @@ from biggan_jax import config as config_lib
 from biggan_jax.errors import UserError, some
 from biggan_jax.interop.files import Tensors
 from biggan_jax.sampling import classes
+from biggan_jax.storage import json_file, paths
 from biggan_jax.storage import networks as networks_lib
-from biggan_jax.storage import paths
 from biggan_jax.storage.digest import named_leaves
 from biggan_jax.storage.weights import NETWORKS, save_weights
 
@@ -132,7 +132,7 @@ def write(config: ConfigDict, networks: list[Network], out: Path) -> dict:
         network.check()
     for network in networks:
         network.check_finite()
-    report = {}
+    report, saved = {}, {"model": model, **named(config)}
     for network in networks:
         if network.name in NETWORKS:
             buffers, others = network.unused()
@@ -142,8 +142,8 @@ def write(config: ConfigDict, networks: list[Network], out: Path) -> dict:
                 "unused": others,
                 "unused_buffers": len(buffers),
             }
-        save_weights(out, network.name, network.tree())
-    text = json.dumps({"model": model, **named(config)}, indent=2) + "\n"
+        save_weights(out, network.name, network.tree(), {"config": saved})
+    text = json.dumps(saved, indent=2) + "\n"
     paths.write_bytes(out / "config.json", text.encode())
     return {"out": str(out), "model": model, "networks": report}
 
@@ -161,7 +161,7 @@ def _check_out(out: Path, model: dict) -> None:
     if (out / "checkpoints").exists():
         raise UserError(f"--out {out} is the workdir of a training; choose another directory")
     try:
-        saved = json.loads((out / "config.json").read_text())["model"]
+        saved = json_file.read(out / "config.json")["model"]
     except FileNotFoundError:
         return
     except (ValueError, KeyError, TypeError):

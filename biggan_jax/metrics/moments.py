@@ -1,19 +1,21 @@
 """Mean and covariance of a stream of features, in float64, and the files they are kept in."""
 
 import dataclasses
-import io
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from biggan_jax.errors import UserError
-from biggan_jax.metrics import checks
+from biggan_jax.metrics import archives, checks
 
 # Rows taken at once: their float64 copy is 32 MB at 2048 dimensions.
 ROWS = 2048
+_MOST_SAMPLES = 10**12
+_LARGEST = 1e100  # beyond it squares of differences are no longer finite
+# Of the largest entry, or of the trace: files of other programs may have been float32 once.
+_ROUNDING = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,12 +27,14 @@ class Statistics:
       covariance: [d, d], float64, divided by N - 1.
       count: N, or None where the file does not say (files of pytorch-fid).
       protocol: how the features were made; JSON values by name.
+      checked: whether they come from a file with a digest, which they have.
     """
 
     mean: np.ndarray
     covariance: np.ndarray
     count: int | None = None
     protocol: dict[str, Any] = dataclasses.field(default_factory=dict)
+    checked: bool = False
 
     def to_bytes(self) -> bytes:
         """Gives the contents of an .npz without pickles, whose arrays pytorch-fid reads too.
@@ -45,9 +49,7 @@ class Statistics:
         }
         if self.count is not None:
             arrays["count"] = np.array(self.count, np.int64)
-        file = io.BytesIO()
-        np.savez(file, **arrays)
-        return file.getvalue()
+        return archives.to_bytes(arrays)
 
 
 def load(path: str | Path, dim: int | None = None) -> Statistics:
@@ -64,29 +66,64 @@ def load(path: str | Path, dim: int | None = None) -> Statistics:
       UserError: no such file, not an .npz of statistics, damaged, or of another dimension.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            mean, covariance = (np.asarray(file[key], np.float64) for key in ("mu", "sigma"))
-            count = int(file["count"]) if "count" in file.files else None
-            protocol = json.loads(str(file["protocol"])) if "protocol" in file.files else {}
-    except FileNotFoundError:
+        arrays, checked = archives.read(path)
+        mean, covariance = (_real(arrays[key], key) for key in ("mu", "sigma"))
+        count = _count(arrays["count"]) if "count" in arrays else None
+        protocol = json.loads(str(arrays["protocol"])) if "protocol" in arrays else {}
+        if not isinstance(protocol, dict):
+            raise ValueError("`protocol` is no object")
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path}: no such statistics file") from None
     except KeyError:
         raise UserError(f"{path}: no arrays `mu` and `sigma` in it, not statistics") from None
-    except (AttributeError, OSError, EOFError, TypeError, ValueError, zipfile.BadZipFile) as error:
-        # AttributeError and TypeError: a lone .npy array opens too, but is no archive.
+    except (ValueError, RecursionError, OSError) as error:
         raise UserError(f"{path}: not a readable .npz of statistics ({error})") from None
-    if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
+    if mean.ndim != 1 or len(mean) == 0 or covariance.shape != (len(mean), len(mean)):
         raise UserError(
             f"{path}: `mu` {list(mean.shape)} and `sigma` {list(covariance.shape)} do not match"
         )
     if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
         raise UserError(f"{path}: the statistics hold NaN or infinity; make them again")
+    problem = _no_covariance(covariance)
+    if problem is not None or not np.abs(mean).max() < _LARGEST:
+        what = problem or "`mu` holds values that no features have"
+        raise UserError(f"{path}: {what}; make the statistics again, or copy them again")
     if dim is not None and dim != len(mean):
         raise UserError(
             f"{path} has {len(mean)} feature dimensions, the features compared with it {dim}: "
             "take statistics of the same features network"
         )
-    return Statistics(mean, covariance, count, protocol)
+    return Statistics(mean, covariance, count, protocol, checked)
+
+
+def _real(x: np.ndarray, name: str) -> np.ndarray:
+    if x.dtype.kind not in "fiu":
+        raise ValueError(f"`{name}` holds {x.dtype}, no real numbers")
+    return np.asarray(x, np.float64)
+
+
+def _count(x: np.ndarray) -> int:
+    if x.shape != () or x.dtype.kind not in "iu" or not 2 <= int(x) <= _MOST_SAMPLES:
+        raise ValueError("`count` is no number of samples")
+    return int(x)
+
+
+def _no_covariance(covariance: np.ndarray) -> str | None:
+    """Why a matrix is no covariance, up to the rounding of float32; None where it is one."""
+    variances = covariance.diagonal()
+    largest = np.abs(covariance).max()
+    if not largest < _LARGEST:
+        return "`sigma` holds values that no features have"
+    if np.abs(covariance - covariance.T).max() > _ROUNDING * largest:
+        return "`sigma` is not symmetric"
+    if (variances < -_ROUNDING * largest).any():
+        return "`sigma` has a negative variance"
+    shift = _ROUNDING * max(variances.sum(), np.finfo(np.float64).tiny)
+    try:  # a tenth of a second at 2048 dimensions, where eigenvalues take seconds
+        np.linalg.cholesky(covariance + shift * np.eye(len(covariance)))
+    except np.linalg.LinAlgError:
+        return "`sigma` is not positive semi-definite"
+    return None
 
 
 class Moments:

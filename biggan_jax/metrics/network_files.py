@@ -5,9 +5,7 @@ second.
 """
 
 import hashlib
-import io
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ import numpy as np
 from flax import traverse_util
 
 from biggan_jax.errors import UserError
+from biggan_jax.metrics import archives
 
 
 def to_bytes(variables: Any, meta: dict[str, Any]) -> bytes:
@@ -29,9 +28,7 @@ def to_bytes(variables: Any, meta: dict[str, Any]) -> bytes:
       What `load` reads from a file.
     """
     record = json.dumps({"meta": meta, "weights_digest": weights_digest(variables)})
-    file = io.BytesIO()
-    np.savez(file, record=record, **_flat(variables))
-    return file.getvalue()
+    return archives.to_bytes({"record": np.array(record)} | _flat(variables))
 
 
 def load(path: Path, cure: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -49,16 +46,21 @@ def load(path: Path, cure: str) -> tuple[dict[str, Any], dict[str, Any]]:
       UserError: it is damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        arrays, _ = archives.read(path)
         record = json.loads(str(arrays.pop("record")))
         meta, digest = record["meta"], record["weights_digest"]
+        if not isinstance(meta, dict):
+            raise TypeError("`meta` is no object")
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as e:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as e:
         raise UserError(f"{path} cannot be read ({e}): {cure}") from e
-    variables = traverse_util.unflatten_dict(arrays, sep="/")
-    if weights_digest(variables) != digest:
+    try:
+        variables = traverse_util.unflatten_dict(arrays, sep="/")
+        whole = weights_digest(variables) == digest
+    except (TypeError, ValueError, KeyError, AttributeError):  # names that are no paths of a tree
+        whole = False
+    if not whole:
         raise UserError(f"{path} is damaged: {cure}")
     return variables, meta
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from biggan_jax.errors import UserError
 from biggan_jax.planning import machine
+from biggan_jax.storage import json_file
 
 STEP_BOUND = 1.1  # times the stored figure that is still no regression
 COMPILE_BOUND = 1.5
@@ -28,7 +29,7 @@ def load(path: Path) -> dict[str, Any] | None:
       UserError: the file is none.
     """
     try:
-        table = json.loads(path.read_text())
+        table = json_file.read(path)
         rows = table["shapes"]
         if not all(isinstance(row["seconds"], float) for row in rows.values()):
             raise KeyError

@@ -1,18 +1,19 @@
 """`biggan look spectra`: what the monitors of a run have written, as the paper's figure 3."""
 
-import json
 import math
 import re
+import sys
 import time
 from pathlib import Path
 
 from biggan_jax.errors import UserError, did_you_mean
 from biggan_jax.pictures import formats, spectra
-from biggan_jax.storage import paths
+from biggan_jax.storage import json_lines, paths
 from biggan_jax.storage.directory import open_directory
 
 _NAME = re.compile(r"monitor/([gd])/([a-z_]+\d?)/(.+)")
 DEFAULT = "raw_sigma0"  # the paper's figure 3 is of the weights before spectral normalisation
+_MOST = 1e300  # of a number that is drawn
 Curves = dict[str, dict[str, tuple[list[int], list[float]]]]
 
 
@@ -59,11 +60,13 @@ def read(directory: str | Path, value: str = DEFAULT) -> Curves:
       UserError: as of `draw`.
     """
     path = open_directory(directory)[0] / "metrics.jsonl"
-    with paths.bucket_errors(path):
-        text = path.read_bytes().decode("utf-8", "replace") if path.is_file() else ""
+    lines = json_lines.read(path)
+    if lines.damaged:
+        told = json_lines.told(path, lines.damaged, "cannot be read: left out")
+        print(f"warning: {told}", file=sys.stderr)
     curves: Curves = {"g": {}, "d": {}}
     known = set()
-    for line in map(_parsed, text.splitlines()):
+    for line in map(_numbers, lines.records):
         for name, number in line.items():
             found = _NAME.fullmatch(name)
             if found is None:
@@ -88,14 +91,12 @@ def read(directory: str | Path, value: str = DEFAULT) -> Curves:
     return drawn
 
 
-def _parsed(line: str) -> dict:
-    try:
-        found = json.loads(line)
-    except ValueError:
-        return {}
-    whole = isinstance(found, dict) and isinstance(found.get("step"), int)
-    return {k: v for k, v in found.items() if _is_number(v)} if whole else {}
+def _numbers(line: dict) -> dict:
+    whole = type(line.get("step")) is int
+    return {k: v for k, v in line.items() if _is_number(v)} if whole else {}
 
 
 def _is_number(value) -> bool:
-    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+    if value is None:
+        return True
+    return isinstance(value, int | float) and type(value) is not bool and abs(value) < _MOST

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 from biggan_jax.parallel import processes
-from biggan_jax.storage import integrity, paths, replacement
+from biggan_jax.storage import integrity, json_file, paths, replacement
 from biggan_jax.storage.directory import BEST
 from biggan_jax.storage.weights import NETWORKS, save_weights
 
@@ -91,7 +91,7 @@ def keep_networks(
     fresh = path.with_name(f"{BEST}.new")
     for name, variables in networks.items():
         filled = {k: v for k, v in variables.items() if jax.tree.leaves(v)}
-        save_weights(fresh, name, filled)
+        save_weights(fresh, name, filled, {"config": dict(config)})
     if processes.is_main():
         paths.write_bytes(fresh / "config.json", _json(config))
         paths.write_bytes(fresh / SCORE, _json(record))
@@ -113,10 +113,17 @@ def read(workdir: str | Path) -> dict[str, Any] | None:
     """
     path = replacement.whole(integrity.absolute(workdir) / BEST) / SCORE
     try:
-        with paths.bucket_errors(path):
-            record = json.loads(path.read_text())
-        return record if math.isfinite(record["score"]) else None
-    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, KeyError):
+        record = json_file.read(path)
+        whole = type(record["step"]) is int and math.isfinite(record["score"])
+        return record if whole and isinstance(record["scores"], dict) else None
+    except (
+        FileNotFoundError,
+        NotADirectoryError,
+        ValueError,
+        TypeError,
+        KeyError,
+        ArithmeticError,
+    ):
         return None
 
 

@@ -4,7 +4,6 @@
 """
 
 import contextlib
-import json
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,7 +12,7 @@ from etils import epath
 
 from biggan_jax.errors import UserError, some
 from biggan_jax.parallel import processes
-from biggan_jax.storage import integrity, orbax_noise
+from biggan_jax.storage import integrity, json_file, orbax_noise
 from biggan_jax.storage.orbax_import import ocp
 
 
@@ -217,10 +216,10 @@ class Checkpoints:
         for step in self.all_steps():
             path = self.directory / str(step) / "metrics" / "metrics"
             try:
-                scores[step] = float(json.loads(path.read_text())["fid"])
-            except FileNotFoundError:
+                scores[step] = float(json_file.read(path)["fid"])
+            except (FileNotFoundError, NotADirectoryError):
                 continue
-            except (ValueError, TypeError, KeyError):
+            except (ValueError, TypeError, KeyError, OverflowError):
                 return self.all_steps()  # one torn file must delete nothing
         return [min(scores, key=scores.get)] if scores else []
 

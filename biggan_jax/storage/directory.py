@@ -1,35 +1,75 @@
 """The config of a workdir or a model directory."""
 
-import json
+import shlex
+import sys
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
 from biggan_jax import config as config_lib
 from biggan_jax import models
 from biggan_jax.config import domains
-from biggan_jax.errors import UserError
-from biggan_jax.storage import paths, replacement
+from biggan_jax.config.resume import may_change
+from biggan_jax.errors import UserError, some
+from biggan_jax.parallel import processes
+from biggan_jax.storage import checkpoint, integrity, json_file, paths, replacement, weights
 
 BEST = "best"  # folder of a workdir, replaced as a whole: see `storage.best`
 
 
 def open_directory(directory: str | Path) -> tuple[Path, ConfigDict]:
-    """(path, config) of a workdir or model directory; UserError when it is neither."""
+    """(path, config) of a workdir or model directory; UserError when it is neither.
+
+    A line on stderr says where config.json is no longer the config that the weights were saved
+    with.
+    """
+    path, config, beside = read_config(directory)
+    if beside is not None and beside.remark is not None:
+        _tell(path / "config.json", beside.remark)
+    return path, config
+
+
+class Beside(NamedTuple):
+    """The config that lies beside the weights of a directory.
+
+    Attributes:
+      config: what they were saved with.
+      remark: what config.json has otherwise of what neither a run nor a person changes, for a
+        person; None where there is nothing.
+    """
+
+    config: ConfigDict
+    remark: str | None
+
+
+def read_config(directory: str | Path) -> tuple[Path, ConfigDict, Beside | None]:
+    """Reads the config of a workdir or model directory.
+
+    Args:
+      directory: the directory.
+
+    Returns:
+      (path, config, the config that the weights were saved with: None in directories of earlier
+      versions).
+
+    Raises:
+      UserError: it is neither kind of directory, or its config.json is damaged, or names another
+        model than the one whose weights lie there.
+    """
     directory = paths.workdir_path(directory)
     if directory.name == BEST:
         directory = replacement.whole(directory)
     paths.reach(directory, write=False)
     path = directory / "config.json"
     try:
-        with paths.bucket_errors(path):
-            saved = json.loads(path.read_text())
+        saved = json_file.read(path)
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
             f"{directory} is no workdir or model directory: {_why(directory)}"
         ) from None
-    except ValueError as e:
-        raise UserError(f"{path} cannot be read: {e}") from e
+    except UserError as error:
+        raise UserError(f"{error}; {_remedy(path, _kept(directory))}") from error
     try:
         config = config_lib.from_saved(saved)
         domains.check(config_lib.flatten(config))
@@ -37,7 +77,88 @@ def open_directory(directory: str | Path) -> tuple[Path, ConfigDict]:
     except UserError as e:
         # What reads this file takes no overrides of it: the file is what can be mended.
         raise UserError(f"{path}: {str(e).replace('--config.', '')}") from e
-    return directory, config
+    return directory, config, _beside(path, config)
+
+
+class _Kept(NamedTuple):
+    """The config that lies beside the arrays of a checkpoint or of a network.
+
+    Attributes:
+      where: 'checkpoint 4', or 'weights/g'.
+      record: the file that it is in.
+      config: as `config.json` had it then.
+    """
+
+    where: str
+    record: Path
+    config: dict[str, Any]
+
+
+def _kept(directory: Path) -> _Kept | None:
+    """The newest one that can be read; none in directories of earlier versions."""
+    root = integrity.absolute(directory)
+    steps = reversed(checkpoint.Checkpoints(root / "checkpoints").all_steps())
+    places = [(f"checkpoint {step}", root / "checkpoints" / str(step)) for step in steps]
+    for name in weights.saved_names(root):
+        places.append((f"weights/{name}", replacement.whole(root / "weights" / name)))
+    for where, place in places:
+        file = place / "meta" / "metadata"  # read in a thousandth of the time that Orbax takes
+        try:
+            record = json_file.read(file)
+            sealed = record.pop("seal")
+            if sealed == integrity.seal(record):
+                return _Kept(where, file, dict(record["meta"]["config"]))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            continue  # whoever reads its arrays will say so
+    return None
+
+
+def _beside(path: Path, config: ConfigDict) -> Beside | None:
+    """The config beside the weights; UserError where its model is another."""
+    kept = _kept(path.parent)
+    try:
+        kept_config = None if kept is None else config_lib.from_saved(kept.config)
+    except UserError:  # of another version
+        kept_config = None
+    if kept_config is None:
+        return None
+    own = config_lib.flatten(kept_config)
+    flat = config_lib.flatten(config)
+    differing = [key for key in own if own[key] != flat[key] and not may_change(key)]
+    if not own["class_names"] and "class_names" in differing:
+        differing.remove("class_names")  # earlier versions did not know them
+    if not differing:
+        return Beside(kept_config, None)
+    said = some(f"{key} {_short(flat[key])}, not {_short(own[key])}" for key in differing)
+    line = f"{path} has {said} as {kept.where} was saved with"
+    if any(key.startswith("model.") for key in differing):
+        raise UserError(f"{line}; {_remedy(path, kept)}")
+    return Beside(kept_config, f"{line}; {_remedy(path, kept)}")
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
+
+
+def _remedy(path: Path, kept: _Kept | None) -> str:
+    if kept is None or paths.is_remote(path):
+        return "put a copy of it back"
+    program = "import json, sys; record = json.load(open(sys.argv[1])); "
+    program += "json.dump(record['meta']['config'], open(sys.argv[2], 'w'))"
+    command = shlex.join(["python3", "-c", program, str(kept.record), str(path)])
+    return f"put a copy of it back, or take the one of {kept.where} by `{command}`"
+
+
+_told: set[tuple] = set()
+
+
+def _tell(path: Path, line: str) -> None:
+    """Says it once of a file: a command opens its directory several times."""
+    written = None if paths.is_remote(path) else path.stat().st_mtime_ns
+    if processes.is_main() and (line, written) not in _told:
+        _told.add((line, written))
+        print(f"warning: {line}", file=sys.stderr)
 
 
 def _why(directory: Path) -> str:

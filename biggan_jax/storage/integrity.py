@@ -61,7 +61,7 @@ def save_args(state: Any, meta: dict) -> ocp.args.Composite:
         p: _description(leaf) | {"digest": values[p]} for p, leaf in named_leaves(state).items()
     }
     record = json.loads(json.dumps({"meta": meta, "arrays": arrays}))
-    record["seal"] = _seal(record)
+    record["seal"] = seal(record)
     args = ocp.args
     return args.Composite(state=args.StandardSave(state), meta=args.JsonSave(record))
 
@@ -86,7 +86,7 @@ def read_record(path: epath.Path) -> dict:
     except Exception as error:
         _raise_environment(error, path)
         raise CorruptError(f"its record is unreadable ({_one_line(error)})") from error
-    if sealed != _seal(record):
+    if sealed != seal(record):
         raise CorruptError("its record does not match its seal")
     return record
 
@@ -187,7 +187,8 @@ def _description(leaf: Any) -> dict:
     return {"shape": list(leaf.shape), "dtype": str(leaf.dtype)}
 
 
-def _seal(record: dict) -> str:
+def seal(record: dict) -> str:
+    """The digest of a record, which is kept in it as `seal`."""
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 

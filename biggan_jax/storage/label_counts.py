@@ -7,7 +7,7 @@ import numpy as np
 
 from biggan_jax.data import DataReport, Source, data_report
 from biggan_jax.data.source import count_labels
-from biggan_jax.storage import paths
+from biggan_jax.storage import json_file, paths
 
 _VERSION = 1
 
@@ -73,10 +73,10 @@ def _write(path: Path, stamp: str, histogram: np.ndarray) -> None:
 def _read(path: Path, source: Source, stamp: str, count: int) -> np.ndarray | None:
     """The counts, or None where they are absent, damaged or of other data."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json_file.read(path)
         histogram = np.array(content["histogram"], np.int64)
         head = (content["version"], content["digest"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, OverflowError):
         return None
     fits = histogram.shape == (source.num_classes,) and histogram.sum() == count
     return histogram if fits and head == (_VERSION, stamp) else None

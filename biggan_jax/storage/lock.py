@@ -28,7 +28,7 @@ from typing import Any
 
 from biggan_jax.errors import UserError
 from biggan_jax.parallel import ending, processes
-from biggan_jax.storage import paths
+from biggan_jax.storage import json_file, paths
 
 FOLDER = "lock"
 BEAT_SECONDS = 10.0
@@ -214,7 +214,7 @@ def _read(path: Any) -> bytes | None:
 
 def _parsed(text: bytes | None) -> dict:
     try:
-        record = json.loads(text or b"{}")
+        record = json_file.parse(text or b"{}")
     except ValueError:
         record = {}
     return record if isinstance(record, dict) else {}
@@ -240,7 +240,7 @@ def _age(owner: dict) -> str:
     """How long ago a claim was made, by the clocks of two hosts."""
     try:
         seconds = max(0, round(time.time() - owner["since"]))
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, OverflowError):
         return "an unknown time"
     for unit, name in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= unit:

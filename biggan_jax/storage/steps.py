@@ -1,6 +1,5 @@
 """Which state of a directory is meant: its newest one, that of a step, or the best."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,7 +7,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from biggan_jax.errors import UserError, some
-from biggan_jax.storage import best, paths, replacement
+from biggan_jax.storage import best, json_file, paths, replacement
 from biggan_jax.storage.checkpoint import Checkpoints
 from biggan_jax.storage.directory import BEST, open_directory
 
@@ -164,7 +163,6 @@ def _step_of(directory: Path) -> int | None:
     """The step of a copied best state; None where no score lies beside the weights."""
     path = replacement.whole(directory) / best.SCORE
     try:
-        with paths.bucket_errors(path):
-            return int(json.loads(path.read_text())["step"])
-    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, KeyError):
+        return int(json_file.read(path)["step"])
+    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, KeyError, OverflowError):
         return None

@@ -14,7 +14,9 @@ NETWORKS = {"g": "generator", "g_ema": "ema", "d": "discriminator"}
 
 
 @orbax_noise.silenced()
-def save_weights(directory: epath.PathLike, name: str, tree: Any) -> None:
+def save_weights(
+    directory: epath.PathLike, name: str, tree: Any, meta: dict[str, Any] | None = None
+) -> None:
     """Saves the weights of one network into a model directory, as `weights/<name>`.
 
     A kill at any instant leaves the old weights of that name or the new ones whole. All processes
@@ -24,6 +26,8 @@ def save_weights(directory: epath.PathLike, name: str, tree: Any) -> None:
       directory: the model directory; created when missing.
       name: `g`, `g_ema` or `d`.
       tree: a nested dict of arrays.
+      meta: what JSON can hold; under `config` the contents of config.json, so that a damaged one is
+        noticed.
 
     Raises:
       OSError: they could not be written; weights of that name that were there before still are.
@@ -36,7 +40,9 @@ def save_weights(directory: epath.PathLike, name: str, tree: Any) -> None:
             replacement.prepare(path)
         processes.barrier()
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-            checkpointer.save(path.with_name(f"{name}.new"), args=integrity.save_args(tree, {}))
+            checkpointer.save(
+                path.with_name(f"{name}.new"), args=integrity.save_args(tree, meta or {})
+            )
         if processes.is_main():
             replacement.commit(path)
     except Exception as error:

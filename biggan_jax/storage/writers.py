@@ -4,13 +4,14 @@ import json
 import logging
 import math
 import os
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any, TextIO
 
 import numpy as np
 
-from biggan_jax.storage import events, paths
+from biggan_jax.storage import events, json_lines, paths
 
 UPLOAD_SECONDS = 10.0
 
@@ -83,10 +84,10 @@ class MetricWriter:
         if self._file is None:
             return
         self._file.close()
-        text = self._path.read_bytes().decode("utf-8", "replace") if self._path.exists() else ""
-        kept = "".join(line + "\n" for line in text.splitlines() if _is_up_to(line, step))
-        if kept != text:
-            paths.write_bytes(self._path, kept.encode())
+        data = self._path.read_bytes() if self._path.exists() else b""
+        kept = _up_to(self._path, json_lines.split(data), step)
+        if kept != data:
+            paths.write_bytes(self._path, kept)
         self._file = self._append()
         if self._tensorboard:
             events.cut_after(self._workdir, step)
@@ -181,11 +182,22 @@ def _tensorboard_writer(workdir: os.PathLike):
     return metric_writers.AsyncWriter(metric_writers.SummaryWriter(os.fspath(workdir)))
 
 
-def _is_up_to(line: str, step: int) -> bool:
-    try:
-        return json.loads(line)["step"] <= step
-    except (ValueError, TypeError, KeyError):
-        return False
+def _up_to(path: Any, lines: json_lines.Lines, step: int) -> bytes:
+    """The lines up to a step; what is dropped for another reason, or out of order, is said."""
+    steps = [_step_of(record) for record in lines.records]
+    kept = [i for i, at in enumerate(steps) if at is not None and at <= step]
+    last = kept[-1] if kept else -1
+    astray = [lines.numbers[i] for i in range(last) if i not in set(kept)]
+    lost = sorted({*lines.damaged, *astray})
+    if lost:
+        line = json_lines.told(path, lost, "cannot be read, or not in order: left out")
+        print(f"warning: {line}", file=sys.stderr)
+    return b"".join(lines.texts[i] + b"\n" for i in kept)
+
+
+def _step_of(record: dict[str, Any]) -> int | None:
+    step = record.get("step")
+    return step if isinstance(step, int) and not isinstance(step, bool) and step >= 0 else None
 
 
 def _reason(error: BaseException) -> str:

@@ -3,13 +3,14 @@
 import csv
 import io
 import json
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 from etils import epath
 
 from biggan_jax import config as config_lib
-from biggan_jax.storage import paths
+from biggan_jax.storage import json_lines, paths
 from biggan_jax.sweep.runs import Run
 
 SHOWN = ("d_loss", "g_loss", "images_per_second")  # of the table; the files hold every metric
@@ -38,12 +39,15 @@ def last_metrics(workdir: epath.PathLike) -> dict[str, Any]:
     path = epath.Path(workdir) / "metrics.jsonl"
     found: dict[str, Any] = {"step": 0, "images_seen": 0}
     best: tuple[float, int] | None = None
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            new = json.loads(line)
-            step = new["step"]
-        except (ValueError, KeyError, TypeError):
-            continue  # a line that a kill tore
+    lines = json_lines.read(path)
+    if lines.damaged:
+        told = json_lines.told(path, lines.damaged, "cannot be read: left out")
+        print(f"warning: {told}", file=sys.stderr)
+    for record in lines.records:
+        new = {name: value for name, value in record.items() if _is_number(value)}
+        step = new.get("step")
+        if type(step) is not int:
+            continue
         if any(name.startswith("eval/") for name in new):
             new["eval/step"] = step
         fid = new.get("eval/fid")
@@ -138,6 +142,11 @@ def report(runs: Sequence[Run], out: epath.PathLike) -> tuple[list[dict[str, Any
         if run.state == "failed":
             lines.append(f"failed: {run.name} (exit code {run.exit_code}): {run.error}")
     return results, "\n".join(lines)
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is what `metrics.jsonl` holds: a number, or null for one of no word."""
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
 def _metric_names(results: Sequence[dict[str, Any]], scores: bool) -> list[str]:

@@ -5,7 +5,6 @@ Nothing here starts a JAX backend: the accelerators belong to the runs.
 
 import dataclasses
 import hashlib
-import json
 import math
 import re
 import shlex
@@ -19,6 +18,7 @@ from biggan_jax import config as config_lib
 from biggan_jax.config import combinations, config_file
 from biggan_jax.config import overrides as overrides_lib
 from biggan_jax.errors import UserError
+from biggan_jax.storage import json_file
 
 LONGEST_NAME = 120  # characters
 
@@ -152,7 +152,7 @@ def _make_run(config: str, shared: Sequence[str], out: epath.Path, point: dict[s
 def is_finished(run: Run) -> bool:
     """Whether the workdir holds this very run with all its steps."""
     try:
-        saved = json.loads((run.workdir / "config.json").read_text())
+        saved = json_file.read(run.workdir / "config.json")
         old = config_lib.flatten(config_lib.from_saved(saved))
         new = config_lib.flatten(run.config)
         filled = ("model.num_classes", "init_from")  # by `train`, where they are unset

@@ -1,7 +1,6 @@
 """The data of a run: opened, described, and checked against the config and the checkpoint."""
 
 import dataclasses
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from biggan_jax.data.layout import of_layout
 from biggan_jax.data.listing import counts
 from biggan_jax.errors import UserError
 from biggan_jax.parallel import processes
-from biggan_jax.storage import label_counts, paths
+from biggan_jax.storage import json_file, label_counts, paths
 
 
 def open_source(config: ConfigDict, workdir: Path) -> tuple[data.Source, data.DataReport]:
@@ -99,7 +98,7 @@ def _has_text_order(workdir: Path) -> bool:
     """Whether the workdir holds a run whose classes are sorted by text."""
     path = paths.workdir_path(workdir) / "config.json"
     try:
-        saved = json.loads(path.read_text())
+        saved = json_file.read(path)
         return saved["data"].get("class_order", "text") == "text"
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False  # no run, or one that is refused later

@@ -15,8 +15,8 @@ from biggan_jax.config import resume
 from biggan_jax.config.resume import Change
 from biggan_jax.errors import UserError, some
 from biggan_jax.parallel import processes
-from biggan_jax.storage import checkpoint, paths, steps
-from biggan_jax.storage.directory import open_directory
+from biggan_jax.storage import checkpoint, json_file, paths, steps
+from biggan_jax.storage.directory import read_config
 from biggan_jax.training import finetune, fork, optimizers, origin, run_data
 from biggan_jax.training import state as state_lib
 from biggan_jax.training.state import GANState
@@ -63,8 +63,7 @@ def check_place(workdir: Path) -> None:
 def _is_config(path: Path) -> bool:
     """Whether a config.json is one of ours."""
     try:
-        with paths.bucket_errors(path):
-            return isinstance(json.loads(path.read_text())["model"], dict)
+        return isinstance(json_file.read(path)["model"], dict)
     except (ValueError, TypeError, KeyError):
         return False
 
@@ -77,14 +76,31 @@ def check(
     processes.check_same(f"--workdir {workdir}", newest, SHARED)
     changes = []
     if checkpoints.latest_step() is not None:
-        saved = open_directory(workdir)[1]
+        _, saved, beside = read_config(workdir)
         if config.init_from is None:
             config.init_from = saved.init_from  # where it came from need not be said again
-        changes = config_lib.check_resume(saved, config, allow_change=allow_change)
+        try:
+            changes = config_lib.check_resume(saved, config, allow_change=allow_change)
+        except UserError as error:
+            if beside is not None and beside.remark and _continues(beside.config, config):
+                raise UserError(beside.remark) from error  # it is the file that is wrong
+            raise UserError(f"{workdir / 'config.json'}: {error}") from error
+        # Written there by a run that was killed before it saved, by hand, or by a bad disk.
+        unsaved = resume.rules_changed(beside.config, saved) if beside and not changes else []
+        for change in unsaved if processes.is_main() else ():
+            step = checkpoints.latest_step()
+            print(f"by config.json, from step {step} on: {change}", file=sys.stderr)
     elif config.init_from is not None and paths.same(steps.split(config.init_from)[0], workdir):
         raise UserError(f"--config.init_from is the workdir {workdir}: choose another --workdir")
     finetune.check(config)
     return changes
+
+
+def _continues(saved: ConfigDict, config: ConfigDict) -> bool:
+    try:
+        return not config_lib.check_resume(saved, config)
+    except UserError:
+        return False
 
 
 def resume_or_init(
