@@ -9,6 +9,7 @@ from biggan_jax.cli.output import say, writing
 from biggan_jax.errors import counts
 from biggan_jax.parallel import devices
 
+HELD_OUT = "D's judgement of training and of held-out images over training, of one run or several"
 SPECTRA = "singular values of all layers over training, as the monitors wrote them"
 
 
@@ -44,9 +45,13 @@ def add(command) -> None:
     add_bn(
         add_kind(kinds, "bn", "the same samples in every batch-norm mode, averaged and raw weights")
     )
-    one = kinds.add_parser("spectra", help=SPECTRA, description=SPECTRA)
-    one.add_argument("--json", action="store_true", default=options.UNSET)
-    add_spectra(one)
+    for name, help, add in (
+        ("spectra", SPECTRA, add_spectra),
+        ("held-out", HELD_OUT, add_held_out),
+    ):
+        one = kinds.add_parser(name, help=help, description=help)
+        one.add_argument("--json", action="store_true", default=options.UNSET)
+        add(one)
 
 
 def target(text: str) -> str:
@@ -133,6 +138,14 @@ def add_spectra(one: argparse.ArgumentParser) -> None:
     )
 
 
+def add_held_out(one: argparse.ArgumentParser) -> None:
+    """The options of `look held-out`, which looks at metrics.jsonl of several runs at once."""
+    one.set_defaults(draw=held_out)
+    add, several = one.add_argument, {"nargs": "+", "metavar": "DIR", "help": "workdirs"}
+    add("--from", dest="sources", type=options.path, required=True, **several)
+    add("--out", required=True, type=Path, metavar="F.png", help="or .jpg, .jpeg, .webp")
+
+
 def run_sample(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:
     """`biggan sample`."""
     options.no_overrides(overrides)
@@ -202,3 +215,11 @@ def spectra(args: argparse.Namespace) -> tuple[dict, str]:
     result = spectra_lib.draw(args.source, args.out, **options.given(args, "value"))
     first, last = result["steps"]
     return result, f"{result['value']} of steps {first:,} to {last:,} in {result['out']}"
+
+
+def held_out(args: argparse.Namespace) -> tuple[dict, str]:
+    """`biggan look held-out`: (its JSON object, what it says to a person)."""
+    from biggan_jax.sampling import held_out as held_out_lib
+
+    result = held_out_lib.draw(args.sources, args.out)
+    return result, held_out_lib.text(result)

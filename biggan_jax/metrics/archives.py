@@ -24,6 +24,10 @@ class DamagedError(ValueError):
     """A file of arrays cannot be read; the message is the reason, in a few words."""
 
 
+class ChangedError(DamagedError):
+    """The arrays can be read, and are not those of which the file holds the digest."""
+
+
 def to_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
     """Gives the contents of an `.npz` without pickles, with a digest of its arrays.
 
@@ -69,7 +73,7 @@ def read(path: str | Path) -> tuple[dict[str, np.ndarray], bool]:
             raise DamagedError(_one_line(error)) from error
     check = arrays.pop(CHECK, None)
     if check is not None and (check.shape != () or str(check) != digest(arrays)):
-        raise DamagedError("its arrays are not those that were written")
+        raise ChangedError("its arrays are not those that were written")
     return arrays, check is not None
 
 

@@ -53,6 +53,8 @@ def load(path: Path, cure: str) -> tuple[dict[str, Any], dict[str, Any]]:
             raise TypeError("`meta` is no object")
     except FileNotFoundError:
         raise
+    except archives.ChangedError as e:
+        raise UserError(f"{path} is damaged: {cure}") from e
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as e:
         raise UserError(f"{path} cannot be read ({e}): {cure}") from e
     try:

@@ -60,13 +60,9 @@ def read(directory: str | Path, value: str = DEFAULT) -> Curves:
       UserError: as of `draw`.
     """
     path = open_directory(directory)[0] / "metrics.jsonl"
-    lines = json_lines.read(path)
-    if lines.damaged:
-        told = json_lines.told(path, lines.damaged, "cannot be read: left out")
-        print(f"warning: {told}", file=sys.stderr)
     curves: Curves = {"g": {}, "d": {}}
     known = set()
-    for line in map(_numbers, lines.records):
+    for line in lines_of(path):
         for name, number in line.items():
             found = _NAME.fullmatch(name)
             if found is None:
@@ -89,6 +85,15 @@ def read(directory: str | Path, value: str = DEFAULT) -> Curves:
             f"{did_you_mean(value, known)}"
         )
     return drawn
+
+
+def lines_of(path: Path) -> list[dict]:
+    """The numbers of every line of a metrics.jsonl that has a step; says which are damaged."""
+    lines = json_lines.read(path)
+    if lines.damaged:
+        told = json_lines.told(path, lines.damaged, "cannot be read: left out")
+        print(f"warning: {told}", file=sys.stderr)
+    return [numbers for numbers in map(_numbers, lines.records) if numbers]
 
 
 def _numbers(line: dict) -> dict:

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ from ml_collections import ConfigDict
 from biggan_jax.config import overrides as overrides_lib
 from biggan_jax.errors import UserError, some
 from biggan_jax.parallel import processes
-from biggan_jax.storage import checkpoint, paths, steps
+from biggan_jax.storage import checkpoint, json_file, paths, steps
 from biggan_jax.storage.directory import BEST, open_directory
 
 RECORD = "fork.json"  # of a workdir: {from, step, changes: {key: [old, new]}}
@@ -123,8 +122,7 @@ def read(workdir: Path) -> dict[str, Any] | None:
     """
     path = workdir / RECORD
     try:
-        with paths.bucket_errors(path):
-            record = json.loads(path.read_text())
+        record = json_file.read(path)
         return {
             "from": str(record["from"]),
             "step": int(record["step"]),
@@ -132,7 +130,7 @@ def read(workdir: Path) -> dict[str, Any] | None:
         }
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise UserError(
             f"{path} is damaged ({type(error).__name__}: {error}): put a copy back, or choose "
             "another --workdir"
