@@ -286,3 +286,11 @@ def test_what_json_may_hold():
     assert found.records == [{"a": 1}, {"a": 2}] and found.numbers == [1, 3]
     assert found.damaged == [] and found.unended
     assert json_lines.split(b'{"a": 1}').records == [{"a": 1}]
+
+
+def test_a_run_that_takes_its_settings_from_its_config_says_what_is_new_there(run_copy, capsys):
+    edited(run_copy, optimizer__g_lr=0.5, num_steps=4)
+    assert cli.main(["train", f"--workdir={run_copy}"]) == 0
+    err = capsys.readouterr().err
+    assert "by config.json, from step 4 on: optimizer.g_lr 0.0004 -> 0.5" in err
+    assert cli.main(["train", f"--workdir={run_copy}", "--config.optimizer.g_lr=0.0004"]) == 2
