@@ -105,7 +105,7 @@ def cache_dir(tmp_path_factory) -> Path:
 # Settings that no traced program depends on.
 NOT_TRACED = (
     *("num_steps", "*_every_steps", "eval_*", "keep_checkpoints", "tensorboard", "class_names"),
-    *("data.*", "seed", "init_from", "batch_size"),
+    *("data.*", "seed", "init_from", "batch_size", "guard.*"),
 )
 
 

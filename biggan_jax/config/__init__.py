@@ -124,6 +124,16 @@ def default_config() -> ConfigDict:
     f.freeze_d = 0  # D's first blocks, those nearest the image, that are never updated
     f.keep_optimizer = False  # take over Adam's moments of kept weights (from a workdir only)
 
+    c.guard = u = ConfigDict()  # which sees a collapse coming (`training/guard.py`)
+    u.action = "warn"  # off | warn | stop | rollback: to the last healthy checkpoint
+    u.every_steps = 5  # between two looks at the losses and the norms of the gradients
+    u.diversity_every_steps = 50  # between two looks at the samples, in D's features
+    u.max_rollbacks = 3  # of one run; the next collapse stops it
+    u.on_rollback = w = ConfigDict()  # what is changed, each time
+    w.lr_factor = 0.25  # by which both learning rates are multiplied
+    w.r1 = placeholder(float)  # regularizer.r1 from then on; unset: as it is
+    w.new_draw = True  # of the latents and the data order
+
     c.ema = e = ConfigDict()
     e.decay = 0.9999  # of G's parameters and statistics, per generator update
     e.start_step = 20_000  # until then the average is a copy of G

@@ -101,6 +101,12 @@ def _of_game(given: dict) -> Iterator[tuple[str, str, str]]:
     if given["init_from"] is None:
         for key in (key for key in given if key.startswith("finetune.")):
             yield key, "the run starts with random weights", "set --config.init_from"
+    action = given["guard.action"]
+    for key in (key for key in given if key.startswith("guard.") and key != "guard.action"):
+        if action == "off":
+            yield key, "guard.action is off", "leave it out"
+        elif action != "rollback" and "rollback" in key:
+            yield key, f"guard.action is {action}", "set --config.guard.action=rollback"
     if not given["ema.decay"]:
         yield "ema.start_step", "ema.decay is 0: there is no average", "leave it out"
 

@@ -17,6 +17,7 @@ RESUMABLE = frozenset(
     {
         "num_steps",
         "*_every_steps",  # of hooks; the penalties' `regularizer.every_steps` is no such name
+        "guard.every_steps",
         "eval_samples",
         "eval_features",
         "keep_checkpoints",

@@ -99,6 +99,33 @@ def logits(
     return out
 
 
+def features(
+    discriminator: nn.Module, variables: dict, images: jax.Array, labels: jax.Array
+) -> jax.Array:
+    """What the linear layer of `logits` is given, in an eval forward of D.
+
+    Args:
+      discriminator: unbound.
+      variables: its collections.
+      images: [N, H, W, C] in [-1, 1].
+      labels: class ids [N].
+
+    Returns:
+      Features [N, F], at least float32.
+    """
+    seen = []
+
+    def watch(call, args, kwargs, context):
+        if context.module.name == "linear" and context.method_name == "__call__":
+            seen.append(args[0])
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(watch):
+        discriminator.apply(variables, images, labels, train=False)
+    (found,) = seen
+    return found
+
+
 class Dropout(nn.Module):
     """Dropout of features where the forward is given a key `dropout`, and nothing elsewhere.
 

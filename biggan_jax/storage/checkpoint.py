@@ -5,7 +5,7 @@
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 from etils import epath
@@ -26,6 +26,16 @@ class _Manager(ocp.CheckpointManager):
         return False  # the loop asks; a thread asking of an earlier step would set JAX back to it
 
 
+class _Pinned(ocp.checkpoint_managers.PreservationPolicy):
+    """Keeps what is pinned at the time of a save; Orbax's own list of steps never changes."""
+
+    def __init__(self, checkpoints: "Checkpoints"):
+        self._checkpoints = checkpoints
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+        return [info.step in self._checkpoints.pinned for info in checkpoints]
+
+
 class Checkpoints:
     """The checkpoints of one run, in `directory/<step>`.
 
@@ -35,6 +45,9 @@ class Checkpoints:
       directory: created by the first save.
       keep_latest: how many of the newest steps a save keeps; None: all of them.
       async_save: whether arrays are written while training goes on.
+
+    Attributes:
+      pinned: steps that are kept whatever `keep_latest` says.
     """
 
     def __init__(
@@ -47,6 +60,7 @@ class Checkpoints:
         self.directory = integrity.absolute(directory)
         self._keep_latest = keep_latest
         self._async_save = async_save
+        self.pinned: Collection[int] = ()
         self._manager: _Manager | None = None  # made by the first save
         self._saving: int | None = None
         self._silence = contextlib.ExitStack()  # as long as Orbax's threads run
@@ -200,6 +214,7 @@ class Checkpoints:
                 path.rmtree()
         policies = ocp.checkpoint_managers
         keep = [policies.LatestN(self._keep_latest), policies.CustomSteps(self.best_of_old())]
+        keep.append(_Pinned(self))
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policies.AnyPreservationPolicy(keep),
             enable_async_checkpointing=self._async_save,

@@ -18,7 +18,7 @@ from biggan_jax.config import resume
 from biggan_jax.config.resume import Change
 from biggan_jax.errors import UserError, some
 from biggan_jax.parallel import processes
-from biggan_jax.storage import checkpoint, events, paths
+from biggan_jax.storage import checkpoint, events, guard_log, paths
 from biggan_jax.storage.digest import named_leaves
 from biggan_jax.training import build as build_lib
 from biggan_jax.training import optimizers
@@ -40,7 +40,7 @@ def start(
     train_step: TrainStep,
     source: data.Source,
     meta: dict[str, Any],
-) -> tuple[GANState, int]:
+) -> tuple[GANState, int, dict[str, Any]]:
     """Makes a workdir that goes on from a state of another run; all processes call it.
 
     The checkpoint is its last file: until it is whole, the same command starts from the beginning.
@@ -55,7 +55,7 @@ def start(
       meta: what lies beside the arrays of its checkpoints.
 
     Returns:
-      (state, finished steps).
+      (state, finished steps, meta of its checkpoint).
 
     Raises:
       UserError: a setting that a fork may not change, or a checkpoint that cannot be read.
@@ -73,8 +73,11 @@ def start(
     state = state_lib.continued(state, step, settings, config, train_step.mesh)
     if processes.is_main():
         _write_files(origin, workdir, step, changes, config)
+        # Its rollbacks too: their draw, and what they changed.
+        guard_log.write(workdir, saved.get("guard", {}).get("events", []))
     # What another version or part of the program has put beside the arrays goes on with them.
-    checkpoints.save(step, state, saved | meta)
+    meta = saved | meta
+    checkpoints.save(step, state, meta)
     checkpoints.wait()
     if processes.is_main():
         said = "; ".join(f"{change}{optimizers.remark(change)}" for change in changes)
@@ -88,7 +91,7 @@ def start(
                 f"{trained_on[:12]}, now {source.digest()[:12]})",
                 file=sys.stderr,
             )
-    return state, step
+    return state, step, meta
 
 
 def _check_networks(origin: origin_lib.Origin, config: ConfigDict, train_step: TrainStep) -> None:

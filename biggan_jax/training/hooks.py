@@ -12,7 +12,7 @@ import jax
 from biggan_jax.evaluation import evaluate
 from biggan_jax.parallel import processes, sharding
 from biggan_jax.storage import best
-from biggan_jax.training import monitor_images, monitors, origin, sample_grid
+from biggan_jax.training import diversity, monitor_images, monitors, origin, sample_grid, signals
 from biggan_jax.training.setup import Run
 from biggan_jax.training.state import GANState
 
@@ -48,7 +48,7 @@ def build(run: Run) -> Sequence[Every]:
 
     What is measured of it comes first, so that a checkpoint never lacks the line of its own step.
     """
-    return (*monitor(run), save(run), sample(run), *score(run))
+    return (*monitor(run), *guard(run), save(run), sample(run), *score(run))
 
 
 def catch_up(hooks: Sequence[Every], start: int, state: GANState) -> None:
@@ -72,9 +72,32 @@ def monitor(run: Run) -> Sequence[Every]:
     measure = monitors.Monitors(run.train_step, images)
 
     def action(done: int, state: GANState) -> None:
-        run.writer.write(done, done * run.images_per_step, measure(state))
+        values = measure(state)
+        run.writer.write(done, done * run.images_per_step, values)
+        if run.guard is not None:
+            run.guard.take(done, signals.of_monitors(values))
 
     return (Every(run.config.monitor_every_steps, action),)
+
+
+def guard(run: Run) -> Sequence[Every]:
+    """Judges the run, which it may end or send back. Nothing where it is off."""
+    if run.guard is None:
+        return ()
+    section = run.config.guard
+    measure = diversity.Diversity(run.train_step, run.config, run.batches)
+
+    def look(done: int, state: GANState) -> None:
+        run.guard.take(done, measure(state))
+
+    def judge(done: int, state: GANState) -> None:
+        run.guard.judge(done)
+
+    # What is judged are the metrics that were read: no step waits for its own.
+    return (
+        Every(section.diversity_every_steps, look),
+        Every(section.every_steps, judge, reads_metrics=False),
+    )
 
 
 def save(run: Run) -> Every:
@@ -116,16 +139,30 @@ def score(run: Run) -> Sequence[Every]:
             protocol=result["protocol"],
         )
         run.log.scores(done, result["scores"])
+        if run.guard is not None:
+            run.guard.take(done, signals.of_scores(result["scores"]))
 
     def is_finished(done: int) -> bool:
         if done == origin.step_of(run.workdir):
             return True  # its metrics are those of the run that it was forked from
-        path = run.workdir / "metrics.jsonl"
-        lines = path.read_text().splitlines() if path.exists() else []
-        records = [json.loads(line) for line in lines]
-        return any(r["step"] == done and any(k.startswith("eval/") for k in r) for r in records)
+        return _written_scores(run, done) is not None
 
+    if run.guard is not None and run.start > 0:
+        # The checkpoint was saved before its own scores were known.
+        written = processes.from_main(_written_scores(run, run.start))
+        run.guard.take(run.start, signals.of_scores(written or {}))
     return (Every(run.config.eval_every_steps, action, is_finished=is_finished),)
+
+
+def _written_scores(run: Run, done: int) -> dict[str, float] | None:
+    """The scores of a step in metrics.jsonl; None where there are none."""
+    path = run.workdir / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    for record in map(json.loads, lines):
+        scores = {k: v for k, v in record.items() if k.startswith("eval/") and v is not None}
+        if record["step"] == done and scores:
+            return {name.removeprefix("eval/"): value for name, value in scores.items()}
+    return None
 
 
 def _scorer(run: Run) -> Callable[[dict, int], dict]:

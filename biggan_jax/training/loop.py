@@ -5,7 +5,8 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from biggan_jax.storage import lock, orbax_noise
-from biggan_jax.training import hooks, setup
+from biggan_jax.training import guard, hooks, setup
+from biggan_jax.training.rollback import RollBack
 
 
 @orbax_noise.logging_untouched()
@@ -22,22 +23,28 @@ def train(
       config: a full config; `model.num_classes` is filled from the data when unset.
       workdir: directory of config.json, checkpoints/, samples/, metrics.jsonl and event files.
       allow_change: continue a run under other rules; `config.resume.CHANGEABLE` names them.
-      fork: DIR@STEP of a checkpoint of another run, whose whole state a fresh run starts with; DIR
-        alone is its newest one (`training/fork.py`).
+      fork: DIR@STEP whose whole state a fresh run starts with (`training/fork.py`).
 
     Returns:
-      {step, images_seen, exit_code, metrics}: exit_code is 0 when all steps are done, 130 after
-      Ctrl-C, 75 after SIGTERM; in each case the state is saved.
+      {step, images_seen, exit_code, metrics, guard {state, rollbacks}}: exit_code is 0 when all
+      steps are done, 130 after Ctrl-C, 75 after SIGTERM; in each case the state is saved.
 
     Raises:
       UserError: for settings or data that do not fit, a workdir of another run, or one in which
         another run is training.
       NonFiniteError: a metric is not finite; the state of that step is not saved.
+      CollapsedError: the guard stops the run.
       OSError: the disk is full or read-only; earlier checkpoints are intact.
     """
     workdir = setup.check(config, workdir, fork)
     with lock.held(workdir) as owned:
-        return _train(setup.prepare(config, workdir, owned, allow_change=allow_change, fork=fork))
+        run = setup.prepare(config, workdir, owned, allow_change=allow_change, fork=fork)
+        while True:
+            try:
+                return _train(run)
+            except RollBack as back:
+                run.guard.record(back.event)
+            run = setup.prepare(config, workdir, owned, again=True)
 
 
 def _train(run: setup.Run) -> dict:
@@ -60,11 +67,13 @@ def _train(run: setup.Run) -> dict:
                     hook.action(done, state)
         run.log.read(pending)
         if done > run.start:
-            run.save(done, state)  # nothing to do where a hook has just saved it
+            # Nothing to do where a hook has just saved it.
+            run.save(done, state, planned=done == config.num_steps)
     setup.report_bad_records(run)
     return {
         "step": done,
         "images_seen": done * run.images_per_step,
         "exit_code": stop.exit_code if done < config.num_steps else 0,
         "metrics": run.log.last,
+        "guard": guard.summary(run.guard),
     }

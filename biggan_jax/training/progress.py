@@ -30,12 +30,24 @@ class TrainLog:
       images_per_step: real images that one step consumes.
       active: whether this process speaks (process 0).
       remedy: gives what to do when a metric is not finite, for a person.
+      observe: gets (step, its metrics as floats), before they are looked at here; may be None.
     """
 
-    def __init__(self, writer, *, start, total, log_every_steps, images_per_step, active, remedy):
+    def __init__(
+        self,
+        writer,
+        *,
+        start,
+        total,
+        log_every_steps,
+        images_per_step,
+        active,
+        remedy,
+        observe=None,
+    ):
         self._writer, self._total, self._active = writer, total, active
         self._log_every_steps, self._images_per_step = log_every_steps, images_per_step
-        self._remedy = remedy
+        self._remedy, self._observe = remedy, observe
         self._bar = tqdm(
             total=total, initial=start, unit="step", disable=None if active else True, leave=False
         )
@@ -53,13 +65,16 @@ class TrainLog:
         if pending is None:
             return
         number, metrics = pending
-        for name, value in jax.device_get(metrics).items():
+        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        if self._observe is not None:
+            self._observe(number, values)
+        for name, value in values.items():
             if not math.isfinite(value):
                 raise NonFiniteError(
                     f"{name} is {value} at step {number}: the run stops and this state is not "
                     f"saved; {self._remedy()}"
                 )
-            self._sums[name] = self._sums.get(name, 0.0) + float(value)
+            self._sums[name] = self._sums.get(name, 0.0) + value
         self._count += 1
         if self._since is None:
             self._since = time.perf_counter()

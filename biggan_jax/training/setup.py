@@ -20,13 +20,15 @@ from biggan_jax.config import effect
 from biggan_jax.errors import UserError
 from biggan_jax.parallel import devices, ending, processes, sharding
 from biggan_jax.parallel.signals import StopRequest
-from biggan_jax.storage import checkpoint, lock, paths, writers
+from biggan_jax.storage import checkpoint, guard_log, lock, paths, writers
 from biggan_jax.training import build as build_lib
 from biggan_jax.training import fork as fork_lib
+from biggan_jax.training import guard as guard_lib
 from biggan_jax.training import origin as origin_lib
-from biggan_jax.training import run_data, sample_grid
+from biggan_jax.training import rollback, run_data, sample_grid
 from biggan_jax.training import step as step_lib
 from biggan_jax.training import workdir as workdir_lib
+from biggan_jax.training.guard import Guard
 from biggan_jax.training.progress import TrainLog
 from biggan_jax.training.state import GANState
 from biggan_jax.training.step import TrainStep
@@ -52,6 +54,7 @@ class Run:
       checkpoints, writer, log: where the run is kept and told of.
       meta: what lies beside the arrays of a checkpoint.
       owned: the lock of the workdir.
+      guard: which judges the run; None where it is off.
     """
 
     config: ConfigDict
@@ -67,17 +70,28 @@ class Run:
     log: TrainLog
     meta: dict[str, Any]
     owned: lock.Lock
+    guard: Guard | None = None
 
     @property
     def images_per_step(self) -> int:
         """Real images that one step consumes."""
         return self.config.batch_size * self.config.num_d_steps
 
-    def save(self, done: int, state: GANState) -> None:
-        """Saves a state unless it is saved already; its buffers may be donated afterwards."""
+    def save(self, done: int, state: GANState, *, planned: bool = True) -> None:
+        """Saves a state unless it is saved already; its buffers may be donated afterwards.
+
+        A step that is not `planned`, at which a signal stopped the run, is none that the guard goes
+        back to: a run that was never stopped would not have it.
+        """
         self.owned.check()
         self.writer.flush()  # a resumed run writes no line before its checkpoint
-        self.checkpoints.save(done, state, self.meta)
+        meta = self.meta
+        if self.guard is not None:
+            if planned:
+                self.guard.saved(done)
+            self.checkpoints.pinned = self.guard.healthy
+            meta = meta | {"guard": self.guard.to_json()}
+        self.checkpoints.save(done, state, meta)
 
     def __enter__(self) -> StopRequest:
         main = processes.is_main()
@@ -135,6 +149,7 @@ def prepare(
     *,
     allow_change: bool = False,
     fork: str | None = None,
+    again: bool = False,
 ) -> Run:
     """Opens data and workdir, resumes or initialises, and returns the `Run`.
 
@@ -144,6 +159,7 @@ def prepare(
       owned: the lock of the workdir.
       allow_change: continue a run under other rules; `config.resume.CHANGEABLE` names them.
       fork: DIR@STEP of the run whose state a fresh run starts with.
+      again: after a rollback in this process: what was said of data and devices is not repeated.
 
     Raises:
       UserError: for settings or data that do not fit, or a workdir of another run.
@@ -158,30 +174,27 @@ def prepare(
     source, report = run_data.open_source(config, workdir)
     train_step = build_lib.train_step(config, mesh)
     changes = workdir_lib.check(config, workdir, checkpoints, allow_change)
-    devices.tell(list(mesh.devices.flat), always=True)
-    for finding in effect.without(config) if main else ():
-        print(f"note: {effect.line(finding)}", file=sys.stderr)
-    for line in report.lines() if main else ():
-        print(line, file=sys.stderr)
+    if not again:
+        _tell(config, mesh, report)
     meta = {"config": config.to_dict(), "version": __version__}
     meta |= {"data_digest": report.digest, "data_stamp": source.stamp()}
+    own = (config, workdir, checkpoints, train_step, source)
     if origin is not None:
-        own = (config, workdir, checkpoints, train_step, source)
-        state, start = fork_lib.start(origin, *own, meta)
-    else:
-        state, start = workdir_lib.resume_or_init(config, workdir, checkpoints, train_step, source)
+        state, start, kept = fork_lib.start(origin, *own, meta)
+    history = rollback.settle(workdir, checkpoints)
+    attempt = history.attempt
+    if origin is None:
+        state, start, kept = workdir_lib.resume_or_init(*own)
+    if attempt:
+        rollback.tell(config, attempt)
+        train_step = build_lib.train_step(rollback.rules(config, attempt), mesh)
+        state = state.replace(key=rollback.run_key(config, attempt, mesh))
     workdir_lib.write(config, workdir, start, changes)
-    if main and config.num_steps < config.ema.start_step:
-        print(
-            f"the average stays a copy of the raw weights: num_steps is {config.num_steps}, below "
-            f"ema.start_step, {config.ema.start_step}",
-            file=sys.stderr,
-        )
     writer = writers.MetricWriter(workdir, tensorboard=config.tensorboard, active=main)
     writer.cut_after(start)
     batches = data.Batches(
         source,
-        seed=config.seed,
+        seed=rollback.data_seed(config, attempt),
         batch_size=config.batch_size,
         num_d_steps=config.num_d_steps,
         flip=config.data.flip,
@@ -191,6 +204,11 @@ def prepare(
     )
     if main and (start == 0 or origin is not None):
         sample_grid.save_real(source, batches.batch_at(0), workdir, config)
+    events = guard_log.up_to(history.events, start)
+    if main:
+        guard_log.write(workdir, events)
+    changed = [change.key for change in changes]
+    guard = guard_lib.build(config, workdir, events, kept, checkpoints, start, changed)
     log = TrainLog(
         writer,
         start=start,
@@ -199,12 +217,30 @@ def prepare(
         images_per_step=config.batch_size * config.num_d_steps,
         active=main,
         remedy=lambda: workdir_lib.remedy(config, workdir, checkpoints),
+        observe=guard.observe if guard else None,
     )
     step = processes.compile_together(step_lib.jit_train_step(train_step))
     return Run(
         config, workdir, train_step, step, state, start, source, batches, checkpoints, writer, log,
-        meta, owned,
+        meta, owned, guard,
     )  # fmt: skip
+
+
+def _tell(config: ConfigDict, mesh: Mesh, report: data.DataReport) -> None:
+    """Says what a run is about to train on, and with which settings to no effect (process 0)."""
+    devices.tell(list(mesh.devices.flat), always=True)
+    if not processes.is_main():
+        return
+    for finding in effect.without(config):
+        print(f"note: {effect.line(finding)}", file=sys.stderr)
+    for line in report.lines():
+        print(line, file=sys.stderr)
+    if config.num_steps < config.ema.start_step:
+        print(
+            f"the average stays a copy of the raw weights: num_steps is {config.num_steps}, below "
+            f"ema.start_step, {config.ema.start_step}",
+            file=sys.stderr,
+        )
 
 
 def next_batch(run: Run) -> dict[str, jax.Array]:

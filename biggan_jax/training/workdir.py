@@ -6,6 +6,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -28,7 +29,7 @@ LOWER_LR = 2e-4  # at most, in the advice after a NaN: the larger rate of BigGAN
 
 # What a run, a scheduler or a supervisor puts there, and what may lie beside it.
 OWN = ("config.json", "checkpoints", "metrics.jsonl", "samples", "report", "guard.jsonl", "lock")
-OWN += ("cache", "best*", "evaluations*", "events.out.tfevents*", HISTORY)
+OWN += ("abandoned", "cache", "best*", "evaluations*", "events.out.tfevents*", HISTORY)
 OWN += (origin.RECORD, fork.METRICS)
 BESIDE = (".*", "log", "logs", "pid", "code", "lost+found")
 BESIDE += tuple(f"*.{end}" for end in ("log", "out", "err", "txt", "md", "py", "sh", "pid"))
@@ -109,16 +110,16 @@ def resume_or_init(
     checkpoints: checkpoint.Checkpoints,
     train_step: TrainStep,
     source: data.Source,
-) -> tuple[GANState, int]:
-    """(state, finished steps): the newest intact checkpoint, or a fresh state.
+) -> tuple[GANState, int, dict[str, Any]]:
+    """(state, finished steps, its meta): the newest intact checkpoint, or a fresh state.
 
     Only a fresh state starts with the weights of `config.init_from`.
     """
     mesh = train_step.mesh
     if checkpoints.latest_step() is None:
         if config.init_from is not None:
-            return finetune.create(config, train_step), 0
-        return state_lib.create(train_step.init, config.seed, mesh), 0
+            return finetune.create(config, train_step), 0, {}
+        return state_lib.create(train_step.init, config.seed, mesh), 0, {}
     target = state_lib.abstract(train_step.init, mesh)
     state, meta, start = checkpoints.restore(target, optional=optimizers.is_optional)
     run_data.check_resumed(meta, source)
@@ -131,7 +132,8 @@ def resume_or_init(
     checkpoints.discard_after(start)
     if processes.is_main():
         print(f"resuming {workdir} after step {start} of {config.num_steps}", file=sys.stderr)
-    return state_lib.continued(state, start, meta.get("config", {}), config, mesh), start
+    state = state_lib.continued(state, start, meta.get("config", {}), config, mesh)
+    return state, start, meta
 
 
 def write(config: ConfigDict, workdir: Path, start: int, changes: list[Change]) -> None:

@@ -332,6 +332,7 @@ def test_resume_allows_length_cadence_and_place():
         "keep_checkpoints": 9, "mesh": (2, 4), "remat": ("all",), "tensorboard": False,
         "data.source": "folder:x", "data.on_bad_record": "skip", "data.max_pixels": 10**9,
         "class_names": ("a", "b"), "monitor_every_steps": 9,
+        "guard.every_steps": 9, "guard.diversity_every_steps": 9,
     }  # fmt: skip
     config = load(*(f"--config.{key}={value}" for key, value in allowed.items()))
     assert config_lib.check_resume(saved, config) == []
@@ -484,6 +485,7 @@ def test_default_config_has_no_value_that_cannot_be_overridden():
     assert unset == {
         "model.num_classes", "model.rgb_width", "data.source", "data.max_pixels", "init_from",
         "monitor_every_steps", "eval_every_steps", "eval_features", "bn_group_size",
+        "guard.on_rollback.r1",
         "optimizer.decay_start_step", "optimizer.decay_end_step", "optimizer.schedule",
         "optimizer.clip_norm", "regularizer.g_sigma_clamp", "regularizer.d_sigma_clamp",
     }  # fmt: skip
