@@ -151,7 +151,7 @@ def read_info(folder: Path) -> dict:
         raise UserError(f"no {path}: no prepared records; {remedy}") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); {_AGAIN}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({one_line(error)}); {_AGAIN}") from error
     if not isinstance(info, dict) or info.get("format") != FORMAT:
         raise UserError(f"{path} does not describe {FORMAT}; choose another folder")

@@ -4,7 +4,6 @@ References:
   Brock, github.com/ajbrock/BigGAN-PyTorch: BigGAN.py, BigGANdeep.py, layers.py, utils.py.
 """
 
-import json
 import re
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ from biggan_jax.config import config_file, default_config
 from biggan_jax.errors import UserError, some
 from biggan_jax.interop import convert, infer, layout
 from biggan_jax.interop.files import Tensors, open_tensors
+from biggan_jax.storage import json_file
 from biggan_jax.storage.weights import NETWORKS
 
 FILE = re.compile(r"(G_ema|G|D)(?:_(?!optim)(.+))?\.(?:pth|pt|safetensors)")
@@ -57,7 +57,7 @@ def import_weights(
     opened = assign([open_tensors(path) for path in sources])
     config = settings(opened, bn_eps, sn_eps, overrides or [])
     for source in opened.values():  # written by `biggan export`
-        config.class_names = tuple(json.loads(source.metadata.get("class_names", "[]")))
+        config.class_names = _class_names(source)
     players = {name[0] for name in opened}
     targets = {player: convert.target(config.model, player) for player in players}
     networks = [
@@ -183,3 +183,14 @@ def network(name: str, source: Tensors, model: Any, wanted: dict[str, Any]) -> c
         return BUFFER.search(key) is not None
 
     return convert.Network(name, source, keys, shapes, read, is_buffer)
+
+
+def _class_names(source: Tensors) -> tuple[str, ...]:
+    """The names that `biggan export` wrote into a file; UserError where they are damaged."""
+    try:
+        names = json_file.parse(source.metadata.get("class_names", "[]"))
+        if not all(isinstance(name, str) for name in names):
+            raise TypeError("not all of them are text")
+        return tuple(names)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"the names of classes in {source.path} cannot be read: {error}") from error

@@ -12,8 +12,8 @@ from biggan_jax.config import config_file, from_saved
 from biggan_jax.errors import UserError
 from biggan_jax.interop import biggan_pytorch, convert, layout
 from biggan_jax.interop.files import open_tensors
+from biggan_jax.storage import json_file, paths, steps, truncation_statistics
 from biggan_jax.storage import networks as networks_lib
-from biggan_jax.storage import paths, steps, truncation_statistics
 from biggan_jax.storage.digest import named_leaves
 from biggan_jax.storage.weights import NETWORKS, load_weights, saved_names
 
@@ -109,7 +109,10 @@ def from_safetensors(sources: list[Path], out: Path, overrides: list[str] | None
     source = open_tensors(sources[0])
     if source.metadata.get("format") != FORMAT or "config" not in source.metadata:
         raise UserError(f"{source.path} was not written by biggan export --format safetensors")
-    saved = from_saved(json.loads(source.metadata["config"]))
+    try:
+        saved = from_saved(json_file.parse(source.metadata["config"]))
+    except ValueError as error:
+        raise UserError(f"{source.path} holds no config that can be read: {error}") from error
     config = config_file.override(saved, overrides or [])
     networks = []
     for name in [*NETWORKS, truncation_statistics.NAME]:

@@ -4,7 +4,6 @@ References:
   Hugging Face, github.com/huggingface/pytorch-pretrained-BigGAN: model.py, config.py.
 """
 
-import json
 import math
 import re
 from pathlib import Path
@@ -18,7 +17,7 @@ from biggan_jax.config import config_file, default_config
 from biggan_jax.errors import UserError, some
 from biggan_jax.interop import convert
 from biggan_jax.interop.files import Tensors, open_tensors
-from biggan_jax.storage import truncation_statistics
+from biggan_jax.storage import json_file, truncation_statistics
 
 CONFIG = re.compile(r"(.*)config\.json")
 WEIGHTS = re.compile(r"(.*?)(?:pytorch_model|model)\.(?:bin|safetensors)")
@@ -80,7 +79,7 @@ def read_config(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:
-        config = json.loads(path.read_text())
+        config = json_file.read(path)
         layers = [(bool(up), int(before), int(after)) for up, before, after in config["layers"]]
         numbers = ("output_dim", "z_dim", "class_embed_dim", "channel_width", "num_classes",
                    "attention_layer_position", "n_stats")  # fmt: skip
@@ -88,7 +87,7 @@ def read_config(path: Path) -> dict[str, Any]:
             "layers": layers,
             "eps": float(config["eps"]),
         }
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise UserError(
             f"{path} is no config of pytorch-pretrained-BigGAN ({type(error).__name__}: {error})"
         ) from error

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from biggan_jax import cli
-from biggan_jax.interop import export
+from biggan_jax.errors import UserError
+from biggan_jax.interop import biggan_pytorch, export
+from biggan_jax.interop.files import open_tensors
 from biggan_jax.storage.weights import load_weights
 from tests import pytorch_files as files
 from tests import runs
@@ -105,3 +107,18 @@ def test_what_the_peer_does_not_have(run_copy, tmp_path, capsys, setting):
     argv = ["export", "--from", run_copy, "--format", "biggan-pytorch", "--out", tmp_path / "p"]
     assert cli.main([str(a) for a in argv]) == 2
     runs.assert_one_error(capsys.readouterr(), f"no model with {key} {value}")
+
+
+@pytest.mark.parametrize("config", ["{", "[" * 9999, '{"model": 1, "model": 2}', "7", "NaN"])
+def test_an_export_whose_config_is_damaged(tmp_path, capsys, config):
+    from safetensors.numpy import save_file
+
+    path = tmp_path / "all.safetensors"
+    metadata = {"format": export.FORMAT, "config": config}
+    save_file({"g/params/x": np.ones(2, np.float32)}, path, metadata=metadata)
+    argv = ["import", "--format=biggan-jax", str(path), f"--out={tmp_path}/m"]
+    assert cli.main(argv) == 2
+    runs.assert_one_error(capsys.readouterr(), f"{path} holds no config that can be read")
+    save_file({"x": np.ones(2, np.float32)}, path, metadata={"class_names": config})
+    with pytest.raises(UserError, match="names of classes in .* cannot be read"):
+        biggan_pytorch._class_names(open_tensors(path))
