@@ -19,7 +19,7 @@ from biggan_jax.errors import UserError
 from biggan_jax.parallel import sharding
 from biggan_jax.planning import machine
 from biggan_jax.planning.estimate import Footprint, flops_per_image, footprint
-from biggan_jax.storage import paths, steps
+from biggan_jax.storage import checkpoint, paths, steps
 from biggan_jax.training import build, finetune, run_data
 from biggan_jax.training import workdir as workdir_lib
 
@@ -114,7 +114,7 @@ def of_config(found: Examination, config: ConfigDict, workdir: Path | None = Non
         of_data(found, source, config.batch_size * config.num_d_steps)
         found.attempt("model.num_classes", run_data.fill_classes, config, source)
     if workdir is not None:
-        found.attempt("workdir", workdir_lib.check_place, paths.absolute(workdir))
+        found.attempt("workdir", _check_workdir, config, paths.absolute(workdir))
     _check_files(found, config)
     if config.model.num_classes is None:
         config.model.num_classes = 1  # only to go on: what lacks is said above
@@ -124,6 +124,15 @@ def of_config(found: Examination, config: ConfigDict, workdir: Path | None = Non
         _check_memory(found, config, mesh, needs)
         _check_disk(found, config, workdir or Path(), needs)
         _check_time(found, config, train_step)
+
+
+def _check_workdir(config: ConfigDict, workdir: Path) -> None:
+    """Raises UserError where `train` would refuse a workdir, or the run that it holds."""
+    workdir_lib.check_place(workdir)
+    checkpoints = checkpoint.Checkpoints(workdir / "checkpoints")
+    if checkpoints.latest_step() is not None:
+        same = config.copy_and_resolve_references()  # it fills in what the run was made from
+        workdir_lib.check(same, workdir, checkpoints, False)
 
 
 def _open(found: Examination, config: ConfigDict) -> Any:

@@ -145,7 +145,7 @@ def _remedy(path: Path, kept: _Kept | None) -> str:
     if kept is None or paths.is_remote(path):
         return "put a copy of it back"
     program = "import json, sys; record = json.load(open(sys.argv[1])); "
-    program += "json.dump(record['meta']['config'], open(sys.argv[2], 'w'))"
+    program += 'json.dump(record["meta"]["config"], open(sys.argv[2], "w"))'
     command = shlex.join(["python3", "-c", program, str(kept.record), str(path)])
     return f"put a copy of it back, or take the one of {kept.where} by `{command}`"
 

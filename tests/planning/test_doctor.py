@@ -1,6 +1,7 @@
 """`biggan doctor`: what would stop a run, found before it starts."""
 
 import json
+import re
 import shutil
 from collections import namedtuple
 
@@ -102,6 +103,17 @@ def test_a_workdir_that_train_refuses(capsys, tmp_path):
     code, problems, _ = examined(capsys, *runs.TINY, "--workdir", str(tmp_path))
     assert code == 2 and "holds other things (thesis.docx)" in problems["workdir"]["what"]
     assert examined(capsys, *runs.TINY, "--workdir", str(tmp_path / "run"))[0] == 0
+
+
+def test_a_run_that_train_refuses_to_go_on_with(capsys, run_copy):
+    """A damaged config.json, and one of another run; the run itself is none."""
+    for data, words in ((b'{"ba', "cannot be read"), (b'{"model": {}}', "z_distribution|model.ch")):
+        before = (run_copy / "config.json").read_bytes()
+        (run_copy / "config.json").write_bytes(data)
+        code, problems, _ = examined(capsys, *runs.TINY, "--workdir", str(run_copy))
+        assert code == 2 and re.search(f"config.json .*{words}", problems["workdir"]["what"])
+        (run_copy / "config.json").write_bytes(before)
+    assert examined(capsys, *runs.TINY, "--workdir", str(run_copy))[0] == 0
 
 
 def test_images_alone(capsys):
