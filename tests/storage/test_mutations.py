@@ -16,7 +16,7 @@ from biggan_jax.config import resume
 from biggan_jax.errors import UserError
 from biggan_jax.evaluation import follow
 from biggan_jax.sampling import load, spectra
-from biggan_jax.storage import best, directory, json_file, json_lines, lock, steps
+from biggan_jax.storage import best, directory, guard_log, json_file, json_lines, lock, steps
 from biggan_jax.storage.weights import save_weights
 from biggan_jax.storage.writers import MetricWriter
 from biggan_jax.sweep import results
@@ -294,3 +294,25 @@ def test_a_run_that_takes_its_settings_from_its_config_says_what_is_new_there(ru
     err = capsys.readouterr().err
     assert "by config.json, from step 4 on: optimizer.g_lr 0.0004 -> 0.5" in err
     assert cli.main(["train", f"--workdir={run_copy}", "--config.optimizer.g_lr=0.0004"]) == 2
+
+
+def test_200_mutations_of_a_guard_log(tmp_path):
+    """What is read is the beginning of the truth, and the first line that is not is named."""
+    events = []
+    for number in range(6):
+        event = {"step": number, "state": "warning", "signal": "gap", "value": 1.5, "limit": 1.0}
+        event |= {"action": "warn", "attempt": 0, "text": "é"}
+        events = guard_log.append(tmp_path, events, event)
+    path, seen = tmp_path / guard_log.FILE, collections.Counter()
+    data = path.read_bytes()
+    for seed in range(mutations.COUNT):
+        mutated = mutations.mutated("lines", data, seed)
+        path.write_bytes(mutated)
+        found, line = guard_log.read(tmp_path)
+        assert found == events[: len(found)], seed
+        # Whole lines that are missing at the end are what a run has not written yet: checkpoints
+        # hold the events up to their step.
+        cut = data.startswith(mutated) and mutated.endswith((b"\n", b""))
+        assert line is not None or found == events or cut, seed
+        seen["refused" if line is not None else "equal" if found == events else "shorter"] += 1
+    assert seen["refused"] > 150, seen
