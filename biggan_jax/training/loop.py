@@ -43,6 +43,7 @@ def train(
             try:
                 return _train(run)
             except RollBack as back:
+                owned.check()  # another run may have taken over since, whose files these are now
                 run.guard.record(back.event)
             run = setup.prepare(config, workdir, owned, again=True)
 

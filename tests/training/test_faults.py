@@ -1,7 +1,8 @@
 """Faults of a run: each ends in one line, loses nothing, and the same command goes on.
 
-Kills, torn lines, signals and metrics that are NaN are in `test_train`, two owners of a workdir and
-dead ones in `storage/test_lock`, checkpoints that are corrupt in `storage/test_checkpoint`.
+Kills, torn lines, signals and metrics that are NaN are in `test_train`, those of rollbacks in
+`test_rollback`, two owners of a workdir and dead ones in `storage/test_lock`, checkpoints that are
+corrupt in `storage/test_checkpoint`.
 """
 
 import errno
@@ -126,6 +127,7 @@ def test_a_full_disk_while_the_rules_are_written_down(run_copy, tmp_path, monkey
     assert not (run_copy / "config_history.jsonl").exists() and steps(run_copy) == [2, 4]
 
 
+@pytest.mark.full
 def test_a_gradient_that_is_nan_where_the_loss_is_not(trained, tmp_path, monkeypatch, capsys):
     """The square root at 0: what it is added to is finite, its derivative is not."""
     workdir = tmp_path / "run"

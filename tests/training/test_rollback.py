@@ -1,14 +1,17 @@
 """Going back to the last healthy checkpoint: once, deterministically, and through any kill."""
 
+import errno
 import json
+import os
 import shutil
 import signal
+import time
 
 import jax
 import numpy as np
 import pytest
 
-from biggan_jax.storage import checkpoint, guard_log
+from biggan_jax.storage import checkpoint, guard_log, lock, paths
 from biggan_jax.training import guard as guard_lib
 from biggan_jax.training import rollback, setup
 from biggan_jax.training.guard import Guard
@@ -291,3 +294,77 @@ def test_what_is_changed():
     assert len(seeds) == 9 and rollback.data_seed(config, 0) == config.seed
     config.guard.on_rollback.new_draw = False
     assert rollback.data_seed(config, 3) == config.seed
+
+
+def full(path, *_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(path))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("guard.jsonl", marks=pytest.mark.full),
+        pytest.param("samples/step_00000004.png", marks=pytest.mark.full),
+        "metrics.jsonl",
+    ],
+)
+def test_the_disk_is_full_while_a_run_goes_back(
+    straight,
+    collapses,
+    tmp_path,
+    monkeypatch,
+    capsys,
+    name,
+):
+    """Its line is written first: without it nothing has happened, with it the rest follows."""
+    workdir, append, write = tmp_path / "run", paths.append_text, paths.write_bytes
+    every = "--config.sample_every_steps=4"
+
+    def append_text(path, text):
+        full(path) if str(path).endswith(name) else append(path, text)
+
+    def write_bytes(path, data):
+        full(path) if str(path).endswith(f"abandoned/0/{name}") else write(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(paths, "append_text", append_text)
+        patch.setattr(paths, "write_bytes", write_bytes)
+        assert runs.train(workdir, *BACK, every) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "No space left on device" in last and name in last
+    assert not (workdir / "abandoned" / "0" / "metrics.jsonl").exists()
+    assert runs.train(workdir, *BACK, every) == 0
+    runs.assert_same_state(workdir, straight, 6)
+    assert (workdir / guard_log.FILE).read_bytes() == (straight / guard_log.FILE).read_bytes()
+    assert runs.metric_lines(workdir)[-3:] == runs.metric_lines(straight)[-3:]
+
+
+def test_a_rollback_keeps_the_lock_and_needs_it(straight, collapses, tmp_path, monkeypatch, capsys):
+    """A second run is refused in the middle; one that was taken over changes nothing more."""
+    workdir, seen, settle = tmp_path / "run", [], rollback.settle
+
+    def settled(*args):
+        if seen or told(workdir):
+            seen.append(runs.train(workdir, *BACK))
+        return settle(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rollback, "settle", settled)
+        assert runs.train(workdir, *BACK) == 0
+    assert seen == [2] and "has been training there" in capsys.readouterr().err
+    runs.assert_same_state(workdir, straight, 6)
+
+    other, roll_back = tmp_path / "other", Guard._roll_back
+
+    def taken_over(self, *args):
+        for claim in (other / lock.FOLDER).glob("*.json"):
+            claim.unlink()
+        time.sleep(0.2)  # twenty beats
+        roll_back(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lock, "BEAT_SECONDS", 0.01)
+        patch.setattr(Guard, "_roll_back", taken_over)
+        assert runs.train(other, *BACK) == 1
+    assert "was taken over by another run" in capsys.readouterr().err.splitlines()[-1]
+    assert told(other) == [] and steps(other) == [2] and not (other / "abandoned").exists()
