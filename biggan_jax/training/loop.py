@@ -67,8 +67,7 @@ def _train(run: setup.Run) -> dict:
                 for hook in now:
                     hook.action(done, state)
         run.log.read(pending)
-        if done > run.start:
-            # Nothing to do where a hook has just saved it.
+        if done > run.start:  # nothing is done where a hook has just saved it
             run.save(done, state, planned=done == config.num_steps)
     setup.report_bad_records(run)
     return {
