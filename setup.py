@@ -40,6 +40,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["biggan_jax", "biggan_jax.*"]),
+    package_data={"biggan_jax.evaluation": ["templates/*.html"]},
     entry_points={"console_scripts": ["biggan = biggan_jax.cli:main"]},
     install_requires=[
         "jax>=0.10.2,<0.13",
@@ -59,6 +60,7 @@ setup(
         "pillow>=10.1",
         "scikit-learn>=1.4",
         "matplotlib>=3.8",
+        "jinja2>=3.1",
         "safetensors>=0.4",
         "tqdm>=4.66",
     ],

@@ -41,4 +41,5 @@ def get_test_config():
     c.model.shared_dim = 8
     c.data.source = "digits"
     c.tensorboard = False
+    c.report = False
     return c

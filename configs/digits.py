@@ -43,4 +43,5 @@ def get_test_config():
     c.model.dim_z = 12
     c.model.shared_dim = 8
     c.tensorboard = False
+    c.report = False
     return c

@@ -61,4 +61,5 @@ def get_test_config():
     c.model.dim_z = 8
     c.data.source = "digits"
     c.tensorboard = False
+    c.report = False
     return c

@@ -51,6 +51,7 @@ TINY = (
     "--config.keep_checkpoints=9",
     "--config.mesh=(1,)",
     "--config.tensorboard=False",
+    "--config.report=False",
     "--config.model.ch=4",
     "--config.model.dim_z=12",
     "--config.model.shared_dim=8",
@@ -104,8 +105,8 @@ def cache_dir(tmp_path_factory) -> Path:
 
 # Settings that no traced program depends on.
 NOT_TRACED = (
-    *("num_steps", "*_every_steps", "eval_*", "keep_checkpoints", "tensorboard", "class_names"),
-    *("data.*", "seed", "init_from", "batch_size", "guard.*"),
+    *("num_steps", "*_every_steps", "eval_*", "keep_checkpoints", "tensorboard", "report"),
+    *("class_names", "data.*", "seed", "init_from", "batch_size", "guard.*"),
 )
 
 

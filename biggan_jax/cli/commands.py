@@ -15,6 +15,7 @@ from biggan_jax.cli import (
     options,
     planning,
     prepare,
+    report,
     sample,
     train,
     weights,
@@ -25,7 +26,7 @@ from biggan_jax.errors import UserError, did_you_mean
 # Each `add(command)` calls `command(NAME, FUNCTION, HELP)` for every command of its group and puts
 # the options into the parser that it gets. FUNCTION takes (args, overrides) and returns (the JSON
 # object, the exit code). The order is that of `biggan --help`.
-GROUPS = (train, sample, evaluate, doctor, planning, weights, prepare, configs)
+GROUPS = (train, sample, evaluate, report, doctor, planning, weights, prepare, configs)
 # What they compile is kept for the next time. Not `plan`, which tells how long compiling takes.
 KEPT = ("train", "sample", "look", "evaluate", "bench")
 # They compute for minutes.

@@ -105,8 +105,13 @@ def run(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:
     if not processes.is_main():
         pass  # one process speaks for all
     elif code:
-        print(f"stopped after step {result['step']}; the same command continues", file=sys.stderr)
+        stopped = f"stopped after step {result['step']}; the same command continues"
+        print(f"{stopped}{_report(result)}", file=sys.stderr)
     else:
         steps, folder = counts(result["step"], "step", "steps"), args.workdir.rstrip("/")
-        say(args, f"finished {steps}; samples in {folder}/samples")
+        say(args, f"finished {steps}; samples in {folder}/samples{_report(result)}")
     return result | {"workdir": args.workdir, "finished": code == 0}, code
+
+
+def _report(result: dict) -> str:
+    return f"; report: {result['report']}" if "report" in result else ""

@@ -54,6 +54,7 @@ def default_config() -> ConfigDict:
     # does not read it again.
     c.init_from = placeholder(str)
     c.tensorboard = True  # event files beside metrics.jsonl (loads TensorFlow: 3 s, 600 MB)
+    c.report = True  # report/index.html at the end of the run, as `biggan report` writes it
 
     c.class_names = ()  # one per class; `train` fills them from the data
 

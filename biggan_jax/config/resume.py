@@ -24,6 +24,7 @@ RESUMABLE = frozenset(
         "mesh",
         "remat",
         "tensorboard",
+        "report",
         "class_names",
         "data.source",
         "data.on_bad_record",

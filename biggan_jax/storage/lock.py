@@ -17,7 +17,6 @@ import itertools
 import json
 import os
 import random
-import socket
 import sys
 import threading
 import time
@@ -28,7 +27,7 @@ from typing import Any
 
 from biggan_jax.errors import UserError
 from biggan_jax.parallel import ending, processes
-from biggan_jax.storage import json_file, paths
+from biggan_jax.storage import json_file, paths, running
 
 FOLDER = "lock"
 BEAT_SECONDS = 10.0
@@ -68,6 +67,12 @@ def held(workdir: str | os.PathLike, words: tuple[str, str, str] = TRAINING) -> 
         yield lock
 
 
+def is_held(workdir: str | os.PathLike) -> bool:
+    """Whether a run trains in a workdir, or may do so on another host; nothing is waited for."""
+    claims = _claims(paths.workdir_path(workdir) / FOLDER)
+    return any(_lives(_parsed(_read(path)), path.name) is not False for path in claims)
+
+
 class Lock:
     """One run's claim of a workdir.
 
@@ -81,7 +86,7 @@ class Lock:
         self._workdir = paths.workdir_path(workdir)
         self._folder = self._workdir / FOLDER
         self._path = self._folder / f"{uuid.uuid4().hex}.json"
-        self._record = _this_process()
+        self._record = running.this_process()
         self._lost = False
 
     @contextlib.contextmanager
@@ -248,46 +253,9 @@ def _age(owner: dict) -> str:
     return f"{seconds} s"
 
 
-def _this_process() -> dict[str, Any]:
-    return {
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "machine": _machine(),
-        "started": _started(os.getpid()),
-        "since": time.time(),
-    }
-
-
-def _machine() -> str | None:
-    """Names what the number of a process belongs to; None where nothing reliable does."""
-    if not sys.platform.startswith("linux"):
-        return socket.gethostname()
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return None
-
-
-def _started(pid: int) -> str | None:
-    """When a process was started; None where it has gone, '' where the system does not say."""
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return None
-    except OSError:
-        pass  # of another user
-    try:
-        # Behind the name, which may hold anything: state, and as the 20th word the start.
-        words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return None if words[0] in "ZX" else words[19]  # dead, and not yet waited for
-
-
 def _lives(owner: dict, name: str) -> bool | None:
     """Whether the process of a claim is there; None where that cannot be seen from here."""
-    machine = _machine()
+    machine = running.machine()
     if machine is None or owner.get("machine") != machine:
         return None
     pid = owner.get("pid")
@@ -295,6 +263,6 @@ def _lives(owner: dict, name: str) -> bool | None:
         return name in _own  # or an earlier process had this number
     if not isinstance(pid, int) or pid < 1:
         return None
-    started = _started(pid)
+    started = running.started(pid)
     # Processes of other users may be hidden.
     return None if started == "" != owner.get("started") else started == owner.get("started")

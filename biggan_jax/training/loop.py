@@ -5,17 +5,13 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from biggan_jax.storage import lock, orbax_noise
-from biggan_jax.training import guard, hooks, setup
+from biggan_jax.training import guard, hooks, run_report, setup
 from biggan_jax.training.rollback import RollBack
 
 
 @orbax_noise.logging_untouched()
 def train(
-    config: ConfigDict,
-    workdir: str | Path,
-    *,
-    allow_change: bool = False,
-    fork: str | None = None,
+    config: ConfigDict, workdir: str | Path, *, allow_change: bool = False, fork: str | None = None
 ) -> dict:
     """Trains a GAN; continues the run that `workdir` holds, if any.
 
@@ -26,8 +22,8 @@ def train(
       fork: DIR@STEP whose whole state a fresh run starts with (`training/fork.py`).
 
     Returns:
-      {step, images_seen, exit_code, metrics, guard {state, rollbacks}}: exit_code is 0 when all
-      steps are done, 130 after Ctrl-C, 75 after SIGTERM; in each case the state is saved.
+      {step, images_seen, exit_code, metrics, guard {state, rollbacks}, report}: exit_code is 0
+      when all steps are done, 130 after Ctrl-C, 75 after SIGTERM; in each case the state is saved.
 
     Raises:
       UserError: for settings or data that do not fit, a workdir of another run, or one in which
@@ -39,13 +35,15 @@ def train(
     workdir = setup.check(config, workdir, fork)
     with lock.held(workdir) as owned:
         run = setup.prepare(config, workdir, owned, allow_change=allow_change, fork=fork)
-        while True:
-            try:
-                return _train(run)
-            except RollBack as back:
-                owned.check()  # another run may have taken over since, whose files these are now
-                run.guard.record(back.event)
-            run = setup.prepare(config, workdir, owned, again=True)
+        with run_report.written(run) as ending:
+            while True:
+                try:
+                    ending.result = _train(run)
+                    return ending.result
+                except RollBack as back:
+                    owned.check()  # another run may have taken over, whose files these are now
+                    run.guard.record(back.event)
+                ending.run = run = setup.prepare(config, workdir, owned, again=True)
 
 
 def _train(run: setup.Run) -> dict:

@@ -54,6 +54,7 @@ class TrainLog:
         self._sums: dict[str, float] = {}
         self._count = self._timed = 0
         self._since: float | None = None  # the first step is compilation: the clock starts after it
+        self.step = start  # whose metrics were read last
         self.last: dict[str, float] = {}
 
     def read(self, pending: tuple[int, dict[str, jax.Array]] | None) -> None:
@@ -75,6 +76,7 @@ class TrainLog:
                     f"saved; {self._remedy()}"
                 )
             self._sums[name] = self._sums.get(name, 0.0) + value
+        self.step = number
         self._count += 1
         if self._since is None:
             self._since = time.perf_counter()

@@ -4,7 +4,7 @@ import collections
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,7 @@ class Run:
       meta: what lies beside the arrays of a checkpoint.
       owned: the lock of the workdir.
       guard: which judges the run; None where it is off.
+      data_report: the lines about the data.
     """
 
     config: ConfigDict
@@ -71,6 +72,7 @@ class Run:
     meta: dict[str, Any]
     owned: lock.Lock
     guard: Guard | None = None
+    data_report: Sequence[str] = ()
 
     @property
     def images_per_step(self) -> int:
@@ -222,7 +224,7 @@ def prepare(
     step = processes.compile_together(step_lib.jit_train_step(train_step))
     return Run(
         config, workdir, train_step, step, state, start, source, batches, checkpoints, writer, log,
-        meta, owned, guard,
+        meta, owned, guard, report.lines() if main else (),
     )  # fmt: skip
 
 

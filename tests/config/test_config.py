@@ -330,8 +330,8 @@ def test_resume_allows_length_cadence_and_place():
         "num_steps": 9, "log_every_steps": 9, "checkpoint_every_steps": 9, "sample_every_steps": 9,
         "eval_every_steps": 9, "eval_samples": 9, "eval_features": "inception",
         "keep_checkpoints": 9, "mesh": (2, 4), "remat": ("all",), "tensorboard": False,
-        "data.source": "folder:x", "data.on_bad_record": "skip", "data.max_pixels": 10**9,
-        "class_names": ("a", "b"), "monitor_every_steps": 9,
+        "report": False, "data.source": "folder:x", "data.on_bad_record": "skip",
+        "data.max_pixels": 10**9, "class_names": ("a", "b"), "monitor_every_steps": 9,
         "guard.every_steps": 9, "guard.diversity_every_steps": 9,
     }  # fmt: skip
     config = load(*(f"--config.{key}={value}" for key, value in allowed.items()))

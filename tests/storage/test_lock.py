@@ -14,7 +14,7 @@ import pytest
 from etils import epath
 
 from biggan_jax.errors import UserError
-from biggan_jax.storage import lock
+from biggan_jax.storage import lock, running
 from tests import runs
 from tests.storage.test_paths import URL, bucket, google  # noqa: F401 (fixtures)
 
@@ -31,7 +31,7 @@ with lock.held(sys.argv[1]):
 
 def elsewhere(workdir, **changes):
     """The claim of a run on another machine; its path."""
-    record = lock._this_process() | {"host": "away", "pid": 7, "machine": "other pid:[1]"}
+    record = running.this_process() | {"host": "away", "pid": 7, "machine": "other pid:[1]"}
     path = workdir / "lock" / "0123.json"
     path.parent.mkdir(parents=True)
     path.write_bytes(lock._text(record | changes, 0))
@@ -102,17 +102,17 @@ def test_a_dead_owner_on_this_machine(tmp_path):
         taken(tmp_path / "run")
     process.stdin.close()
     process.stdout.read()
-    while lock._started(process.pid) is not None:
+    while running.started(process.pid) is not None:
         time.sleep(0.01)
     # The dead process is still in the table.
     assert taken(tmp_path / "run") and not (tmp_path / "run" / "lock").exists()
     process.wait()
 
-    here = lock._this_process()
+    here = running.this_process()
     path = elsewhere(tmp_path / "reused", **here | {"pid": os.getppid(), "started": "1"})
     assert taken(tmp_path / "reused") and not path.exists()
     elsewhere(
-        tmp_path / "same", **here | {"pid": os.getppid(), "started": lock._started(os.getppid())}
+        tmp_path / "same", **here | {"pid": os.getppid(), "started": running.started(os.getppid())}
     )
     with pytest.raises(UserError, match=f"process {os.getppid()} on"):
         taken(tmp_path / "same")
