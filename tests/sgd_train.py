@@ -14,9 +14,9 @@ from biggan_jax.training import optimizers
 LEARNING_RATE = 1e-3
 
 
-def adam(*_, **__) -> optax.GradientTransformation:
-    """Takes the arguments of `optimizers.adam`."""
-    return optax.sgd(LEARNING_RATE)
+def adam(_, lr: float, *__, **___) -> optax.GradientTransformation:
+    """Takes the arguments of `optimizers.adam`; a rate beyond 1 is meant to diverge."""
+    return optax.sgd(lr if lr > 1 else LEARNING_RATE)
 
 
 def main(arguments: list[str]) -> int:

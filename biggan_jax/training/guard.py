@@ -114,7 +114,8 @@ class Guard:
         state = HEALTHY
         if alarms:
             state = COLLAPSED if any(a.state == COLLAPSED for a in alarms) else WARNING
-        state = processes.from_main(state)
+        if self._config.guard.action != "warn":
+            state = processes.from_main(state)  # where one stops or goes back, all do
         if state == self.state:
             return
         self.state = state

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 
-from biggan_jax.storage import checkpoint
+from biggan_jax.storage import checkpoint, guard_log
 from biggan_jax.training import optimizers
 from tests import runs, sgd_train
 from tests.conftest import FULL
@@ -195,3 +195,20 @@ def test_a_command_that_differs_ends_both(tmp_path, cache_dir):
         assert line.startswith("biggan: ")
         assert "config.batch_size is 16 in process 0 and 8 in process 1; start all" in line
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.full
+def test_processes_go_back_as_one(tmp_path, cache_dir):
+    """Metrics that are NaN until a rollback has lowered D's rate."""
+    diverging = (
+        *("--config.guard.action=rollback", "--config.guard.on_rollback.lr_factor=1e-41"),
+        *("--config.guard.every_steps=1", "--config.optimizer.d_lr=1e38"),
+    )
+    run = Processes(tmp_path / "two", cache_dir, *diverging)
+    assert run.codes() == [0, 0], run.text()
+    assert train_here(tmp_path / "one", *diverging) == 0
+    assert_close(tmp_path / "two", tmp_path / "one", 4)
+    two, one = (guard_log.read(tmp_path / name)[0] for name in ("two", "one"))
+    assert [event["state"] for event in one] == ["collapsed", "rolled_back"]
+    assert [(e["step"], e["state"]) for e in one] == [(e["step"], e["state"]) for e in two]
+    assert sum("rolled back" in text for text in run.text()) == 1

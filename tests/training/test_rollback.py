@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 
 import jax
@@ -368,3 +370,51 @@ def test_a_rollback_keeps_the_lock_and_needs_it(straight, collapses, tmp_path, m
         assert runs.train(other, *BACK) == 1
     assert "was taken over by another run" in capsys.readouterr().err.splitlines()[-1]
     assert told(other) == [] and steps(other) == [2] and not (other / "abandoned").exists()
+
+
+@pytest.mark.full
+def test_killed_twenty_times(tmp_path, cache_dir):
+    """SIGKILL at random moments of a run with saves, scores and a rollback.
+
+    D's rate is 1e38 from step 4 on, so its metrics are NaN until a rollback has lowered it.
+    """
+    first, straight = tmp_path / "first", tmp_path / "straight"
+    assert runs.train(first, "--config.guard.action=rollback") == 0
+    diverging = (
+        *("--config.guard.action=rollback", "--config.guard.on_rollback.lr_factor=1e-41"),
+        *("--config.optimizer.d_lr=1e38", "--allow-change", "--config.num_steps=24"),
+        *(
+            "--config.eval_every_steps=8",
+            "--config.eval_samples=100",
+            "--config.guard.every_steps=2",
+        ),
+    )
+
+    def start(workdir):
+        shutil.copytree(first, workdir)
+        command = [sys.executable, "-m", "biggan_jax", "train", f"--workdir={workdir}"]
+        return subprocess.Popen(
+            [*command, *runs.TINY, *diverging],
+            env=runs.environment(cache_dir),
+            cwd=runs.ROOT,
+            stderr=subprocess.DEVNULL,
+        )
+
+    began = time.monotonic()
+    assert start(straight).wait(timeout=600) == 0
+    seconds = time.monotonic() - began
+    assert [state for _, state, _ in told(straight)][:2] == ["collapsed", "rolled_back"]
+    random, killed = np.random.default_rng(), 0
+    for i in range(20):
+        workdir = tmp_path / f"run{i}"
+        process = start(workdir)
+        time.sleep(random.uniform(0.2, 1.0) * seconds)
+        process.kill()
+        killed += process.wait() == -signal.SIGKILL
+        assert runs.train(workdir, *diverging) == 0
+        runs.assert_same_state(workdir, straight, 24)
+        assert runs.metric_lines(workdir) == runs.metric_lines(straight)
+        for name in ("guard.jsonl", "best/score.json"):
+            assert (workdir / name).read_bytes() == (straight / name).read_bytes()
+        shutil.rmtree(workdir)
+    assert killed >= 15
