@@ -75,7 +75,7 @@ class Guard:
 
     def saved(self, step: int) -> None:
         """Takes notice of a checkpoint that is about to be saved."""
-        if self._good_until() is None and self.state == HEALTHY:
+        if self._good_until() is None and self.state != COLLAPSED:
             self._healthy = [*(s for s in self._healthy if s < step), step][-TRIED:]
 
     def take(self, step: int, values: Mapping[str, float]) -> None:
@@ -100,7 +100,9 @@ class Guard:
         action = "rollback" if goes_back else "stop"
         self._write(step, COLLAPSED, "not_finite", None, None, action, f"collapsed: {text}")
         if goes_back:
-            self._roll_back(step, step - 1, "not_finite", text)
+            good_until = self._good_until()
+            before = step - 1 if good_until is None else good_until
+            self._roll_back(step, before, "not_finite", text)
 
     def judge(self, step: int) -> None:
         """Looks at all signals after a finished step.
@@ -116,7 +118,9 @@ class Guard:
             state = COLLAPSED if any(a.state == COLLAPSED for a in alarms) else WARNING
         if self._config.guard.action != "warn":
             state = processes.from_main(state)  # where one stops or goes back, all do
-        if state == self.state:
+        # A run that was only warned of its collapse may go on under another action.
+        acts = state == COLLAPSED and self._config.guard.action != "warn"
+        if state == self.state and not acts:
             return
         self.state = state
         if state == HEALTHY:
@@ -163,7 +167,7 @@ class Guard:
         return max(untried or known, default=0)
 
     def _good_until(self) -> int | None:
-        marks = [series.good_until for series in self._series.values()]
+        marks = [s.good_until for s in self._series.values() if not s.only_warns]
         return min((mark for mark in marks if mark is not None), default=None)
 
     def _remedy(self, good_until: int) -> str:

@@ -43,6 +43,12 @@ class Rule:
     floor: float = 1e-12
     of: Callable[[Iterable[float]], float] = statistics.median
 
+    @property
+    def only_warns(self) -> bool:
+        """Whether no value tells a collapse: such a signal is advice."""
+        limits = filter(None, (self.fall, self.rise, self.least, self.most))
+        return not any(math.isfinite(collapsed) for _, collapsed in limits)
+
     def passed(self, value: float, reference: float | None) -> tuple[str, float] | None:
         """(state, limit) of the limit that a value has passed; None where it is in bounds."""
         lows, highs = [self.least], [self.most]
@@ -147,6 +153,7 @@ class Series:
     """The values of one signal.
 
     Attributes:
+      only_warns: whether it never tells a collapse.
       good_until: the last step with a value in bounds, before those that are not; None where all
         are.
     """
@@ -156,6 +163,7 @@ class Series:
         self._new = collections.deque(kept.get("new", ()), maxlen=self._rule.window)
         self._old = collections.deque(kept.get("old", ()), maxlen=self._rule.reference)
         self._reference: float | None = kept.get("reference")
+        self.only_warns = self._rule.only_warns
         self.good_until: int | None = kept.get("good_until")
         self._last_good, self._in_bounds = kept.get("last_good", 0), kept.get("in_bounds", 0)
 
