@@ -91,10 +91,21 @@ def check(
         for change in unsaved if processes.is_main() else ():
             step = checkpoints.latest_step()
             print(f"by config.json, from step {step} on: {change}", file=sys.stderr)
-    elif config.init_from is not None and paths.same(steps.split(config.init_from)[0], workdir):
-        raise UserError(f"--config.init_from is the workdir {workdir}: choose another --workdir")
+    elif config.init_from is not None:
+        _check_start(config.init_from, workdir)
     finetune.check(config)
     return changes
+
+
+def _check_start(init_from: str, workdir: Path) -> None:
+    """Raises UserError unless a fresh run can start from a directory: before anything is said."""
+    directory, step = steps.split(init_from)
+    if paths.same(directory, workdir):
+        raise UserError(f"--config.init_from is the workdir {workdir}: choose another --workdir")
+    try:
+        steps.find(directory, step)
+    except UserError as error:
+        raise UserError(f"--config.init_from={init_from}: {error}") from error
 
 
 def _continues(saved: ConfigDict, config: ConfigDict) -> bool:
