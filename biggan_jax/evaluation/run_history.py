@@ -13,7 +13,7 @@ from biggan_jax.evaluation.run_events import Event, changes_of
 from biggan_jax.evaluation.run_files import Metrics, Notes
 from biggan_jax.evaluation.run_sessions import Session
 from biggan_jax.storage import best, lock, paths
-from biggan_jax.storage.directory import open_directory
+from biggan_jax.storage.directory import open_directory, read_config
 
 LEFT = ("metrics.jsonl", "checkpoints", "guard.jsonl", "samples", run_sessions.FILE)
 ATTEMPTS = 20  # abandoned ones that are read
@@ -115,6 +115,8 @@ def read(directory: str | Path) -> History:
         name = f"checkpoints/{run.checkpoints[-1]}/meta/metadata"
         meta = run_files.document(directory / name, name, notes).get("meta")
         run.meta = meta if isinstance(meta, dict) else {}
+    if run.config:
+        _compare(directory, notes)
     name = f"best/{best.SCORE}"
     run.best = run_files.document(directory / name, name, notes)
     for number, line in run_files.objects(
@@ -130,6 +132,17 @@ def read(directory: str | Path) -> History:
         run.in_use = lock.is_held(directory)
     run.labels = _labels(directory, run.meta)
     return run
+
+
+def _compare(directory: Any, notes: Notes) -> None:
+    """Notes where config.json is not what the weights were saved with, or does not fit together."""
+    try:
+        beside = read_config(directory)[2]
+        remark = None if beside is None else beside.remark
+    except (UserError, OSError) as error:
+        remark = str(error)
+    if remark is not None:
+        notes.add(remark.partition("; put a copy")[0].removeprefix(f"{directory}/"))
 
 
 def is_drawn(name: str) -> bool:

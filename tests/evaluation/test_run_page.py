@@ -9,6 +9,7 @@ from PIL import Image
 from biggan_jax.errors import UserError
 from biggan_jax.evaluation import run_history, run_page, run_sessions, run_verdict
 from biggan_jax.pictures import curves, embedded, grids
+from tests import mutations
 from tests.evaluation import made_run
 from tests.evaluation.made_run import Page
 
@@ -367,3 +368,30 @@ def test_pictures_are_made_small_and_damage_is_told(tmp_path):
     for damaged in (b"", b"text", data[: len(data) // 2], data[:40]):
         with pytest.raises(ValueError, match="no whole picture"):
             embedded.data_uri(damaged)
+
+
+def test_a_config_that_is_not_the_one_of_the_weights_is_noted(run_copy):
+    """The page shows its values, so it says which of them the run was not trained with."""
+    path = run_copy / "config.json"
+    assert not [note for note in run_history.read(run_copy).notes.lines() if "config.json" in note]
+    path.write_bytes(path.read_bytes().replace(b'"ch": 4', b'"ch": 8'))
+    (note,) = [note for note in run_history.read(run_copy).notes.lines() if "config.json" in note]
+    assert note == "config.json has model.ch 8, not 4 as checkpoint 4 was saved with"
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("config.json", "config"), ("metrics.jsonl", "lines"), ("guard.jsonl", "lines"),
+     ("report/sessions.jsonl", "lines"), ("abandoned/0/metrics.jsonl", "lines")],
+)  # fmt: skip
+def test_mutations_of_every_file_of_a_report(tmp_path, name, kind):
+    """The page is written, and what cannot be read stands on it."""
+    workdir = made_run.rolled_back(tmp_path / "run")
+    made_run.jsonl(workdir / "report" / "sessions.jsonl", [{"event": "start", "step": 0}])
+    data, said = (workdir / name).read_bytes(), 0
+    for seed in range(mutations.COUNT // 5):
+        (workdir / name).write_bytes(mutations.mutated(kind, data, seed))
+        notes = run_page.write(workdir)["notes"]
+        said += any(name in note for note in notes)
+    assert said > mutations.COUNT // 20
