@@ -61,6 +61,8 @@ NEVER = {
         for where in ("position", "select")
     },
     ("bench", "biggan_jax.data.record_writer.prepare"): "into a new temporary folder",
+    # doctor says what `train` would say of the run in its workdir, and names train's own flag
+    ("doctor", "biggan_jax.config.resume.check_resume"): "it is advice for train",
     # a packaged config has every setting
     ("configs", "biggan_jax.config.config_file._check_keys"): "it is a packaged one",
     ("configs", "biggan_jax.config.config_file.find"): "it is a packaged one",
