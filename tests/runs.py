@@ -143,8 +143,7 @@ def traced_once():
         return once("step", bound, lambda: step_lib.jit_train_step(bound))
 
     def create(init, seed, mesh):
-        layout = state_lib.shardings(init, mesh)
-        jitted = once("init", init.__self__, lambda: jax.jit(init, out_shardings=layout))
+        jitted = once("init", init.__self__, lambda: state_lib.jit_init(init, mesh))
         return jitted(jax.random.key(seed))
 
     def sampler(bound, config):

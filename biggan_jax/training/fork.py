@@ -5,6 +5,7 @@ by what was changed and by nothing else: the data of step k are a function of th
 """
 
 import copy
+import fnmatch
 import json
 import sys
 from pathlib import Path
@@ -76,7 +77,7 @@ def start(
         # Its rollbacks too: their draw, and what they changed.
         guard_log.write(workdir, saved.get("guard", {}).get("events", []))
     # What another version or part of the program has put beside the arrays goes on with them.
-    meta = saved | meta
+    meta = saved | _guarded(saved, step, changes) | meta
     checkpoints.save(step, state, meta)
     checkpoints.wait()
     if processes.is_main():
@@ -92,6 +93,20 @@ def start(
                 file=sys.stderr,
             )
     return state, step, meta
+
+
+def _guarded(saved: dict[str, Any], step: int, changes: list[Change]) -> dict[str, Any]:
+    """What the guard of a fork knows: the rollbacks that led to its state, which it can go back to.
+
+    Its signals go on only where they mean the same.
+    """
+    if "guard" not in saved:
+        return {}
+    kept = saved["guard"] | {"healthy": [step]}
+    same = ("seed", "optimizer.*", "ema.*", "guard.*")
+    if any(not any(fnmatch.fnmatchcase(c.key, p) for p in same) for c in changes):
+        kept |= {"series": {}, "state": "healthy"}
+    return {"guard": kept}
 
 
 def _check_networks(origin: origin_lib.Origin, config: ConfigDict, train_step: TrainStep) -> None:

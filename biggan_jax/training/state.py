@@ -12,7 +12,7 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from biggan_jax.parallel import sharding
+from biggan_jax.parallel import compiler_options, sharding
 from biggan_jax.training import optimizers
 
 Tree = Any
@@ -150,7 +150,13 @@ def _player(variables: dict[str, Tree], optimizer: optax.GradientTransformation)
 
 def create(init: Callable[[jax.Array], GANState], seed: int, mesh: Mesh) -> GANState:
     """Initialises a state already sharded as `shardings` says."""
-    return jax.jit(init, out_shardings=shardings(init, mesh))(jax.random.key(seed))
+    return jit_init(init, mesh)(jax.random.key(seed))
+
+
+def jit_init(init: Callable[[jax.Array], GANState], mesh: Mesh) -> Callable[[jax.Array], GANState]:
+    """`init` jitted, its result sharded as `shardings` says."""
+    options = compiler_options.of_init(mesh)
+    return jax.jit(init, out_shardings=shardings(init, mesh), compiler_options=options)
 
 
 def shardings(init: Callable[[jax.Array], GANState], mesh: Mesh) -> Any:

@@ -186,6 +186,21 @@ def assert_close(workdir: Path, other: Path, number: int) -> None:
             )
 
 
+@pytest.mark.full
+def test_two_processes_fork_as_one(tmp_path, cache_dir):
+    plain, new = tmp_path / "plain", tmp_path / "new"
+    run = Processes(plain, cache_dir, "--config.num_steps=4")
+    assert run.codes() == [0, 0], run.text()
+    run = Processes(new, cache_dir, "--config.num_steps=4", f"--fork={plain}@2")
+    assert run.codes() == [0, 0], run.text()
+    assert f"forked {plain} at step 2: no setting is changed" in run.text()[0]
+    assert "forked" not in run.text()[1]
+    runs.assert_same_state(new, plain, 4)
+    run = Processes(new, cache_dir, "--config.num_steps=4", own={1: (f"--fork={plain}@2",)})
+    assert run.codes() == [2, 2], run.text()
+    assert "--fork is None in process 0" in run.text()[0]
+
+
 def test_a_command_that_differs_ends_both(tmp_path, cache_dir):
     """The reason goes through the coordination service, and no process waits for the other."""
     run = Processes(tmp_path / "run", cache_dir, own={1: ("--config.batch_size=8",)})

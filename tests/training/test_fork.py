@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from biggan_jax import cli
-from biggan_jax.evaluation import evaluate
 from biggan_jax.storage import best, checkpoint, integrity, paths
 from biggan_jax.training import optimizers, origin
 from biggan_jax.training import state as state_lib
@@ -279,17 +278,3 @@ def test_a_damaged_checkpoint(run_copy, tmp_path, capsys):
     (tmp_path / "new" / "fork.json").write_text('{"from"')
     assert fork(tmp_path / "new", f"--fork={run_copy}") == 2
     refused(capsys, "fork.json is damaged")
-
-
-def test_its_metrics_begin_after_the_fork(trained, tmp_path, monkeypatch):
-    """The scores of its first step are those of the origin."""
-    seen = []
-
-    def during_training(config, source, digest, workdir):
-        return lambda variables, step: seen.append(step) or {"scores": {"fid": 1.0}, "protocol": {}}
-
-    monkeypatch.setattr(evaluate, "during_training", during_training)
-    new, scoring = tmp_path / "new", "--config.eval_every_steps=2"
-    assert fork(new, f"--fork={trained}@2", scoring) == 0
-    assert seen == [4]
-    assert min(line["step"] for line in runs.metric_lines(new)) == 3
