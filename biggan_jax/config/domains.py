@@ -54,6 +54,8 @@ class Choice(tuple):
 AT_LEAST_0 = Range(0)
 AT_LEAST_1 = Range(1)
 ABOVE_0 = Range(0, above=True)
+STEP = Range(0, 2**31)  # what is compared with the count of steps, an int32, in a compiled step
+MOST_BITS = 63  # of a whole number
 
 # Setting -> what it may be; an unset one is not looked at. `config.default_config` says what each
 # is for.
@@ -93,10 +95,10 @@ DOMAINS: dict[str, Range | Choice] = {
     "optimizer.beta1": Range(0, 1),
     "optimizer.beta2": Range(0, 1),
     "optimizer.eps": AT_LEAST_0,
-    "optimizer.decay_start_step": AT_LEAST_0,
-    "optimizer.decay_end_step": AT_LEAST_1,
+    "optimizer.decay_start_step": STEP,
+    "optimizer.decay_end_step": Range(1, 2**31),
     "optimizer.schedule": Choice("constant", "linear", "cosine"),
-    "optimizer.warmup_steps": AT_LEAST_0,
+    "optimizer.warmup_steps": STEP,
     "optimizer.clip_norm": ABOVE_0,
     "regularizer.g_orthogonal": AT_LEAST_0,
     "regularizer.d_orthogonal": AT_LEAST_0,
@@ -116,7 +118,7 @@ DOMAINS: dict[str, Range | Choice] = {
     "guard.on_rollback.lr_factor": Range(0, 1, closed=True, above=True),
     "guard.on_rollback.r1": AT_LEAST_0,
     "ema.decay": Range(0, 1, closed=True),
-    "ema.start_step": AT_LEAST_0,
+    "ema.start_step": STEP,
     "data.holdout": Range(0, 0.5, closed=True),
     "data.on_bad_record": Choice("error", "skip"),
     "data.class_order": Choice("natural", "text"),
@@ -135,6 +137,9 @@ def check(settings: Mapping[str, Any]) -> None:
     """
     for key, value in settings.items():
         domain = DOMAINS.get(key)
+        bits = value.bit_length() if isinstance(value, int) else 0
+        if bits > MOST_BITS:
+            raise UserError(f"{key} has {bits} bits: set --config.{key} to a number of {MOST_BITS}")
         if domain is None or value is None or value in domain:
             continue
         hint = did_you_mean(value, map(str, domain)) if isinstance(value, str) else ""

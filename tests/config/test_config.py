@@ -509,3 +509,16 @@ def test_batch_statistics_of_one_example(batch, parts, advice):
     config_lib.validate(config, 1)
     config.batch_size, config.accumulation_steps = 8 * parts, parts
     config_lib.validate(config, 8)  # one example of a microbatch on each device
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("ema.start_step", 2**31, "ema.start_step is 2147483648; set --config.ema.start_step to a"),
+        ("num_steps", 10**30, "num_steps has 100 bits: set --config.num_steps to a number of 63"),
+        ("optimizer.warmup_steps", 10**12, "optimizer.warmup_steps is 1000000000000; set"),
+    ],
+)
+def test_numbers_that_no_compiled_step_can_hold(key, value, words):
+    with pytest.raises(UserError, match=words):
+        domains.check({key: value})

@@ -17,7 +17,7 @@ from biggan_jax.storage import checkpoint, guard_log, lock, paths
 from biggan_jax.training import guard as guard_lib
 from biggan_jax.training import rollback, setup
 from biggan_jax.training.guard import Guard
-from tests import killing, runs
+from tests import killing, mutations, runs
 
 # The rates stay the same, so that no other step is compiled.
 BACK = (
@@ -418,3 +418,20 @@ def test_killed_twenty_times(tmp_path, cache_dir):
             assert (workdir / name).read_bytes() == (straight / name).read_bytes()
         shutil.rmtree(workdir)
     assert killed >= 15
+
+
+@pytest.mark.full
+def test_200_mutations_of_the_log_through_train(straight, tmp_path, capsys):
+    """Whatever it holds, the run goes on as it was, and the log is the one it had."""
+    workdir = tmp_path / "run"
+    shutil.copytree(straight, workdir)
+    path = workdir / guard_log.FILE
+    data, said = path.read_bytes(), 0
+    for seed in range(mutations.COUNT):
+        path.write_bytes(mutations.mutated("lines", data, seed))
+        assert runs.train(workdir, *BACK) == 0, seed
+        error = capsys.readouterr().err
+        assert path.read_bytes() == data and "Traceback" not in error, seed
+        said += error.count(f"warning: {path}") == 1
+    assert said == mutations.COUNT
+    runs.assert_same_state(workdir, straight, 6)
