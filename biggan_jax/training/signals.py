@@ -77,7 +77,7 @@ OF_A_STEP = {
 OF_A_LOOK = {
     "diversity": Rule(
         "the distance of samples of a class in D's features, real ones at 1,",
-        *(1, 6, 3),
+        *(1, 20, 3),  # a collapse of G may take a thousand steps
         fall=(1 / 4, 1 / 8),
         least=(0.05, 0.02),
     ),
