@@ -390,8 +390,8 @@ def test_mutations_of_every_file_of_a_report(tmp_path, name, kind):
     workdir = made_run.rolled_back(tmp_path / "run")
     made_run.jsonl(workdir / "report" / "sessions.jsonl", [{"event": "start", "step": 0}])
     data, said = (workdir / name).read_bytes(), 0
-    for seed in range(mutations.COUNT // 5):
+    for seed in range(mutations.COUNT // 10):
         (workdir / name).write_bytes(mutations.mutated(kind, data, seed))
         notes = run_page.write(workdir)["notes"]
         said += any(name in note for note in notes)
-    assert said > mutations.COUNT // 20
+    assert said > mutations.COUNT // 40

@@ -16,7 +16,16 @@ from biggan_jax.config import resume
 from biggan_jax.errors import UserError
 from biggan_jax.evaluation import follow
 from biggan_jax.sampling import load, spectra
-from biggan_jax.storage import best, directory, guard_log, json_file, json_lines, lock, steps
+from biggan_jax.storage import (
+    best,
+    directory,
+    guard_log,
+    json_file,
+    json_lines,
+    lock,
+    running,
+    steps,
+)
 from biggan_jax.storage.weights import save_weights
 from biggan_jax.storage.writers import MetricWriter
 from biggan_jax.sweep import results
@@ -254,7 +263,7 @@ def test_200_mutations_of_the_scores_of_a_follower(tmp_path, capsys):
 
 def test_200_mutations_of_a_score_and_of_a_lock(tmp_path):
     record = {"step": 4, "metric": "fid", "score": 2.5, "scores": {"fid": 2.5}, "protocol": None}
-    claim = lock._this_process() | {"host": "away", "beat": "000000000001"}
+    claim = running.this_process() | {"host": "away", "beat": "000000000001"}
     (tmp_path / "best").mkdir()
     for seed in range(mutations.COUNT):
         (tmp_path / "best" / "score.json").write_bytes(
