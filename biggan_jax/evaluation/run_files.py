@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from biggan_jax.storage import paths
+from biggan_jax.storage import json_file, paths
 
 NOTES_OF_A_FILE = 5  # damaged lines that are told one by one; the others are counted
 DEEPEST = 20  # levels of objects in what a run writes are 3
@@ -93,9 +93,14 @@ def document(path: Any, name: str, notes: Notes) -> dict:
     text = text_of(path, name, notes)
     if text is None:
         return {}
-    found, problem = _parsed(text)
-    if problem:
-        notes.add(f"{name} cannot be read: {problem}")
+    try:
+        found = json_file.parse(text)
+    except ValueError as error:
+        notes.add(f"{name} cannot be read: {reason(error)}")
+        return {}
+    if not isinstance(found, dict):
+        notes.add(f"{name} cannot be read: it is no JSON object")
+        return {}
     return found
 
 

@@ -61,6 +61,7 @@ class History:
       meta: what lies beside the arrays of the newest checkpoint.
       best: of `best/score.json`.
       changes: [(step, {setting: (old, new)})] of config_history.jsonl.
+      followed: [(step, fingerprint of the protocol, scores)] of `biggan evaluate --follow`.
       sessions: every `biggan train`.
       in_use: whether a run is training there now, as far as can be seen.
       labels: number of training images of each class, where a count was kept.
@@ -80,6 +81,7 @@ class History:
     meta: dict[str, Any] = dataclasses.field(default_factory=dict)
     best: dict[str, Any] = dataclasses.field(default_factory=dict)
     changes: list[tuple[int, dict]] = dataclasses.field(default_factory=list)
+    followed: list[tuple[int, str, dict]] = dataclasses.field(default_factory=list)
     sessions: list[Session] = dataclasses.field(default_factory=list)
     in_use: bool = False
     labels: list[int] = dataclasses.field(default_factory=list)
@@ -119,14 +121,8 @@ def read(directory: str | Path) -> History:
         _compare(directory, notes)
     name = f"best/{best.SCORE}"
     run.best = run_files.document(directory / name, name, notes)
-    for number, line in run_files.objects(
-        directory / "config_history.jsonl", "config_history.jsonl", notes
-    ):
-        changes = changes_of(line.get("changes"))
-        if changes and run_files.is_step(line.get("step")):
-            run.changes.append((line["step"], changes))
-        else:
-            notes.add(f"line {number}: it is no change; it is left out", "config_history.jsonl")
+    run.changes = _resumed(directory, run.fork, notes)
+    run.followed = _followed(directory, notes)
     run.sessions = run_sessions.read(directory, notes)
     with contextlib.suppress(OSError):
         run.in_use = lock.is_held(directory)
@@ -204,6 +200,32 @@ def _fork(directory: Any, notes: Notes) -> Fork | None:
     if not metrics:
         notes.add(f"{name} holds no metrics: the curves of the run before the fork are not shown")
     return Fork(source, step, changes_of(record.get("changes")), metrics)
+
+
+def _resumed(directory: Any, fork: Fork | None, notes: Notes) -> list[tuple[int, dict]]:
+    """[(step, changes)] of the sessions that went on under other settings."""
+    found, name = [], "config_history.jsonl"
+    for number, line in run_files.objects(directory / name, name, notes):
+        step, changes = line.get("step"), changes_of(line.get("changes"))
+        if not changes or not run_files.is_step(step):
+            notes.add(f"line {number}: it is no change; it is left out", name)
+        elif fork is None or (step, changes) != (fork.step, fork.changes):  # told as the fork
+            found.append((step, changes))
+    return found
+
+
+def _followed(directory: Any, notes: Notes) -> list[tuple[int, str, dict]]:
+    """[(step, fingerprint of the protocol, {score: value})] of a follower, by their steps."""
+    found, name = [], "evaluations.jsonl"
+    for number, line in run_files.objects(directory / name, name, notes):
+        step, scores, protocol = (line.get(key) for key in ("step", "scores", "protocol"))
+        if isinstance(scores, dict) and isinstance(protocol, dict) and run_files.is_step(step):
+            values = {key: run_files.as_number(value) for key, value in scores.items()}
+            whole = {key: value for key, value in values.items() if value is not None}
+            found.append((step, str(protocol.get("fingerprint"))[:40], whole))
+        else:
+            notes.add(f"line {number}: it is no evaluation; it is left out", name)
+    return sorted(found, key=lambda one: one[0])
 
 
 def _samples(folder: Any, name: str, notes: Notes) -> list[tuple[int, Any]]:

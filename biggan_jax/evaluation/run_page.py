@@ -88,7 +88,7 @@ def html(run: History, verdict: Verdict) -> str:
         "name": Path(str(run.directory)).name or str(run.directory),
         "verdict": verdict,
         "facts": run_tables.facts(run, verdict),
-        "marks": [run_parts.KINDS[k] for k in run_parts.KINDS if run_parts.steps_of(run, k)],
+        "marks": [run_parts.KINDS[kind] for kind in run_parts.marked(run)],
     }
     text = template.render(sections=sections, **parts)
     if len(text) < LARGEST:

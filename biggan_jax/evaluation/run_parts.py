@@ -18,9 +18,10 @@ KINDS = {
     "warning": ("warning of the guard", "#e69f00", "dotted"),
     "collapsed": ("collapsed", "#d55e00", "solid"),
     "rolled_back": ("rolled back from here", "#0072b2", "dashed"),
-    "fork": ("fork", curves.GREY, "solid"),
+    "fork": ("fork; grey curves are those of the parent run", curves.GREY, "solid"),
     "change": ("settings changed", curves.GREY, "dotted"),
 }
+GREYS = ("solid", "dashed", "dotted", "dashdot")  # of the parent's curves of one plot
 ABANDONED = "abandoned by a rollback", "currentColor", "dashed"  # in a legend
 
 
@@ -102,7 +103,7 @@ def plot(
     palette = {key: colors[i % len(colors)] for i, key in enumerate(shown)}
     lines = []
     for i, (key, label) in enumerate(found.items()):
-        lines += _behind(run, key, label, palette[key], "dashed" if i % 2 else "solid")
+        lines += _behind(run, key, label, palette[key], GREYS[i % len(GREYS)])
     for key, label in found.items():
         if key in run.metrics:
             curve = run.metrics[key]
@@ -123,10 +124,7 @@ def _behind(run: History, key: str, label: str, color: str, dash: str) -> list[c
     if run.fork is not None and key in run.fork.metrics:
         curve = run.fork.metrics[key]
         lines.append(
-            curves.Line(
-                f"{label}, before the fork and without it",
-                *(curve.steps, curve.values, curves.GREY, dash, True),
-            )
+            curves.Line(f"{label}, parent", curve.steps, curve.values, curves.GREY, dash, pale=True)
         )
     for attempt in run.attempts:
         if key in attempt.metrics:
@@ -145,16 +143,19 @@ def last_drawn(run: History) -> int:
 
 def marks(run: History) -> list[curves.Mark]:
     """What is marked on every plot."""
-    found = []
-    back = steps_of(run, "rolled_back")
-    for state in KINDS:
-        steps = steps_of(run, state)
-        if state == "collapsed":  # one line where a rollback followed at once
-            steps = [step for step in steps if step not in back]
-        for i in np.unique(np.linspace(0, len(steps) - 1, MARKS).round()).astype(int):
-            if steps:
-                found.append(curves.Mark(steps[i], *KINDS[state][1:]))
-    return found
+    return [
+        curves.Mark(step, *KINDS[kind][1:])
+        for kind, steps in marked(run).items()
+        for step in spread(steps, MARKS)
+    ]
+
+
+def marked(run: History) -> dict[str, list[int]]:
+    """The steps that are marked, of every one of `KINDS` that a run has."""
+    found = {kind: steps_of(run, kind) for kind in KINDS}
+    back = set(found["rolled_back"])  # one line where a rollback followed a collapse at once
+    found["collapsed"] = [step for step in found["collapsed"] if step not in back]
+    return {kind: sorted(set(steps)) for kind, steps in found.items() if steps}
 
 
 def steps_of(run: History, kind: str) -> list[int]:

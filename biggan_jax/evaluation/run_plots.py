@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 
-from biggan_jax.evaluation import run_parts
+from biggan_jax.evaluation import run_parts, run_tables
 from biggan_jax.evaluation.run_files import Curve, Metrics, is_step
 from biggan_jax.evaluation.run_history import History
 from biggan_jax.evaluation.run_parts import Section, Table, present
@@ -99,13 +99,15 @@ def scores(run: History) -> Section:
         name = key.removeprefix("eval/")
         title = SCORES.get(name, f"{name.replace('_', ' ').capitalize()} (higher is better)")[:80]
         slug = f"score{len(rows)}"
-        section.plots += present([run_parts.plot(run, slug, title, {key: name}, y=_short(name))])
+        y = _short(name)
+        section.plots += present([run_parts.plot(run, slug, title, {key: y}, y=y)])
         rows.append((title, *_ends(run.metrics[key], name in SMALL)))
     if rows:
         section.tables.append(Table(("score", "last", "best", "at step"), rows))
         section.text.append(
             f"Of {_number(run.config.get('eval_samples'))} samples of the averaged weights."
         )
+    section.tables += run_tables.followed(run)
     return section
 
 
@@ -206,7 +208,7 @@ def _with_ends(run: History, found: run_parts.Plot, layers: dict[str, str]) -> r
     if any(key in attempt.metrics for attempt in run.attempts for key in layers):
         own.append(run_parts.ABANDONED)
     if run.fork is not None and any(key in run.fork.metrics for key in layers):
-        own.append(("before the fork and without it", curves.GREY, "solid"))
+        own.append(("parent", curves.GREY, "solid"))
     return dataclasses.replace(found, legend=own)
 
 

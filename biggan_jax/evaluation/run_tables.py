@@ -7,12 +7,14 @@ import numpy as np
 from biggan_jax import config as config_lib
 from biggan_jax.errors import counts
 from biggan_jax.evaluation import run_parts, run_verdict
+from biggan_jax.evaluation.report import COLUMNS
 from biggan_jax.evaluation.run_events import Event
 from biggan_jax.evaluation.run_files import is_step
 from biggan_jax.evaluation.run_history import History
 from biggan_jax.evaluation.run_parts import Section, Table, value_text
 
 EVENTS, CHANGES, SESSIONS, NOTES = 60, 40, 30, 60  # rows
+PROTOCOLS, FOLLOWED = 5, 40  # tables of a follower's scores, and rows of one
 LISTED_CLASSES = 40
 STATES = {"rolled_back": "rolled back"}
 
@@ -21,6 +23,8 @@ def facts(run: History, verdict: run_verdict.Verdict) -> list[tuple[str, str]]:
     """What stands at the top of the page: (name, value)."""
     config, best = run.config, run.best
     shown = [("workdir", str(run.directory)), ("finished steps", f"{verdict.step:,}")]
+    if run.fork is not None:
+        shown.append(("forked from", f"step {run.fork.step:,} of {run.fork.source[:300]}"))
     seen = run.last.get("images_seen")
     if seen is not None:
         shown.append(("real images seen", f"{seen:,}"))
@@ -61,22 +65,35 @@ def guard(run: History) -> Section:
     return section
 
 
+def followed(run: History) -> list[Table]:
+    """What `biggan evaluate --follow` scored: a table a protocol, since they cannot be compared."""
+    tables = []
+    for fingerprint in list(dict.fromkeys(found for _, found, _ in run.followed))[-PROTOCOLS:]:
+        lines = [(step, scores) for step, found, scores in run.followed if found == fingerprint]
+        names = [name for name in COLUMNS if any(name in scores for _, scores in lines)]
+        rows = [
+            (f"{step:,}", *(f"{scores[n]:.4g}" if n in scores else "" for n in names))
+            for step, scores in run_parts.spread(lines, FOLLOWED)
+        ]
+        title = f"Scores of a follower, protocol {fingerprint}"
+        tables.append(Table(("step", *names), rows, title, folded=True))
+    return tables
+
+
 def changes(run: History) -> Section:
     """Settings that changed on the way: at a fork, by the person, by a rollback."""
     section = Section("changes", "Changes of settings")
     found = []
     if run.fork is not None:
         section.text.append(f"Forked from step {run.fork.step:,} of {run.fork.source[:300]}.")
-        found += [(run.fork.step, "fork", run.fork.changes)]
-    found += [(step, "a resumed run", changed) for step, changed in run.changes]
-    found += [
-        (event.to_step if event.to_step is not None else event.step, "rollback", event.changes)
-        for event in run.events
-        if event.changes
-    ]
+        found += [(run.fork.step, run.fork.step, "fork", run.fork.changes)]
+    found += [(step, step, "a resumed run", changed) for step, changed in run.changes]
+    for event in run.events:
+        start = event.step if event.to_step is None else event.to_step
+        found.append((event.step, start, "rollback", event.changes))
     rows = [
         (f"{step:,}", by, key[:80], value_text(old), value_text(new))
-        for step, by, changed in sorted(found, key=lambda x: x[0])
+        for _, step, by, changed in sorted(found, key=lambda x: x[0])  # as they happened
         for key, (old, new) in changed.items()
     ]
     if rows:
@@ -101,6 +118,10 @@ def settings(run: History) -> Section:
     ]
     head = ("setting", "this run", "default")
     section.text.append("What differs from the defaults of this version, from config.json.")
+    after = {key: new for event in run.events for key, (_, new) in event.changes.items()}
+    if after:
+        now = ", ".join(f"{key[:80]} {value_text(new)}" for key, new in after.items())
+        section.text.append(f"After its rollbacks the run trains with {now}.")
     section.tables.append(Table(head, differing[:300]))
     section.tables.append(Table(("setting", "value"), rows[:400], "All settings", folded=True))
     return section

@@ -41,7 +41,7 @@ class Line:
       label: for the legend, which the page draws.
       steps, values: [N] each; NaN leaves a gap.
       color: of matplotlib, as #rrggbb.
-      dash: 'solid', 'dashed' or 'dotted'.
+      dash: 'solid', 'dashed', 'dotted' or 'dashdot'.
       pale: whether it stands in the background.
     """
 

@@ -30,6 +30,8 @@ def data_uri(data: bytes) -> tuple[str, tuple[int, int]]:
             picture = Image.open(io.BytesIO(data))
             if picture.width * picture.height > LARGEST:
                 raise ValueError(f"it has {picture.width} x {picture.height} pixels")
+            picture.verify()  # the checksums of a PNG, which loading it passes over
+            picture = Image.open(io.BytesIO(data))
             picture.load()
     except ValueError:
         raise

@@ -3,13 +3,19 @@
 import errno
 import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from biggan_jax import cli
+from biggan_jax.evaluation import run_sessions
 from biggan_jax.pictures import curves
+from biggan_jax.storage import paths
 from tests import runs
 from tests.evaluation import made_run
+from tests.storage.test_paths import URL, bucket, google  # noqa: F401 (fixtures)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -85,3 +91,27 @@ def test_a_full_disk_leaves_the_page_of_before(tmp_path, capsys, monkeypatch):
     runs.assert_one_error(capsys.readouterr(), str(run), "No space left")
     assert (run / "report" / "index.html").read_bytes() == before
     assert [p.name for p in (run / "report").iterdir()] == ["index.html"]
+
+
+def test_an_installed_package_carries_the_template(tmp_path):
+    pytest.importorskip("setuptools")
+    build = [sys.executable, "setup.py", "-q", "build_py", f"--build-lib={tmp_path}"]
+    subprocess.run(build, cwd=runs.ROOT, check=True, capture_output=True)
+    place = Path("biggan_jax", "evaluation", "templates", "run_page.html")
+    assert (tmp_path / place).read_bytes() == (runs.ROOT / place).read_bytes()
+
+
+def test_a_workdir_in_a_bucket(bucket, tmp_path, capsys):  # noqa: F811
+    run = made_run.rolled_back(tmp_path / "gs" / "bucket" / "run")
+    run_sessions.begin(paths.workdir_path(URL), 0, "TPU v4", ["data"])
+    (run / "metrics.jsonl").write_text((run / "metrics.jsonl").read_text() + "oops\n")
+    assert report(f"--from={URL}", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["out"] == f"{URL}/report/index.html" and found["state"] == "killed"
+    assert found["notes"] == ["metrics.jsonl, line 18: it is no JSON; it is left out"]
+    page = (run / "report" / "index.html").read_text()
+    assert page.count("<img") == 8 and "TPU v4" in page
+    assert report(f"--from={URL}", f"--out={tmp_path}/here.html") == 0
+    assert (tmp_path / "here.html").read_text() == page
+    assert report("--from=gs://bucket/none") == 2
+    assert "no such directory" in capsys.readouterr().err

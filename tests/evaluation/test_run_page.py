@@ -108,20 +108,36 @@ def test_a_fork_is_drawn_beside_the_run_it_comes_from(tmp_path, drawn):
     run = made_run.make(tmp_path / "run")
     made_run.jsonl(run / "metrics.jsonl", made_run.metrics(5, 9, scale=2.0))
     made_run.jsonl(run / "fork_metrics.jsonl", made_run.metrics(1, 7))
-    changes = {"regularizer.r1": [0.0, 10.0]}
+    changes = {"regularizer.r1": [0.0, 77.5]}
     (run / "fork.json").write_text(
         json.dumps({"from": "/x/runs/base", "step": 4, "changes": changes})
     )
+    twice = {"step": 4, "changes": {"regularizer.r1": {"old": 0.0, "new": 77.5}}}
+    made_run.jsonl(run / "config_history.jsonl", [twice])
     page, result = page_of(run)
     lines, options = drawn["losses"]
     assert [(m.step, m.color) for m in options["marks"]] == [(4, curves.GREY)]
     parent = [x for x in lines if x.pale]
     assert {x.color for x in parent} == {curves.GREY} and list(parent[0].steps) == [*range(1, 7)]
     assert "Forked from step 4 of /x/runs/base." in page.text and "regularizer.r1" in page.text
-    assert result["notes"] == []
+    assert result["notes"] == [] and page.text.count("77.5") == 1  # said once
     (run / "fork_metrics.jsonl").unlink()
     page, result = page_of(run)
     assert len(result["notes"]) == 1 and "fork_metrics.jsonl" in result["notes"][0]
+
+
+def test_scores_of_a_follower_stand_in_a_table_a_protocol(tmp_path, undrawn):
+    run = made_run.make(tmp_path / "run")
+    lines = [
+        {"step": step, "scores": {"fid": 10.25 + step}, "protocol": {"fingerprint": f"p{step % 2}"}}
+        for step in (5, 4, 2)
+    ]
+    made_run.jsonl(run / "evaluations.jsonl", [*lines, {"step": 4}])
+    page, result = page_of(run)
+    assert "Scores of a follower, protocol p0" in page.text and "protocol p1" in page.text
+    text = page.text.partition("protocol p0")[2].partition("protocol")[0]
+    assert text.index("12.25") < text.index("14.25") and "15.25" not in text
+    assert result["notes"] == ["evaluations.jsonl, line 4: it is no evaluation; it is left out"]
 
 
 def test_what_others_have_written_stays_text(tmp_path):
@@ -196,7 +212,8 @@ DAMAGES = [
         '{"step": 1}\n',
         "config_history.jsonl, line 1: it is no change",
     ),
-    ("config.json", "all", '{"model": ', "config.json cannot be read: it is no JSON"),
+    ("config.json", "all", '{"model": ', "config.json cannot be read: Expecting value"),
+    ("config.json", "all", '{"a": 1, "a": 2}', "config.json cannot be read: it has 'a' twice"),
     ("fork.json", "all", "{}{", "fork.json cannot be read"),
     ("samples/step_00000008.png", "all", "\x89PNG", "samples/step_00000008.png cannot be shown"),
     ("samples/real.png", "all", "", "samples/real.png cannot be shown"),
