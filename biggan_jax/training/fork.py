@@ -112,7 +112,6 @@ def _guarded(saved: dict[str, Any], step: int, changes: list[Change]) -> dict[st
 def _check_networks(origin: origin_lib.Origin, config: ConfigDict, train_step: TrainStep) -> None:
     """Raises UserError for settings that make other networks, before anything is read."""
     with origin_lib.named(origin.text):
-        resume.check_fork(origin.config, config, other_data=True)
         changed = [c for c in resume.differing(origin.config, config) if c.key.startswith("model.")]
         guilty = [change for change in changed if change.key in _SIZES]
         if not guilty and changed:

@@ -10,6 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from biggan_jax.config import overrides as overrides_lib
+from biggan_jax.config import resume
 from biggan_jax.errors import UserError, some
 from biggan_jax.parallel import processes
 from biggan_jax.storage import checkpoint, json_file, paths, steps
@@ -99,6 +100,8 @@ def find(
             config.init_from = origin.config.init_from
         if origin.config.data.class_order == "text":  # of an earlier version
             config.data.class_order = "text"
+        with named(origin.text):
+            resume.check_fork(origin.config, config, other_data=True)
         if origin.step is not None:
             check_length(origin.text, origin.step, config)
     return origin

@@ -175,17 +175,18 @@ def prepare(
     origin = origin_lib.find(fork, config, workdir, checkpoints)
     source, report = run_data.open_source(config, workdir)
     train_step = build_lib.train_step(config, mesh)
-    changes = workdir_lib.check(config, workdir, checkpoints, allow_change)
+    forked = origin is not None
+    changes = workdir_lib.check(config, workdir, checkpoints, allow_change, forked)
     if not again:
         _tell(config, mesh, report)
     meta = {"config": config.to_dict(), "version": __version__}
     meta |= {"data_digest": report.digest, "data_stamp": source.stamp()}
     own = (config, workdir, checkpoints, train_step, source)
-    if origin is not None:
+    if forked:
         state, start, kept = fork_lib.start(origin, *own, meta)
     history = rollback.settle(workdir, checkpoints)
     attempt = history.attempt
-    if origin is None:
+    if not forked:
         state, start, kept = workdir_lib.resume_or_init(*own)
     if attempt:
         rollback.tell(config, attempt)
@@ -204,7 +205,7 @@ def prepare(
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-    if main and (start == 0 or origin is not None):
+    if main and (start == 0 or forked):
         sample_grid.save_real(source, batches.batch_at(0), workdir, config)
     events = guard_log.up_to(history.events, start)
     if main:

@@ -70,7 +70,11 @@ def _is_config(path: Path) -> bool:
 
 
 def check(
-    config: ConfigDict, workdir: Path, checkpoints: checkpoint.Checkpoints, allow_change: bool
+    config: ConfigDict,
+    workdir: Path,
+    checkpoints: checkpoint.Checkpoints,
+    allow_change: bool,
+    forked: bool = False,
 ) -> list[Change]:
     """Raises UserError unless `workdir` is fresh or holds a run that `config` continues."""
     newest = {"the newest checkpoint": checkpoints.latest_step()}
@@ -91,7 +95,7 @@ def check(
         for change in unsaved if processes.is_main() else ():
             step = checkpoints.latest_step()
             print(f"by config.json, from step {step} on: {change}", file=sys.stderr)
-    elif config.init_from is not None:
+    elif config.init_from is not None and not forked:  # a fork is that of its origin
         _check_start(config.init_from, workdir)
     finetune.check(config)
     return changes

@@ -173,6 +173,17 @@ def test_what_cannot_be_forked(scored, tmp_path, capsys, place, more, words):
         assert found in (f"{scored}@2", f"{scored}/best")
 
 
+@pytest.mark.full
+def test_an_origin_that_started_from_weights(run_copy, tmp_path):
+    """They need not be there any more, and a fork cannot start from others."""
+    tuned, more = tmp_path / "tuned", ("--config.num_steps=2", "--config.finetune.keep_optimizer")
+    assert runs.train(tuned, f"--config.init_from={run_copy}", *more) == 0
+    shutil.rmtree(run_copy)
+    assert fork(tmp_path / "new", f"--fork={tuned}@2", "--config.num_steps=3") == 0
+    assert runs.train(tuned, "--config.num_steps=3", more[1]) == 0
+    runs.assert_same_state(tmp_path / "new", tuned, 3)
+
+
 def test_a_workdir_that_is_taken(trained, run_copy, tmp_path, capsys):
     assert fork(run_copy, f"--fork={trained}@2") == 2
     refused(capsys, "holds a run that is no fork of", "--workdir")
