@@ -6,7 +6,6 @@ on; so a run that was killed in the middle ends as one that was not.
 """
 
 import dataclasses
-import json
 import re
 import sys
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from ml_collections import ConfigDict
 from biggan_jax.config import flatten
 from biggan_jax.errors import counts
 from biggan_jax.parallel import processes
-from biggan_jax.storage import checkpoint, guard_log, integrity, paths
+from biggan_jax.storage import checkpoint, guard_log, integrity, json_lines, paths
 from biggan_jax.storage.guard_log import Event
 from biggan_jax.training import state as state_lib
 
@@ -198,13 +197,10 @@ def _move(workdir: Path, attempt: int, to_step: int) -> None:
             paths.write_bytes(folder / "samples" / path.name, path.read_bytes())
             path.unlink()
     metrics = workdir / "metrics.jsonl"
-    text = metrics.read_bytes().decode("utf-8", "replace") if metrics.exists() else ""
-    later = [line for line in text.splitlines() if _step_of(line) > to_step]
-    paths.write_bytes(kept, "".join(line + "\n" for line in later).encode())
-
-
-def _step_of(line: str) -> int:
-    try:
-        return int(json.loads(line)["step"])
-    except (ValueError, TypeError, KeyError):
-        return -1
+    lines = json_lines.read(metrics)
+    later = [
+        text
+        for text, record in zip(lines.texts, lines.records, strict=True)
+        if isinstance(record.get("step"), int) and record["step"] > to_step
+    ]
+    paths.write_bytes(kept, b"".join(text + b"\n" for text in later))

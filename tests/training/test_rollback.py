@@ -435,3 +435,13 @@ def test_200_mutations_of_the_log_through_train(straight, tmp_path, capsys):
         said += error.count(f"warning: {path}") == 1
     assert said == mutations.COUNT
     runs.assert_same_state(workdir, straight, 6)
+
+
+def test_damaged_metrics_do_not_stop_a_rollback(tmp_path):
+    """What it gives up is every line that can be read, whatever lies between them."""
+    lines = [b'{"step": %d}' % step for step in range(1, 6)]
+    lines[3:3] = [b"[" * 9999, b'{"step": 1e999}', b'{"step": "x"}', b"\xff", b"{}"]
+    (tmp_path / "metrics.jsonl").write_bytes(b"\n".join([*lines, b'{"step": 7']))
+    rollback._move(tmp_path, 0, 2)
+    kept = (tmp_path / "abandoned" / "0" / "metrics.jsonl").read_bytes()
+    assert kept == b'{"step": 3}\n{"step": 4}\n{"step": 5}\n'
