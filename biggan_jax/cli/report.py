@@ -29,8 +29,13 @@ def run(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:
         raise UserError(f"--out {args.out} is a folder: name a file in it")
     from biggan_jax.evaluation import run_page
 
-    with writing(args.out or args.source):
-        result = run_page.write(args.source, args.out)
+    try:
+        with writing(args.out or args.source):
+            result = run_page.write(args.source, args.out)
+    except OSError as error:
+        if args.out is not None:
+            raise
+        raise OSError(f"{error}; --out F.html writes the page elsewhere") from error
     for note in result["notes"]:
         print(f"note: {note}", file=sys.stderr)
     say(args, f"{result['verdict']}\n{result['out']}")

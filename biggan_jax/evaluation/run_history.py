@@ -15,7 +15,8 @@ from biggan_jax.evaluation.run_sessions import Session
 from biggan_jax.storage import best, lock, paths
 from biggan_jax.storage.directory import open_directory, read_config
 
-LEFT = ("metrics.jsonl", "checkpoints", "guard.jsonl", "samples", run_sessions.FILE)
+LEFT = ("metrics.jsonl", "guard.jsonl", run_sessions.FILE)  # by a run alone
+ALSO = ("checkpoints", "samples")  # beside a config.json
 ATTEMPTS = 20  # abandoned ones that are read
 _SAMPLES = re.compile(r"step_(\d+)\.png")
 # Of the monitors only what a section draws: a large network has a thousand values a line.
@@ -151,7 +152,8 @@ def _checked(directory: str | Path) -> Any:
     path = paths.workdir_path(directory)
     paths.reach(path, write=False)
     with paths.bucket_errors(path):
-        if path.is_dir() and any((path / name).exists() for name in LEFT):
+        names = LEFT + ALSO * (path / "config.json").exists()
+        if path.is_dir() and any((path / name).exists() for name in names):
             return path
         if path.is_dir() and not (path / "config.json").exists():
             below = sorted(p.parent for p in path.glob("*/config.json"))

@@ -85,7 +85,7 @@ def html(run: History, verdict: Verdict) -> str:
     sections = [section for make in SECTIONS if not (section := make(run)).is_empty()]
     template = environment.get_template("run_page.html")
     parts = {
-        "name": Path(str(run.directory)).name or str(run.directory),
+        "name": run.directory.name or paths.absolute(run.directory).name,
         "verdict": verdict,
         "facts": run_tables.facts(run, verdict),
         "marks": [run_parts.KINDS[kind] for kind in run_parts.marked(run)],

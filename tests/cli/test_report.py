@@ -88,7 +88,7 @@ def test_a_full_disk_leaves_the_page_of_before(tmp_path, capsys, monkeypatch):
     (run / "metrics.jsonl").write_text("")
     monkeypatch.setattr(os, "fsync", full)
     assert report(f"--from={run}", "--json") == 1
-    runs.assert_one_error(capsys.readouterr(), str(run), "No space left")
+    runs.assert_one_error(capsys.readouterr(), str(run), "No space left", "--out F.html writes")
     assert (run / "report" / "index.html").read_bytes() == before
     assert [p.name for p in (run / "report").iterdir()] == ["index.html"]
 

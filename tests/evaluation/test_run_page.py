@@ -177,7 +177,8 @@ def test_a_long_run_of_many_layers_stays_small(tmp_path):
     ]
     with open(run / "metrics.jsonl", "w") as file:
         for step in range(1, 10_001):
-            line = {"step": step, "images_seen": step, "d_loss": random.normal(), "g_loss": 1.0}
+            line = {"step": step, "images_seen": step, "d_loss": random.normal()}
+            line |= dict.fromkeys(("g_loss", "d_real", "d_fake", "g_grad_norm"), random.normal())
             if step % 100 == 0:
                 line |= dict(
                     zip(names, np.exp(random.normal(size=len(names))).tolist(), strict=True)
@@ -191,6 +192,7 @@ def test_a_long_run_of_many_layers_stays_small(tmp_path):
     page, result = page_of(run)
     size = (run / run_page.PLACE).stat().st_size
     assert 1_000_000 < size < run_page.LARGEST and len(page.all("img")) == 7
+    assert size - sum(len(img["src"]) for img in page.all("img")) < 900_000
     assert result["notes"] == []
 
 
@@ -340,6 +342,9 @@ def test_directories_without_a_history_are_refused(tmp_path):
     ):
         with pytest.raises(UserError, match=words):
             run_page.write(path)
+    (tmp_path / "other" / "samples").mkdir(parents=True)
+    with pytest.raises(UserError, match="holds no config.json"):
+        run_page.write(tmp_path / "other")
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "config.json").write_text("{")
     with pytest.raises(UserError, match="cannot be read"):  # nothing says that it is a run
