@@ -20,7 +20,8 @@ def add(command) -> None:
     sub.add_argument(
         "--allow-change",
         action="store_true",
-        help="continue under other values of optimizer.*, regularizer.*, loss, ema.decay or seed",
+        help="continue under other values of optimizer.*, regularizer.*, guard.*, loss, ema.decay "
+        "or seed",
     )
     sub.add_argument(
         "--fork",
