@@ -23,6 +23,7 @@ from biggan_jax.training.signals import COLLAPSED, WARNING, Alarm, Series
 
 HEALTHY = "healthy"
 TRIED = 2  # newest healthy checkpoints that a run can go back to
+CALM = 100  # steps after the last alarm before a checkpoint counts as healthy again
 
 
 class CollapsedError(ArithmeticError):
@@ -55,6 +56,7 @@ class Guard:
         self._events = list(events)
         self.state: str = kept.get("state", HEALTHY)
         self._healthy: list[int] = list(kept.get("healthy", ()))
+        self._alarmed_at: int | None = kept.get("alarmed_at")
         self._series = {n: Series(n, x) for n, x in kept.get("series", {}).items()}
 
     @property
@@ -65,8 +67,8 @@ class Guard:
     def to_json(self) -> dict[str, Any]:
         """What a checkpoint keeps of it."""
         series = {name: series.to_json() for name, series in self._series.items()}
-        kept = {"state": self.state, "healthy": self._healthy, "series": series}
-        return kept | {"events": self._events}
+        kept = {"state": self.state, "alarmed_at": self._alarmed_at, "healthy": self._healthy}
+        return kept | {"series": series, "events": self._events}
 
     @property
     def healthy(self) -> list[int]:
@@ -75,7 +77,10 @@ class Guard:
 
     def saved(self, step: int) -> None:
         """Takes notice of a checkpoint that is about to be saved."""
-        if self._good_until() is None and self.state != COLLAPSED:
+        # The references may have followed what an alarm left behind: a shock is over in ten steps,
+        # and a game that it has spoilt is not well by then.
+        calm = self._alarmed_at is None or step - self._alarmed_at > CALM
+        if calm and self._good_until() is None:
             self._healthy = [*(s for s in self._healthy if s < step), step][-TRIED:]
 
     def take(self, step: int, values: Mapping[str, float]) -> None:
@@ -114,6 +119,8 @@ class Guard:
         found = [series.judge() for series in self._series.values()]
         alarms = [alarm for alarm in found if alarm is not None]
         state = HEALTHY
+        if any(not signals.rule_of(alarm.signal).only_warns for alarm in alarms):
+            self._alarmed_at = step
         if alarms:
             state = COLLAPSED if any(a.state == COLLAPSED for a in alarms) else WARNING
         if self._config.guard.action != "warn":

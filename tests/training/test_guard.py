@@ -85,6 +85,18 @@ def test_a_collapse_that_was_only_warned_of_is_undone_when_it_is_allowed(tmp_pat
     assert back.value.event["to_step"] == 200
 
 
+def test_a_checkpoint_soon_after_an_alarm_is_not_healthy(tmp_path):
+    """A shock that is over in ten steps may have spoilt the game."""
+    guard = guarded(tmp_path, "rollback", steps=(100, 240, 360))
+    follow(guard, 0, 200, HEALTHY, saves=(100,))
+    follow(guard, 200, 201, HEALTHY | {"g_loss": 10.0})
+    follow(guard, 201, 300, HEALTHY, saves=(240,))
+    assert states(tmp_path) == [(205, "warning"), (210, "healthy")]
+    assert guard.healthy == [100]
+    follow(guard, 300, 360, HEALTHY, saves=(360,))
+    assert guard.healthy == [100, 360]
+
+
 def test_advice_costs_no_checkpoint(tmp_path):
     """A D that knows its images by heart is warned of, and its checkpoints count as healthy."""
     guard = guarded(tmp_path, "rollback", steps=(100, 200))
