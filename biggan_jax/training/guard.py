@@ -7,6 +7,7 @@ References:
   Brock et al. 2019, section 4 and appendix F: what collapses look like, and when they are seen.
 """
 
+import dataclasses
 import math
 import sys
 from collections.abc import Collection, Mapping, Sequence
@@ -41,6 +42,7 @@ class Guard:
       events: of guard.jsonl, up to the step that the run goes on from.
       kept: what `to_json` gave at that step.
       checkpoints: of the run; not needed where it cannot go back or stop.
+      start: that step.
     """
 
     def __init__(
@@ -50,8 +52,10 @@ class Guard:
         events: Sequence[Event] = (),
         kept: Mapping[str, Any] | None = None,
         checkpoints: Any = None,
+        start: int = 0,
     ):
         kept = kept or {}
+        self._start = start
         self._config, self._workdir, self._checkpoints = config, workdir, checkpoints
         self._events = list(events)
         self.state: str = kept.get("state", HEALTHY)
@@ -87,7 +91,7 @@ class Guard:
         """Takes the values of some signals after a finished step."""
         for name, value in values.items():
             if name not in self._series:
-                self._series[name] = Series(name)
+                self._series[name] = Series(name, {"last_good": self._start})
             self._series[name].add(step, value)
 
     def observe(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -118,13 +122,14 @@ class Guard:
         """
         found = [series.judge() for series in self._series.values()]
         alarms = [alarm for alarm in found if alarm is not None]
+        if self._config.guard.action != "warn":  # where one process stops or goes back, all do
+            told = processes.from_main([dataclasses.asdict(alarm) for alarm in alarms])
+            alarms = [Alarm(**alarm) for alarm in told]
         state = HEALTHY
         if any(not signals.rule_of(alarm.signal).only_warns for alarm in alarms):
             self._alarmed_at = step
         if alarms:
             state = COLLAPSED if any(a.state == COLLAPSED for a in alarms) else WARNING
-        if self._config.guard.action != "warn":
-            state = processes.from_main(state)  # where one stops or goes back, all do
         # A run that was only warned of its collapse may go on under another action.
         acts = state == COLLAPSED and self._config.guard.action != "warn"
         if state == self.state and not acts:
@@ -132,8 +137,8 @@ class Guard:
         self.state = state
         if state == HEALTHY:
             self._write(step, HEALTHY, None, None, None, "none", "all signals are in bounds again")
-        elif alarms:
-            self._alarmed(step, state, [a for a in alarms if a.state == state] or alarms)
+        else:
+            self._alarmed(step, state, [alarm for alarm in alarms if alarm.state == state])
 
     def _alarmed(self, step: int, state: str, alarms: Sequence[Alarm]) -> None:
         worst = alarms[0]
@@ -167,11 +172,11 @@ class Guard:
     def _target(self, good_until: int) -> int:
         """The step to go on from: the newest healthy one; before it where it did not help."""
         self._checkpoints.wait()  # one that is being written is there as well
-        there = processes.from_main(self._checkpoints.all_steps())
+        there = self._checkpoints.all_steps()
         known = [s for s in self._healthy if s <= good_until and s in there]
         tried = [e["to_step"] for e in self._events if e["state"] == guard_log.ROLLED_BACK]
         untried = [s for s in known if s not in tried]
-        return max(untried or known, default=0)
+        return processes.from_main(max(untried or known, default=0))
 
     def _good_until(self) -> int | None:
         marks = [s.good_until for s in self._series.values() if not s.only_warns]
@@ -230,7 +235,7 @@ def build(
     known = kept.get("guard", {"healthy": [start] if start else []})
     if any(key == "loss" or key.startswith("regularizer.") for key in changed):
         known = known | {"series": {}, "state": HEALTHY}
-    return Guard(config, workdir, events, known, checkpoints)
+    return Guard(config, workdir, events, known, checkpoints, start)
 
 
 def summary(guard: Guard | None) -> dict[str, Any]:

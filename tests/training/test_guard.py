@@ -1,5 +1,6 @@
 """What a guard makes of its signals: events, the step to go back to, and an end."""
 
+import dataclasses
 import types
 
 import numpy as np
@@ -95,6 +96,27 @@ def test_a_checkpoint_soon_after_an_alarm_is_not_healthy(tmp_path):
     assert guard.healthy == [100]
     follow(guard, 300, 360, HEALTHY, saves=(360,))
     assert guard.healthy == [100, 360]
+
+
+def test_process_0_decides_for_all(tmp_path, monkeypatch):
+    """One that has seen nothing goes back too, and to the same step."""
+    alarm = guard_lib.Alarm("gap", "collapsed", 9.0, 5.0, "D(real) - D(fake) is 9 (was 1)")
+    told = [[dataclasses.asdict(alarm)], 150]
+    guard = guarded(tmp_path, "rollback", steps=(100, 150))
+    follow(guard, 0, 20, HEALTHY, saves=(10,))
+    monkeypatch.setattr(guard_lib.processes, "from_main", lambda own: told.pop(0))
+    with pytest.raises(RollBack) as back:
+        guard.judge(20)
+    assert back.value.event["to_step"] == 150 and told == []
+
+
+def test_a_first_look_that_is_bad_leads_to_the_start_of_this_part(tmp_path):
+    """A run that goes on from step 400 without a past is not trained from scratch."""
+    guard = guarded(tmp_path, "rollback", steps=(400,), start=400, kept={"healthy": [400]})
+    guard.take(450, {"diversity": 0.001})
+    with pytest.raises(RollBack) as back:
+        guard.judge(450)
+    assert back.value.event["to_step"] == 400
 
 
 def test_advice_costs_no_checkpoint(tmp_path):
