@@ -31,16 +31,11 @@ class Diversity:
     """
 
     def __init__(self, train_step: TrainStep, config: ConfigDict, batches: Batches):
-        self._step, self._batches = train_step, batches
+        self._step, self._config, self._batches = train_step, config, batches
         mesh, count = train_step.mesh, CLASSES * OF_EACH
         # More of them where the mesh has more devices; the first ones are looked at.
         self._rows = -(-count // mesh.size) * mesh.size
-        classes = np.linspace(0, config.model.num_classes - 1, CLASSES).round().astype(np.int32)
-        self._labels = np.resize(np.repeat(classes, OF_EACH), self._rows)
-        key = jax.random.fold_in(jax.random.key(config.seed), 2**31 - 2)
-        shape = (self._rows, config.model.dim_z)
-        self._z = np.asarray(latents.sample(key, shape, distribution=config.model.z_distribution))
-        self._real: jax.Array | None = None
+        self._real: jax.Array | None = None  # a short run never looks
         self._compiled = processes.compile_together(
             jax.jit(
                 self._measure,
@@ -61,12 +56,21 @@ class Diversity:
           images of whatever class.
         """
         if self._real is None:
-            self._real = self._read()
+            self._real, (self._z, self._labels) = self._read(), self._latents()
         g, d = state.generator, state.discriminator
         weights = (g.params, g.spectral, g.batch_stats), (d.params, d.spectral)
         fake, real = jax.device_get(self._compiled(weights, self._real, self._z, self._labels))
         diversity = float(fake) / float(real) if real > 0 else 0.0
         return {"diversity": diversity, "d_features": float(real)}
+
+    def _latents(self) -> tuple[np.ndarray, np.ndarray]:
+        """(z [rows, dim_z], labels [rows]): the same in every run of a seed."""
+        model = self._config.model
+        classes = np.linspace(0, model.num_classes - 1, CLASSES).round().astype(np.int32)
+        key = jax.random.fold_in(jax.random.key(self._config.seed), 2**31 - 2)
+        shape = (self._rows, model.dim_z)
+        z = np.asarray(latents.sample(key, shape, distribution=model.z_distribution))
+        return z, np.resize(np.repeat(classes, OF_EACH), self._rows)
 
     def _read(self) -> jax.Array:
         """Real images [rows, H, W, C], which the run has read before."""

@@ -105,6 +105,7 @@ def test_a_fork_of_other_rules(trained, tmp_path, capsys):
     runs.assert_same_state(tmp_path / "back", trained, 4)
 
 
+@pytest.mark.full
 def test_a_resume_adds_a_schedule_too(run_copy, tmp_path):
     """With the flag, and also where it was killed before its next checkpoint."""
     on = (*RULES, "--config.seed=7", "--config.num_steps=5")
@@ -250,6 +251,7 @@ def test_killed_while_it_forks(trained, tmp_path, monkeypatch):
     runs.assert_same_state(new, trained, 2)
 
 
+@pytest.mark.full
 def test_what_a_kill_left_is_not_the_next_forks(trained, tmp_path, monkeypatch):
     new = tmp_path / "new"
     kill(monkeypatch, "save", new, f"--fork={trained}@2", *FLIPPED)

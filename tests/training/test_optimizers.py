@@ -208,7 +208,7 @@ def test_both_players_stop_when_the_rate_is_0():
         (None, 5, ("5", "None", "--config.optimizer.decay_start_step")),
         (5, 5, ("is 5 and", "--config.optimizer.decay_end_step")),
         (9, 5, ("9", "5", "--config.optimizer.decay_end_step")),
-        (-1, 5, ("-1", "0 or more")),
+        (-1, 5, ("-1", "from 0 to")),
     ],
 )
 def test_bad_decays_are_refused(start, end, words):

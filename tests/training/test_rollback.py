@@ -18,6 +18,7 @@ from biggan_jax.training import guard as guard_lib
 from biggan_jax.training import rollback, setup
 from biggan_jax.training.guard import Guard
 from tests import killing, mutations, runs
+from tests.conftest import FULL
 
 # The rates stay the same, so that no other step is compiled.
 BACK = (
@@ -93,7 +94,7 @@ def test_killed_at_any_moment_of_a_rollback(straight, tmp_path, collapses, monke
     first = tmp_path / "first"
     assert runs.train(first, *BACK[:-1], "--config.num_steps=2") == 0
     killed_once = 0
-    for number in range(1, 30):
+    for number in range(1, 30) if FULL else (1, 3, 7):
         workdir = tmp_path / f"run{number}"
         shutil.copytree(first, workdir)
         with killing.killed_at(number, monkeypatch, rollback, "settle") as changes:
@@ -107,7 +108,7 @@ def test_killed_at_any_moment_of_a_rollback(straight, tmp_path, collapses, monke
         shutil.rmtree(workdir)
         if done:
             break
-    assert killed_once >= 3
+    assert killed_once >= (3 if FULL else 2)
 
 
 def test_killed_between_collapse_and_rollback(straight, tmp_path, collapses, monkeypatch):
@@ -166,7 +167,10 @@ def _alarm():
     return guard_lib.Alarm("gap", "collapsed", 9.0, 5.0, "D(real) - D(fake) is 9 (was 1)")
 
 
-@pytest.mark.parametrize("action", ["off", "warn", "stop", "rollback"])
+@pytest.mark.parametrize(
+    "action",
+    [*(pytest.param(x, marks=pytest.mark.full) for x in ("off", "stop")), "warn", "rollback"],
+)
 def test_a_metric_that_is_not_finite(tmp_path, monkeypatch, capsys, action):
     """It stops the run whatever the guard is told, unless it goes back."""
     read = jax.device_get
@@ -200,7 +204,7 @@ def test_a_damaged_log_is_written_anew(straight, tmp_path, capsys):
     data = (straight / guard_log.FILE).read_bytes()
     changed = data.replace(b'"step": 4', b'"step": 5')
     damages = {"torn": data[:-9], "changed": changed, "empty": b"", "gone": None}
-    for damage, left in damages.items():
+    for damage, left in damages.items() if FULL else list(damages.items())[1:2]:
         workdir = tmp_path / damage
         shutil.copytree(straight, workdir)
         path = workdir / guard_log.FILE
@@ -235,7 +239,7 @@ def test_healthy_checkpoints_are_kept(tmp_path):
     for step, healthy in ((2, [2]), (4, [2, 4]), (6, [4, 6])):
         kept.saved(step)
         assert kept.healthy == healthy
-    kept.state = "warning"
+    kept._alarmed_at = 7
     kept.saved(8)
     assert kept.healthy == [4, 6]
     assert Guard(runs.tiny_config(), tmp_path, kept=kept.to_json()).healthy == [6]
