@@ -60,7 +60,8 @@ def test_distances_of_pairs(on_one):
     assert np.isfinite(logits["fake"]).all() and 0.1 < found["diversity"] < 30
 
 
-@pytest.mark.parametrize("shape", [(8,), pytest.param((4, 2), marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize("shape", [(8,), (4, 2)])
 def test_eight_devices_measure_the_same(on_one, shape):
     found = measured(shape)[0]
     for name, value in on_one[0].items():
