@@ -10,12 +10,13 @@ References:
 import dataclasses
 import math
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from biggan_jax.config import flatten
 from biggan_jax.parallel import processes
 from biggan_jax.storage import guard_log
 from biggan_jax.storage.guard_log import Event
@@ -215,7 +216,6 @@ def build(
     kept: Mapping[str, Any],
     checkpoints: Any,
     start: int,
-    changed: Collection[str] = (),
 ) -> Guard | None:
     """The guard of a run; None where it is off.
 
@@ -223,17 +223,20 @@ def build(
       config: of the run.
       workdir: of the run.
       events: of guard.jsonl.
-      kept: the meta of the checkpoint that the run goes on from; empty where it starts.
+      kept: the meta of the checkpoint that the run goes on from; empty where it starts. Under
+        another loss or other penalties than its config's the signals have another scale, and start
+        anew.
       checkpoints: of the run.
       start: the step that it goes on from.
-      changed: settings that are others than before; under another loss or other penalties the
-        signals have another scale, and start anew.
     """
     if config.guard.action == "off":
         return None
     # What was trained without a guard is taken for healthy.
     known = kept.get("guard", {"healthy": [start] if start else []})
-    if any(key == "loss" or key.startswith("regularizer.") for key in changed):
+    # Of the checkpoint, not of the command before: a run that is killed before its next one judges
+    # as one that is not.
+    old, new = flatten(kept.get("config", {})), flatten(config)
+    if any(old[k] != new.get(k) for k in old if k == "loss" or k.startswith("regularizer.")):
         known = known | {"series": {}, "state": HEALTHY}
     return Guard(config, workdir, events, known, checkpoints, start)
 

@@ -5,10 +5,8 @@ is done by `settle`, in the same process or in one that is started after a kill,
 on; so a run that was killed in the middle ends as one that was not.
 """
 
-import dataclasses
 import re
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,30 +39,7 @@ class RollBack(Exception):
         self.event = event
 
 
-@dataclasses.dataclass(frozen=True)
-class History:
-    """What happened to a run before.
-
-    Attributes:
-      events: of its guard.
-      attempt: rollbacks among them.
-    """
-
-    events: Sequence[Event] = ()
-
-    @property
-    def attempt(self) -> int:
-        """How many of the events are rollbacks."""
-        return guard_log.attempt(self.events)
-
-    @property
-    def from_start(self) -> bool:
-        """Whether the last rollback left no checkpoint to go on from."""
-        back = [event for event in self.events if event["state"] == guard_log.ROLLED_BACK]
-        return bool(back) and back[-1]["to_step"] == 0
-
-
-def settle(workdir: Path, checkpoints: checkpoint.Checkpoints) -> History:
+def settle(workdir: Path, checkpoints: checkpoint.Checkpoints) -> list[Event]:
     """Reads what happened to a run, and carries a rollback out that was written down.
 
     All processes of a run call it.
@@ -74,24 +49,25 @@ def settle(workdir: Path, checkpoints: checkpoint.Checkpoints) -> History:
       checkpoints: of the run; those that a rollback gave up are set aside, as `N.discarded`.
 
     Returns:
-      The history. A damaged guard.jsonl is written anew from what the checkpoints hold of it.
+      The events of its guard. A damaged guard.jsonl is written anew from what the checkpoints hold
+      of it.
 
     Raises:
       OSError: something could not be written.
     """
     read = lambda: _intact_events(workdir, checkpoints) if processes.is_main() else None
-    history = History(processes.from_main(processes.together(read)))
-    back = [event for event in history.events if event["state"] == guard_log.ROLLED_BACK]
+    events = processes.from_main(processes.together(read))
+    back = [event for event in events if event["state"] == guard_log.ROLLED_BACK]
     if not back:
-        return history
+        return events
     abandoned, to_step = back[-1]["attempt"], back[-1]["to_step"]
     move = lambda: _move(workdir, abandoned, to_step) if processes.is_main() else None
     processes.together(move)
     later = [step for step in checkpoints.all_steps() if step > to_step]
-    goes_on = any(attempt_of(checkpoints, step) == history.attempt for step in later)
+    goes_on = any(attempt_of(checkpoints, step) == guard_log.attempt(events) for step in later)
     if later and not processes.from_main(goes_on):
         checkpoints.discard_after(to_step)
-    return history
+    return events
 
 
 def attempt_of(checkpoints: checkpoint.Checkpoints, step: int) -> int | None:

@@ -184,8 +184,8 @@ def prepare(
     own = (config, workdir, checkpoints, train_step, source)
     if forked:
         state, start, kept = fork_lib.start(origin, *own, meta)
-    history = rollback.settle(workdir, checkpoints)
-    attempt = history.attempt
+    events = rollback.settle(workdir, checkpoints)
+    attempt = guard_log.attempt(events)
     if not forked:
         state, start, kept = workdir_lib.resume_or_init(*own)
     if attempt:
@@ -207,11 +207,10 @@ def prepare(
     )
     if main and (start == 0 or forked):
         sample_grid.save_real(source, batches.batch_at(0), workdir, config)
-    events = guard_log.up_to(history.events, start)
+    events = guard_log.up_to(events, start)
     if main:
         guard_log.write(workdir, events)
-    changed = [change.key for change in changes]
-    guard = guard_lib.build(config, workdir, events, kept, checkpoints, start, changed)
+    guard = guard_lib.build(config, workdir, events, kept, checkpoints, start)
     log = TrainLog(
         writer,
         start=start,

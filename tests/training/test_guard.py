@@ -144,9 +144,9 @@ def test_what_was_trained_without_a_guard_is_taken_for_healthy(tmp_path):
 def test_another_loss_has_another_scale(tmp_path):
     guard = guarded(tmp_path, "warn")
     follow(guard, 0, 200, HEALTHY)
-    kept = {"guard": guard.to_json()}
     large = {name: 50 * value for name, value in HEALTHY.items()}
-    for changed, state in ((("loss",), "healthy"), (("optimizer.d_lr",), "collapsed")):
-        again = guard_lib.build(runs.tiny_config(), tmp_path, [], kept, None, 200, changed)
+    for changed, state in (({"loss": "wasserstein"}, "healthy"), ({"seed": 9}, "collapsed")):
+        kept = {"guard": guard.to_json(), "config": runs.tiny_config().to_dict() | changed}
+        again = guard_lib.build(runs.tiny_config(), tmp_path, [], kept, None, 200)
         follow(again, 200, 220, large)
         assert again.state == state
