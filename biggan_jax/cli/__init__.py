@@ -15,7 +15,7 @@ from biggan_jax import errors
 from biggan_jax.cli import huge_pages
 from biggan_jax.cli.commands import HEAVY, KEPT, Parser, parser, without_command
 from biggan_jax.cli.output import ended
-from biggan_jax.parallel import devices, signals
+from biggan_jax.parallel import devices, signals, terminal
 from biggan_jax.storage import compiled, orbax_noise
 
 # What to do when memory runs out; `train` and `bench` know the settings.
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow only writes event files here
     logging.getLogger("absl").setLevel(logging.WARNING)
-    with signals.answered_at_once():
+    with terminal.survived(), signals.answered_at_once():
         code = ended(run, argv)
         if argv is None and code == errors.EXIT_INTERRUPTED:
             # No teardown: of what still computes, or at the next Ctrl-C, it would crash.

@@ -193,11 +193,27 @@ def prepare(
         train_step = build_lib.train_step(rollback.rules(config, attempt), mesh)
         state = state.replace(key=rollback.run_key(config, attempt, mesh))
     workdir_lib.write(config, workdir, start, changes)
-    writer = writers.MetricWriter(workdir, tensorboard=config.tensorboard, active=main)
-    writer.cut_after(start)
-    batches = data.Batches(
+    seed = rollback.data_seed(config, attempt)
+    batches = _batches(config, source, seed, start)
+    if main and (start == 0 or forked):
+        sample_grid.save_real(source, batches.batch_at(0), workdir, config)
+    events = guard_log.up_to(events, start)
+    if main:
+        guard_log.write(workdir, events)
+    guard = guard_lib.build(config, workdir, events, kept, checkpoints, start)
+    writer, log = _logs(config, workdir, checkpoints, start, guard)
+    step = processes.compile_together(step_lib.jit_train_step(train_step))
+    return Run(
+        config, workdir, train_step, step, state, start, source, batches, checkpoints, writer, log,
+        meta, owned, guard, report.lines() if main else (),
+    )  # fmt: skip
+
+
+def _batches(config: ConfigDict, source: data.Source, seed: int, start: int) -> data.Batches:
+    """The stream of this process, at the batch of step `start`."""
+    return data.Batches(
         source,
-        seed=rollback.data_seed(config, attempt),
+        seed=seed,
         batch_size=config.batch_size,
         num_d_steps=config.num_d_steps,
         flip=config.data.flip,
@@ -205,12 +221,19 @@ def prepare(
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-    if main and (start == 0 or forked):
-        sample_grid.save_real(source, batches.batch_at(0), workdir, config)
-    events = guard_log.up_to(events, start)
-    if main:
-        guard_log.write(workdir, events)
-    guard = guard_lib.build(config, workdir, events, kept, checkpoints, start)
+
+
+def _logs(
+    config: ConfigDict,
+    workdir: Path,
+    checkpoints: checkpoint.Checkpoints,
+    start: int,
+    guard: Guard | None,
+) -> tuple[writers.MetricWriter, TrainLog]:
+    """What is kept and said of every step, without the lines of those that are done again."""
+    main = processes.is_main()
+    writer = writers.MetricWriter(workdir, tensorboard=config.tensorboard, active=main)
+    writer.cut_after(start)
     log = TrainLog(
         writer,
         start=start,
@@ -221,11 +244,7 @@ def prepare(
         remedy=lambda: workdir_lib.remedy(config, workdir, checkpoints),
         observe=guard.observe if guard else None,
     )
-    step = processes.compile_together(step_lib.jit_train_step(train_step))
-    return Run(
-        config, workdir, train_step, step, state, start, source, batches, checkpoints, writer, log,
-        meta, owned, guard, report.lines() if main else (),
-    )  # fmt: skip
+    return writer, log
 
 
 def _tell(config: ConfigDict, mesh: Mesh, report: data.DataReport) -> None:

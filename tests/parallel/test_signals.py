@@ -106,18 +106,12 @@ def test_what_nohup_ignores_stays_ignored():
 IN_A_TERMINAL = """
 import pathlib, sys, time
 from biggan_jax.parallel import signals, terminal
-disowned = sys.argv[2] == "disowned"
-with signals.exit_on_sigterm(), signals.StopRequest() as stop:
+closed = pathlib.Path(sys.argv[1] + ".closed")
+with terminal.survived(), signals.exit_on_sigterm(), signals.StopRequest() as stop:
     end = time.monotonic() + 20
-    while not stop.due(0) and time.monotonic() < end:
-        if disowned:
-            terminal.leave()
-            if (stat := pathlib.Path(sys.argv[1] + ".closed")).exists():
-                time.sleep(0.05)
-                terminal.leave()
-                break
+    while not stop.due(0) and not closed.exists() and time.monotonic() < end:
         print("step", file=sys.stderr, flush=True)
-        time.sleep(0.01)
+        time.sleep(0.001)
     print("stopped", flush=True)
     print("saving", file=sys.stderr, flush=True)
     pathlib.Path(sys.argv[1]).write_text("saved")
@@ -146,8 +140,10 @@ def test_a_run_whose_terminal_is_closed_saves(tmp_path, how, code):
         time.sleep(1.0)
     else:
         assert os.read(descriptor, 4) == b"step"
-    (tmp_path / "saved.closed").touch()
     os.close(descriptor)
+    if how == "disowned":
+        time.sleep(0.1)  # it says something to nobody
+        (tmp_path / "saved.closed").touch()
     _, status = os.waitpid(number, 0)
     assert how == "piped" or os.waitstatus_to_exitcode(status) == code
     deadline = time.monotonic() + 20
