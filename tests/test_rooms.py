@@ -32,7 +32,8 @@ BELOW = {
 # What computes a step runs where only jax, flax, optax and ml_collections are installed.
 BARE = (
     *("models", "planning", "training/step", "training/state", "training/objectives"),
-    *("training/regularizers", "training/microbatches", "training/optimizers", "training/build"),
+    *("training/penalties", "training/regularizers", "training/microbatches"),
+    *("training/optimizers", "training/build"),
     *("parallel/sharding", "config"),
 )
 

@@ -118,6 +118,10 @@ def default_config() -> ConfigDict:
     # is added to D's loss (Mescheder et al. 2018; R3GAN); 0 is off.
     r.r1 = 0.0
     r.r2 = 0.0
+    # lambda: this times the mean of (|gradient of D| - 1)^2 is added to D's loss, at points between
+    # real and generated images (WGAN-GP: 10), or at real images with noise (DRAGAN: 10); 0 is off.
+    r.wgan_gp = 0.0
+    r.dragan = 0.0
     r.every_steps = 1  # of so many D updates one has the penalties, multiplied by this number
 
     c.finetune = f = ConfigDict()  # how a run with init_from starts

@@ -108,6 +108,8 @@ DOMAINS: dict[str, Range | Choice] = {
     "regularizer.sigma_clamp_form": Choice("value", "ratio"),
     "regularizer.r1": AT_LEAST_0,
     "regularizer.r2": AT_LEAST_0,
+    "regularizer.wgan_gp": AT_LEAST_0,
+    "regularizer.dragan": AT_LEAST_0,
     "regularizer.every_steps": AT_LEAST_1,
     "finetune.new_classes": Choice("fresh", "mean"),
     "finetune.freeze_d": AT_LEAST_0,

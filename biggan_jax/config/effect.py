@@ -90,7 +90,7 @@ def _of_model(given: dict) -> Iterator[tuple[str, str, str]]:
 
 
 def _of_game(given: dict) -> Iterator[tuple[str, str, str]]:
-    if not given["regularizer.r1"] and not given["regularizer.r2"]:
+    if not any(given[f"regularizer.{name}"] for name in ("r1", "r2", "wgan_gp", "dragan")):
         yield "regularizer.every_steps", "there is no penalty", "set --config.regularizer.r1"
     if not given["regularizer.g_orthogonal"] and not given["regularizer.d_orthogonal"]:
         why = "there is no orthogonal regularization"

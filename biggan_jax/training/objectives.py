@@ -9,10 +9,11 @@ of images [B, H, W, C] (at least float32), class ids int32 [B] and a key of its 
 scalars by name, averaged over microbatches. `D(images, labels)` gives logits [N] (at least float32)
 at D's parameters, of N images, a multiple of the mesh's devices: D is never called on single images
 (under `jax.vmap`), and `D(x, y).sum()` has the gradients of all images apart. With accumulation B
-is a microbatch. A penalty is a function of what `d` takes that gives a scalar. The losses of logits
-are in `losses`; this file says which images D judges for them. Where an update has several forwards
-of D, the first one advances D's spectral vectors, and the others use what it left: so a loss calls
-D once on all its images (`joint_logits`), outside of any derivative, and penalties come after it.
+is a microbatch. A penalty (`penalties`) is a function of what `d` takes that gives a scalar. The
+losses of logits are in `losses`; this file says which images D judges for them. Where an update has
+several forwards of D, the first one advances D's spectral vectors, and the others use what it left:
+so a loss calls D once on all its images (`joint_logits`), outside of any derivative, and penalties
+come after it.
 """
 
 import dataclasses
@@ -24,8 +25,8 @@ import jax.numpy as jnp
 
 from biggan_jax.errors import UserError, did_you_mean
 from biggan_jax.training import losses
+from biggan_jax.training.penalties import PENALTIES, Network
 
-Network = Callable[[jax.Array, jax.Array], jax.Array]
 Metrics = dict[str, jax.Array]
 
 
@@ -94,7 +95,10 @@ class Objective:
         if every == 1:
             return compute()
         shapes = jax.eval_shape(compute)
-        nothing = lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+
+        def nothing() -> Metrics:
+            return {name: jnp.zeros(x.shape, x.dtype) for name, x in shapes.items()}
+
         return jax.lax.cond(update % every == 0, compute, nothing)
 
 
@@ -170,34 +174,6 @@ def _means(real_logits: jax.Array, fake_logits: jax.Array) -> Metrics:
     return {"d_real": real_logits.mean(), "d_fake": fake_logits.mean()}
 
 
-def gradient_penalty(D: Network, images: jax.Array, labels: jax.Array) -> jax.Array:
-    """Half the mean squared norm of the gradient of D's logits with respect to its images.
-
-    Args:
-      D: the discriminator at its parameters.
-      images: [B, H, W, C].
-      labels: their classes [B].
-
-    Returns:
-      A scalar >= 0, at least float32.
-
-    References:
-      Mescheder et al. 2018, "Which Training Methods for GANs do actually Converge?", equation 9.
-    """
-    gradients = jax.grad(lambda x: D(x, labels).sum())(images)
-    return 0.5 * jnp.square(gradients).sum((1, 2, 3)).mean()
-
-
-def r1(D, real, real_labels, fake, fake_labels, key) -> jax.Array:
-    """R1: `gradient_penalty` at the real images (Mescheder et al. 2018, equation 9)."""
-    return gradient_penalty(D, real, real_labels)
-
-
-def r2(D, real, real_labels, fake, fake_labels, key) -> jax.Array:
-    """R2: `gradient_penalty` at the generated images (Mescheder et al. 2018, equation 10)."""
-    return gradient_penalty(D, fake, fake_labels)
-
-
 # `loss` of a config -> what the players minimise.
 LOSSES = {
     "hinge": separate(losses.hinge_d, losses.critic_g),
@@ -206,8 +182,6 @@ LOSSES = {
     "least_squares": separate(losses.least_squares_d, losses.least_squares_g),
     "relativistic": paired(losses.relativistic),
 }
-# `regularizer.NAME` of a config, its strength -> what it adds to D's objective.
-PENALTIES = {"r1": r1, "r2": r2}
 
 
 def build(loss: str, regularizer: Any) -> Objective:

@@ -38,6 +38,7 @@ def test_packaged_configs_have_none():
          ["model.g_spectral_norm=False", "model.d_spectral_norm=False"],
          ["model.g_spectral_norm=False"]),
         ("regularizer.every_steps=4", [], ["regularizer.r2=1"]),
+        ("regularizer.every_steps=4", [], ["regularizer.dragan=1"]),
         ("regularizer.orthogonal_form=full", [], ["regularizer.d_orthogonal=1e-4"]),
         ("finetune.freeze_d=1", [], ["init_from=there"]),
         ("eval_samples=500", [], ["eval_every_steps=600"]),

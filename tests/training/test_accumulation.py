@@ -8,7 +8,7 @@ import pytest
 
 from biggan_jax.parallel import sharding
 from biggan_jax.planning import costs, hlo, traffic
-from biggan_jax.training import objectives
+from biggan_jax.training import objectives, penalties
 from biggan_jax.training import state as state_lib
 from tests.training import test_step
 from tests.training.test_step import assert_same, compiled_text, loops, run, tiny, with_sgd  # noqa: F401
@@ -83,7 +83,7 @@ def test_objectives_of_microbatches_see_the_whole_batch(loops):  # noqa: F811
             D, real, labels, fake, fake_labels, key
         ),
         paired=True,
-        penalties={"r1": (0.5, objectives.r1)},
+        penalties={"r1": (0.5, penalties.r1)},
     )
     one, eight = (
         run(dataclasses.replace(with_sgd(tiny(mesh, accumulation_steps=2)), objective=objective))
