@@ -48,7 +48,7 @@ def train_step(
         discriminator,
         g_optimizer=optimizers.clip(optimizers.adam(o, o.g_lr), o.clip_norm),
         d_optimizer=optimizers.clip(d_optimizer, o.clip_norm),
-        objective=objectives.build(config.loss, config.regularizer),
+        objective=objectives.of_config(config),
         mesh=mesh,
         num_d_steps=config.num_d_steps,
         accumulation_steps=config.accumulation_steps,

@@ -165,7 +165,7 @@ def _restored(origin: origin_lib.Origin, target: GANState) -> tuple[GANState, di
         try:
             with origin_lib.named(origin.text):
                 return checkpoints.restore(
-                    target, step=step, on_warning=said.append, optional=optimizers.is_optional
+                    target, step=step, on_warning=said.append, optional=state_lib.is_optional
                 )
         except UserError:
             if step in processes.from_main(checkpoints.all_steps()):

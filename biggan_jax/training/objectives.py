@@ -14,6 +14,9 @@ losses of logits are in `losses`; this file says which images D judges for them.
 several forwards of D, the first one advances D's spectral vectors, and the others use what it left:
 so a loss calls D once on all its images (`joint_logits`), outside of any derivative, and penalties
 come after it.
+Where images are augmented, every call of D inside an objective sees augmented ones: D is D(T(x), y)
+for the loss, its penalties and what an objective of your own asks, with draws of each call's own.
+Terms that keep scalars from one D update to the next are `logit_terms`.
 """
 
 import dataclasses
@@ -25,9 +28,11 @@ import jax.numpy as jnp
 
 from biggan_jax.errors import UserError, did_you_mean
 from biggan_jax.training import losses
+from biggan_jax.training.logit_terms import LogitTerm, Seen, State
 from biggan_jax.training.penalties import PENALTIES, Network
 
 Metrics = dict[str, jax.Array]
+AUGMENT = 2**31 + 1  # what is folded into the key of an update for the draws of augmentation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +48,9 @@ class Objective:
       penalties: {name: (strength, penalty)} added to what D minimises, where
         `penalty(D, real, real_labels, fake, fake_labels, key)` is a scalar.
       penalty_every_steps: of so many D updates one has the penalties, times this number.
+      terms: what is added for the logits of D's forward, and may keep scalars between updates.
+      augment: `augment(D, key, state) -> D`, the network that judges augmented images in its place;
+        None leaves images as they are.
     """
 
     d: Callable[..., tuple[jax.Array, Metrics]]
@@ -52,6 +60,13 @@ class Objective:
         default_factory=dict
     )
     penalty_every_steps: int = 1
+    terms: tuple[LogitTerm, ...] = ()
+    augment: Callable[[Network, jax.Array, State], Network] | None = None
+
+    @property
+    def initial(self) -> dict[str, float]:
+        """What the terms keep, at the start of a run: scalars by name, {} where none keeps any."""
+        return {name: value for term in self.terms for name, value in term.initial.items()}
 
     def d_objective(
         self, D: Network, real, real_labels, fake, fake_labels, key: jax.Array, update: jax.Array
@@ -70,18 +85,56 @@ class Objective:
           it entered the loss: 0 in updates without.
         """
         images = (real, real_labels, fake, fake_labels)
+        return self.d_update(D, *images, key, update, self.initial)[:2]
+
+    def d_update(
+        self,
+        D: Network,
+        real,
+        real_labels,
+        fake,
+        fake_labels,
+        key: jax.Array,
+        update: jax.Array,
+        state: State,
+    ) -> tuple[jax.Array, Metrics, State]:
+        """`d_objective` where terms have been kept: (loss, metrics, their state after it)."""
+        images = (real, real_labels, fake, fake_labels)
+        D = self._judge(D, key, state)
         loss, metrics = self.d(D, *images, key)
         if self.penalties:
             found = self._penalties(D, images, key, update)
             loss, metrics = loss + sum(found.values()), metrics | found
-        return loss, metrics | {"d_loss": loss}
+        for term in self.terms:
+            extra, found, state = term.of_logits(*D.logits, state, update)
+            loss, metrics = loss if extra is None else loss + extra, metrics | found
+        return loss, metrics | {"d_loss": loss}, state
+
+    def settle(self, state: State, update: jax.Array) -> State:
+        """The state of the terms once all microbatches of a D update have been seen."""
+        for term in self.terms:
+            state = term.settle(state, update)
+        return state
 
     def g_objective(
-        self, D: Network, fake, fake_labels, real, real_labels, key: jax.Array
+        self,
+        D: Network,
+        fake,
+        fake_labels,
+        real,
+        real_labels,
+        key: jax.Array,
+        state: State | None = None,
     ) -> tuple[jax.Array, Metrics]:
         """What G minimises; arguments as `g`, and `g_loss` among the metrics."""
+        D = self._judge(D, key, self.initial if state is None else state)
         loss, metrics = self.g(D, fake, fake_labels, real, real_labels, key)
         return loss, metrics | {"g_loss": loss}
+
+    def _judge(self, D: Network, key: jax.Array, state: State) -> Network:
+        if self.augment is not None:
+            D = self.augment(D, jax.random.fold_in(key, AUGMENT), state)
+        return Seen(D) if self.terms else D
 
     def _penalties(self, D: Network, images: tuple, key: jax.Array, update: jax.Array) -> Metrics:
         every = self.penalty_every_steps
@@ -119,6 +172,8 @@ def joint_logits(
     images = jnp.stack([fake, real.astype(fake.dtype)], axis=1).reshape(-1, *fake.shape[1:])
     labels = jnp.stack([fake_labels, real_labels], axis=1).reshape(-1)
     fake_logits, real_logits = D(images, labels).reshape(-1, 2).T
+    if isinstance(D, Seen):
+        D.see(real_logits, fake_logits)
     return real_logits, fake_logits
 
 
@@ -209,3 +264,8 @@ def build(loss: str, regularizer: Any) -> Objective:
         penalties={name: (s, PENALTIES[name]) for name, s in strengths.items() if s != 0},
         penalty_every_steps=regularizer.every_steps,
     )
+
+
+def of_config(config: Any) -> Objective:
+    """What the players minimise under a full config; raises `UserError` as `build` does."""
+    return build(config.loss, config.regularizer)

@@ -12,8 +12,9 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from biggan_jax import config as config_lib
 from biggan_jax.parallel import compiler_options, sharding
-from biggan_jax.training import optimizers
+from biggan_jax.training import objectives, optimizers
 
 Tree = Any
 
@@ -63,6 +64,8 @@ class GANState:
       key: typed PRNG key of the run; step k draws from `fold_in(key, k)`.
       generator, discriminator: the players.
       ema: the average of the generator, with buffers of its own.
+      objective: scalars that terms of the objective keep, by name (`logit_terms`); {} without any,
+        so that nothing is saved of them.
     """
 
     step: jax.Array
@@ -70,6 +73,7 @@ class GANState:
     generator: Player
     discriminator: Player
     ema: Average
+    objective: dict[str, jax.Array] = flax.struct.field(default_factory=dict)
 
 
 def variables(weights: Player | Average) -> dict[str, Tree]:
@@ -82,8 +86,15 @@ def initializer(
     discriminator: nn.Module,
     g_optimizer: optax.GradientTransformation,
     d_optimizer: optax.GradientTransformation,
+    objective: Mapping[str, float],
 ) -> Callable[[jax.Array], GANState]:
-    """Returns `init(key) -> GANState`, a pure function fit for `eval_shape` and `jit`."""
+    """Returns `init(key) -> GANState`, a pure function fit for `eval_shape` and `jit`.
+
+    Args:
+      generator, discriminator: unbound modules.
+      g_optimizer, d_optimizer: of the players.
+      objective: what the terms of the objective keep at the start, by name.
+    """
 
     def init(key: jax.Array) -> GANState:
         g_key, d_key, run_key = _keys(key)
@@ -96,7 +107,8 @@ def initializer(
         d = _player(discriminator.init(d_key, images, labels), d_optimizer)
         # A buffer of its own: sharing one with the donated params is refused at run time.
         ema = Average(*(jax.tree.map(jnp.copy, x) for x in (g.params, g.spectral, g.batch_stats)))
-        return GANState(jnp.zeros((), jnp.int32), run_key, g, d, ema)
+        kept = {name: jnp.asarray(value, dtype) for name, value in objective.items()}
+        return GANState(jnp.zeros((), jnp.int32), run_key, g, d, ema, kept)
 
     return init
 
@@ -125,8 +137,8 @@ def continued(
       mesh: on which the state lies.
 
     Returns:
-      The state with the key of the new seed, and with rates that are where these settings have them
-      at this step.
+      The state with the key of the new seed, with rates that are where these settings have them at
+      this step, and with what terms of the objective keep that were not there before.
     """
     if saved.get("seed", config.seed) != config.seed:
         state = state.replace(key=run_key(config.seed, mesh))
@@ -135,7 +147,35 @@ def continued(
     return state.replace(
         generator=g.replace(opt_state=optimizers.at_step(g.opt_state, step)),
         discriminator=d.replace(opt_state=optimizers.at_step(d.opt_state, d_updates)),
+        objective=_with_new_terms(state.objective, saved, config),
     )
+
+
+def is_optional(name: str) -> bool:
+    """Whether a checkpoint or a state may lack the array of this name, where the other has it.
+
+    Args:
+      name: path in a state, joined by '/': what terms of the objective keep, and what
+        `optimizers.is_optional` names.
+    """
+    return name.startswith("objective/") or optimizers.is_optional(name)
+
+
+def _with_new_terms(
+    kept: dict[str, jax.Array], saved: Mapping[str, Any], config: ConfigDict
+) -> dict[str, jax.Array]:
+    """What the terms of a config keep, at its start where the saved config had no such term."""
+    if not kept:
+        return kept
+    before = objectives.of_config(config_lib.from_saved(dict(saved))).initial
+    return {
+        name: kept[name] if name in before else _full(value, kept[name])
+        for name, value in objectives.of_config(config).initial.items()
+    }
+
+
+def _full(value: float, like: jax.Array) -> jax.Array:
+    return jnp.full(like.shape, value, like.dtype, device=like.sharding)
 
 
 def _player(variables: dict[str, Tree], optimizer: optax.GradientTransformation) -> Player:

@@ -67,7 +67,11 @@ class TrainStep:
     def init(self, key: jax.Array) -> GANState:
         """A fresh state; a pure function of the key."""
         return state_lib.initializer(
-            self.generator, self.discriminator, self.g_optimizer, self.d_optimizer
+            self.generator,
+            self.discriminator,
+            self.g_optimizer,
+            self.d_optimizer,
+            self.objective.initial,
         )(key)
 
     @jax.named_scope("d_update")
@@ -99,7 +103,7 @@ class TrainStep:
         discriminator, d_apart = microbatches.apart(self.discriminator, d_params, self.mesh, parts)
 
         def microbatch(carry, batch):
-            g_spectral, g_stats, d_spectral, part = carry
+            g_spectral, g_stats, d_spectral, kept, part = carry
             real, labels, z, gen_labels = batch
             fake, g_new = generate(self.generator, g_params, g_spectral, g_stats, z, gen_labels)
 
@@ -108,18 +112,19 @@ class TrainStep:
                 own_key = jax.random.fold_in(key, part)
                 D = Judge(discriminator, params, d_spectral, self.mesh, self._dropout_key(own_key))
                 batch = (real, labels, fake, gen_labels)
-                loss, metrics = self.objective.d_objective(D, *batch, own_key, update)
-                return loss, (D.spectral, metrics)
+                loss, metrics, new = self.objective.d_update(D, *batch, own_key, update, kept)
+                return loss, (D.spectral, new, metrics)
 
-            grads, (d_new, metrics) = jax.grad(loss_fn, has_aux=True)(d_apart)
-            return (g_new["spectral"], g_new["batch_stats"], d_new, part + 1), grads, metrics
+            grads, (*d_new, metrics) = jax.grad(loss_fn, has_aux=True)(d_apart)
+            carry = (g_new["spectral"], g_new["batch_stats"], *d_new, part + 1)
+            return carry, grads, metrics
 
-        carry = (g.spectral, g.batch_stats, d.spectral, jnp.zeros((), jnp.int32))
+        carry = (g.spectral, g.batch_stats, d.spectral, state.objective, jnp.zeros((), jnp.int32))
         batch = (real, labels, z, gen_labels)
         carry, grads, metrics = microbatches.accumulate(
             microbatch, d.params, carry, batch, self.mesh, parts
         )
-        g_spectral, g_stats, d_spectral, _ = carry
+        g_spectral, g_stats, d_spectral, kept, _ = carry
         grads = self._regularize(grads, d_params, self.regularizer.d_orthogonal, self.d_frozen)
         metrics["d_grad_norm"] = optax.global_norm(grads)
         params, opt_state = optimizers.update(self.d_optimizer, grads, d.opt_state, d.params)
@@ -127,7 +132,8 @@ class TrainStep:
         params = self._clamp(params, clamp, d_spectral, self.d_frozen)
         d = d.replace(params=params, spectral=d_spectral, opt_state=opt_state)
         g = g.replace(spectral=g_spectral, batch_stats=g_stats)
-        return state.replace(generator=g, discriminator=d), metrics
+        objective = self.objective.settle(kept, update)
+        return state.replace(generator=g, discriminator=d, objective=objective), metrics
 
     @jax.named_scope("g_update")
     def g_step(
@@ -165,7 +171,8 @@ class TrainStep:
                 dropout_key = self._dropout_key(own_key)
                 D = Judge(self.discriminator, d_params, d_spectral, self.mesh, dropout_key)
                 batch = (fake, gen_labels, real, labels)
-                loss, metrics = self.objective.g_objective(D, *batch, own_key)
+                kept = state.objective
+                loss, metrics = self.objective.g_objective(D, *batch, own_key, kept)
                 carry = (g_new["spectral"], g_new["batch_stats"], D.spectral, part + 1)
                 return loss, (carry, metrics)
 

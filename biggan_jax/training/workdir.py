@@ -136,7 +136,7 @@ def resume_or_init(
             return finetune.create(config, train_step), 0, {}
         return state_lib.create(train_step.init, config.seed, mesh), 0, {}
     target = state_lib.abstract(train_step.init, mesh)
-    state, meta, start = checkpoints.restore(target, optional=optimizers.is_optional)
+    state, meta, start = checkpoints.restore(target, optional=state_lib.is_optional)
     run_data.check_resumed(meta, source)
     if start > config.num_steps:
         raise UserError(
