@@ -89,6 +89,7 @@ DOMAINS: dict[str, Range | Choice] = {
     "model.sn_iterations": AT_LEAST_1,
     "model.sn_eval": Choice("iterate", "stored"),
     "model.d_dropout": Range(0, 1),
+    "model.d_head": Choice("linear", "san"),
     "optimizer.g_lr": AT_LEAST_0,
     "optimizer.d_lr": AT_LEAST_0,
     # A beta of 1 divides by zero in Adam's bias correction.

@@ -150,6 +150,7 @@ def to_biggan_pytorch(directory: str | Path, out: Path, step: int | str | None =
         ("attention_kind", m.attention_kind, ("attention",)),
         ("attention_form", m.attention_form, ("published",)),
         ("attention_reduction", m.attention_reduction, (8,)),
+        ("d_head", m.d_head, ("linear",)),
         ("rgb_width", m.rgb_width or m.channels, (m.channels,)),
         ("num_classes > 1", m.num_classes > 1, (True,)),
     ):

@@ -7,6 +7,7 @@ from jax import lax
 
 from biggan_jax.models import layers
 from biggan_jax.models.batch_groups import manual_axes, whole_batch
+from biggan_jax.models.san import NormalizedLinear, Split
 from biggan_jax.models.settings import LayerSettings, at_least_float32
 
 
@@ -39,7 +40,7 @@ def projection(
     settings: LayerSettings,
     num_classes: int,
     use_bias: bool = True,
-) -> jax.Array:
+) -> jax.Array | Split:
     """ReLU, sum over the pixels, then `logits`; inside a compact method of D.
 
     Args:
@@ -47,7 +48,7 @@ def projection(
       labels, train, settings, num_classes, use_bias: as `logits` takes them.
 
     Returns:
-      Logits [N], at least float32.
+      Logits [N], at least float32; with `d_head` san, a training forward gives their two halves.
 
     References:
       Miyato and Koyama 2018, "cGANs with Projection Discriminator", figure 1d.
@@ -64,8 +65,8 @@ def logits(
     settings: LayerSettings,
     num_classes: int,
     use_bias: bool = True,
-) -> jax.Array:
-    """Dropout, where there is one, linear layer plus projection on the class.
+) -> jax.Array | Split:
+    """Dropout, where there is one, linear layer (or SAN's) plus projection on the class.
 
     Inside a compact method of D.
 
@@ -75,14 +76,17 @@ def logits(
       train: whether this is a training forward.
       settings: what every layer of the model shares.
       num_classes: 1 means unconditional: no projection.
-      use_bias: of the linear layer.
+      use_bias: of the linear layer; SAN's has none.
 
     Returns:
-      [N], in the dtype of the features.
+      [N], in the dtype of the features; with `d_head` san, a training forward gives their two
+      halves.
     """
-    sn = settings.spectral_norm
     if settings.d_dropout:
         features = Dropout(settings.d_dropout, name="dropout")(features, train)
+    if settings.d_head == "san":
+        return _split_logits(features, labels, train, settings, num_classes)
+    sn = settings.spectral_norm
     linear = layers.Dense(
         settings,
         sn,
@@ -97,6 +101,21 @@ def logits(
         embed = layers.Embed(settings, sn, num_classes, features.shape[-1], name="embed")
         out = out + (embed(labels, train).astype(features.dtype) * features).sum(-1)
     return out
+
+
+def _split_logits(
+    features: jax.Array,
+    labels: jax.Array,
+    train: bool,
+    settings: LayerSettings,
+    num_classes: int,
+) -> jax.Array | Split:
+    """`logits` of SAN: the direction has length 1, and no weight of it a spectral norm."""
+    row = None
+    if num_classes > 1:
+        embed = layers.Embed(settings, False, num_classes, features.shape[-1], name="embed")
+        row = embed(labels, train).astype(features.dtype)
+    return NormalizedLinear(settings, name="linear")(features, row, train)
 
 
 def features(

@@ -48,6 +48,7 @@ class LayerSettings:
       attention_form: 'published' or 'paper', see `attention.SelfAttention`.
       attention_reduction: k; queries and keys of attention have C / k channels.
       d_dropout: share of the features before D's last layer that a training forward drops.
+      d_head: D's last layer: 'linear', or 'san' (`models/san.py`).
       mesh: over which the batch is split, for what the compiler cannot split by itself; None where
         the devices are not known.
     """
@@ -70,6 +71,7 @@ class LayerSettings:
     attention_form: str = _DEFAULTS.attention_form
     attention_reduction: int = _DEFAULTS.attention_reduction
     d_dropout: float = _DEFAULTS.d_dropout
+    d_head: str = _DEFAULTS.d_head
     mesh: Mesh | None = None
 
 

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 from jax.sharding import Mesh
 
+from biggan_jax.models.san import Split
 from biggan_jax.parallel import sharding
 
 DROPOUT = 2**31  # what is folded into the key of an update for D's dropout
@@ -27,6 +28,8 @@ class Judge:
 
     Attributes:
       spectral: the vectors after the calls so far.
+      direction: of D with SAN's head, the halves of the first call's logits that train its
+        direction, [N]; None before it and of other heads.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class Judge:
     ):
         self._discriminator, self._params, self._mesh = discriminator, params, mesh
         self.spectral, self._calls, self._dropout_key = spectral, 0, dropout_key
+        self.direction: jax.Array | None = None
 
     def __call__(self, images: jax.Array, labels: jax.Array) -> jax.Array:
         """Logits [N] of images [N, H, W, C] and class ids [N]; N a multiple of the devices."""
@@ -59,4 +63,6 @@ class Judge:
             variables, images, labels, train=True, mutable=["spectral"], **options
         )
         self.spectral = new["spectral"]
+        if isinstance(logits, Split):
+            logits, self.direction = logits
         return logits

@@ -145,3 +145,20 @@ def relativistic(better: jax.Array, worse: jax.Array) -> jax.Array:
       dead; long live the GAN!" (R3GAN), equation 2.
     """
     return jnp.mean(jax.nn.softplus(_promote(worse) - _promote(better)))
+
+
+def san_direction(real: jax.Array, fake: jax.Array) -> jax.Array:
+    """What the direction of SAN's last layer minimises, whatever the loss of D is.
+
+    Args:
+      real: the halves of the logits D(x) with gradients of the direction, any shape.
+      fake: those of D(G(z)).
+
+    Returns:
+      mean D(G(z)) - mean D(x), a scalar.
+
+    References:
+      Takida et al. 2024, "SAN: Inducing Metrizability of GAN with Discriminative Normalized Linear
+      Layer", section 5; weight 1 and no reweighting of the samples, as in the authors' code.
+    """
+    return sum(wasserstein_d(real, fake))

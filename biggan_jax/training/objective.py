@@ -6,6 +6,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from biggan_jax.training import losses
 from biggan_jax.training.logit_terms import LogitTerm, Seen, State
 from biggan_jax.training.penalties import Network
 
@@ -52,7 +53,7 @@ class Objective:
         """What D minimises in one update: `d` and the penalties that are due.
 
         Args:
-          D: the discriminator at its parameters.
+          D: the discriminator at its parameters; with SAN's head it has a `direction` (`judge`).
           real, real_labels: images [B, H, W, C] in [-1, 1] and their classes [B].
           fake, fake_labels: the same of the generator.
           key: of this update.
@@ -78,8 +79,13 @@ class Objective:
     ) -> tuple[jax.Array, Metrics, State]:
         """`d_objective` where terms have been kept: (loss, metrics, their state after it)."""
         images = (real, real_labels, fake, fake_labels)
-        D = self._judge(D, key, state)
+        direct, D = D, self._judge(D, key, state)
         loss, metrics = self.d(D, *images, key)
+        direction = getattr(direct, "direction", None)
+        if direction is not None:
+            fake_half, real_half = direction.reshape(-1, 2).T  # as `joint_logits` has them
+            metrics = metrics | {"san_direction": losses.san_direction(real_half, fake_half)}
+            loss = loss + metrics["san_direction"]
         if self.penalties:
             found = self._penalties(D, images, key, update)
             loss, metrics = loss + sum(found.values()), metrics | found
