@@ -106,7 +106,9 @@ def cache_dir(tmp_path_factory) -> Path:
 # Settings that no traced program depends on.
 NOT_TRACED = (
     *("num_steps", "*_every_steps", "eval_*", "keep_checkpoints", "tensorboard", "report"),
-    *("class_names", "data.*", "seed", "init_from", "batch_size", "guard.*"),
+    *("class_names", "seed", "init_from", "batch_size", "guard.*"),
+    *(f"data.{name}" for name in ("source", "flip", "holdout", "on_bad_record", "class_order")),
+    "data.max_pixels",
 )
 
 

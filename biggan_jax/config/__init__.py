@@ -10,6 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from biggan_jax.config import domains
 from biggan_jax.config.flat import first_line, flatten
 from biggan_jax.config.resume import check_resume
 from biggan_jax.config.validation import validate
@@ -149,6 +150,11 @@ def default_config() -> ConfigDict:
     c.data = d = ConfigDict()
     d.source = placeholder(str)  # KIND[:...], such as folder:PATH; `data.kinds` lists them
     d.flip = False  # random horizontal flips
+    # 0: every image once an epoch; 1: every class as often as any other; in between classes come in
+    # proportion to (their images) ** (1 - balance).
+    d.balance = 0.0  # 0 to 1
+    d.fake_labels = "uniform"  # uniform | data: classes of the fakes, data: as often as in a batch
+    d.class_counts = ()  # training images of each class; `train` fills them for fake_labels=data
     # Share of the images that is kept out of training, chosen by a hash of their indices, so that
     # the monitors show D's judgement of them beside that of training images.
     d.holdout = 0.0  # 0 to 0.5
@@ -192,6 +198,7 @@ def from_saved(saved: dict[str, Any]) -> ConfigDict:
 def _is_like(key: str, value: Any, default: Any) -> bool:
     """What `ConfigDict` does not look at: truth in the place of a number, and parts of a tuple."""
     if isinstance(value, tuple):
-        kind = str if key == "class_names" else int
-        return all(isinstance(x, kind) and not isinstance(x, bool) for x in value)
+        kind = str if key == "class_names" else domains.kind_of_parts(key)
+        kinds = (int, float) if kind is float else kind
+        return all(isinstance(x, kinds) and not isinstance(x, bool) for x in value)
     return value is None or isinstance(value, bool) == isinstance(default, bool)

@@ -33,8 +33,10 @@ class Range:
         return self.low <= value < self.high or (self.closed and value == self.high)
 
     def __str__(self) -> str:
-        if self.above:
+        if self.above and self.high == math.inf:
             return f"more than {self.low}"
+        if self.above:
+            return f"more than {self.low} and {'up to' if self.closed else 'below'} {self.high}"
         if self.high == math.inf:
             return f"{self.low} or more"
         return f"a value from {self.low} to {'' if self.closed else 'below '}{self.high}"
@@ -51,6 +53,30 @@ class Choice(tuple):
         return f"{', '.join(most)} or {last}"
 
 
+@dataclasses.dataclass(frozen=True)
+class Each:
+    """The sequences of different numbers.
+
+    Attributes:
+      domain: of each of them.
+      kind: int or float.
+      repeats: whether a number may stand there twice.
+    """
+
+    domain: Range
+    kind: type
+    repeats: bool = False
+
+    def __contains__(self, values: tuple) -> bool:
+        kinds = (int,) if self.kind is int else (int, float)
+        numbers = all(isinstance(x, kinds) and not isinstance(x, bool) for x in values)
+        once = self.repeats or len(set(values)) == len(values)
+        return numbers and once and all(x in self.domain for x in values)
+
+    def __str__(self) -> str:
+        return f"numbers, each {self.domain}{'' if self.repeats else ', none twice'}"
+
+
 AT_LEAST_0 = Range(0)
 AT_LEAST_1 = Range(1)
 ABOVE_0 = Range(0, above=True)
@@ -59,7 +85,7 @@ MOST_BITS = 63  # of a whole number
 
 # Setting -> what it may be; an unset one is not looked at. `config.default_config` says what each
 # is for.
-DOMAINS: dict[str, Range | Choice] = {
+DOMAINS: dict[str, Range | Choice | Each] = {
     "seed": Range(0, 2**32),
     "batch_size": Range(1, 2**20, closed=True),  # beyond, only a slip of the keyboard
     "num_d_steps": AT_LEAST_1,
@@ -122,11 +148,20 @@ DOMAINS: dict[str, Range | Choice] = {
     "guard.on_rollback.r1": AT_LEAST_0,
     "ema.decay": Range(0, 1, closed=True),
     "ema.start_step": STEP,
+    "data.balance": Range(0, 1, closed=True),
+    "data.fake_labels": Choice("uniform", "data"),
+    "data.class_counts": Each(AT_LEAST_0, int, repeats=True),
     "data.holdout": Range(0, 0.5, closed=True),
     "data.on_bad_record": Choice("error", "skip"),
     "data.class_order": Choice("natural", "text"),
     "data.max_pixels": AT_LEAST_1,
 }
+
+
+def kind_of_parts(key: str) -> type:
+    """What the parts of a sequence are: float where its domain says so, else int."""
+    domain = DOMAINS.get(key)
+    return float if isinstance(domain, Each) and domain.kind is float else int
 
 
 def check(settings: Mapping[str, Any]) -> None:
@@ -145,7 +180,8 @@ def check(settings: Mapping[str, Any]) -> None:
             raise UserError(f"{key} has {bits} bits: set --config.{key} to a number of {MOST_BITS}")
         if domain is None or value is None or value in domain:
             continue
-        hint = did_you_mean(value, map(str, domain)) if isinstance(value, str) else ""
+        words = isinstance(value, str) and isinstance(domain, Choice)
+        hint = did_you_mean(value, map(str, domain)) if words else ""
         finite = not isinstance(value, float) or math.isfinite(value)
         shown = repr(value) if isinstance(value, str) else value
         raise UserError(

@@ -98,6 +98,11 @@ def _of_game(given: dict) -> Iterator[tuple[str, str, str]]:
     if given["regularizer.g_sigma_clamp"] is None and given["regularizer.d_sigma_clamp"] is None:
         why = "no singular value is clamped"
         yield "regularizer.sigma_clamp_form", why, "set --config.regularizer.g_sigma_clamp"
+    if given["loss"] == "relativistic":
+        why = "with the relativistic loss each fake has the class of a real image"
+        yield "data.fake_labels", why, "leave it out"
+    if given["model.num_classes"] == 1:
+        yield "data.fake_labels", "the model has no classes", "leave it out"
     if given["init_from"] is None:
         for key in (key for key in given if key.startswith("finetune.")):
             yield key, "the run starts with random weights", "set --config.init_from"

@@ -26,6 +26,7 @@ RESUMABLE = frozenset(
         "tensorboard",
         "report",
         "class_names",
+        "data.class_counts",  # filled from the data, as the names
         "data.source",
         "data.on_bad_record",
         "data.max_pixels",
@@ -34,7 +35,7 @@ RESUMABLE = frozenset(
 # And these with `train --allow-change`: the game's rules, never the networks that play it.
 CHANGEABLE = (
     *("optimizer.*", "regularizer.*", "augment.*", "guard.*"),
-    *("loss", "ema.decay", "seed"),
+    *("loss", "ema.*", "seed"),
 )
 # A fork may change all but these: what its state was made from, and what its arrays mean. Other
 # settings of `model` may change as long as no array has another shape (`training.fork`).
@@ -164,9 +165,12 @@ def _matches(key: str, patterns: Iterable[str]) -> bool:
 def may_change(key: str) -> bool:
     """Whether a run can ever have changed a setting after its first step.
 
-    Names of classes can have been changed, but not by a run alone: they come from the data.
+    Names and counts of classes can have been changed, but not by a run alone: they come from the
+    data.
     """
-    return key != "class_names" and _matches(key, (*RESUMABLE, *CHANGEABLE))
+    return key not in ("class_names", "data.class_counts") and _matches(
+        key, (*RESUMABLE, *CHANGEABLE)
+    )
 
 
 def rules_changed(

@@ -6,7 +6,7 @@ import re
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from biggan_jax.config.domains import DOMAINS, Choice
+from biggan_jax.config.domains import DOMAINS, Choice, kind_of_parts
 from biggan_jax.errors import UserError
 
 UNSET = "None"  # unsets a setting that may be unset
@@ -58,9 +58,12 @@ def read(key: str, text: str, kind: type, current: Any, *, may_be_unset: bool) -
             return bare.lower() in _YES
         raise _refused(key, text, "this is neither True nor False", shown)
     bare = bare.translate(_MINUS)
-    value = {int: whole, float: number, tuple: _sequence}[kind](bare)
+    floats = kind is tuple and kind_of_parts(key) is float
+    value = {int: whole, float: number, tuple: _numbers if floats else _sequence}[kind](bare)
     if value is not None:
         return value
+    if floats:
+        raise _refused(key, text, "this is no sequence of numbers", shown)
     meant = {int: _without_thousands, float: _with_a_point}.get(kind, lambda _: None)(bare)
     raise _refused(key, text, _WRONG[kind], meant or shown)
 
@@ -122,6 +125,15 @@ def number(text: str) -> float | None:
         return float(text)
     except ValueError:
         return None
+
+
+def _numbers(text: str) -> tuple[float, ...] | None:
+    """(0.1,0.5), [0.1,0.5], 0.1,0.5, 0.1 or (); None for anything else."""
+    inner = re.fullmatch(r"\((.*)\)|\[(.*)\]|([^()\[\]{}]*)", text, flags=re.DOTALL)
+    listed = next((group for group in inner.groups() if group is not None), "") if inner else "x"
+    parts = [part.strip() for part in listed.strip().removesuffix(",").split(",") if listed.strip()]
+    values = tuple(number(part) for part in parts)
+    return None if None in values else values
 
 
 def _sequence(text: str) -> tuple | None:

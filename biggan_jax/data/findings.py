@@ -22,6 +22,7 @@ def find(
     *,
     images_per_step: int | None = None,
     thorough: bool = False,
+    balance: float = 0.0,
 ) -> list[Finding]:
     """Finds what may surprise, the pictures themselves included.
 
@@ -30,12 +31,13 @@ def find(
       histogram: examples of each class [num_classes].
       images_per_step: real images of one update of G, batch_size * num_d_steps, where it is known.
       thorough: decode a sample too, which takes some seconds, for pictures that look alike.
+      balance: `data.balance` of the stream.
 
     Returns:
       The findings. Of a large set a sample is looked at, for about half a second (`looks.SECONDS`)
       unless `thorough`.
     """
-    found = [*of_layout(source), *of_counts(source, histogram)]
+    found = [*of_layout(source), *of_counts(source, histogram, balance)]
     if images_per_step is not None and len(source) < images_per_step:
         found.append(
             Finding(
@@ -47,12 +49,13 @@ def find(
     return found + looks.of_pictures(source, thorough=thorough)
 
 
-def of_counts(source: Source, histogram: np.ndarray) -> list[Finding]:
+def of_counts(source: Source, histogram: np.ndarray, balance: float = 0.0) -> list[Finding]:
     """Finds classes with few images, and classes with many more than others.
 
     Args:
       source: the data.
       histogram: examples of each class [num_classes].
+      balance: `data.balance` of the stream.
 
     Returns:
       The findings.
@@ -77,10 +80,24 @@ def of_counts(source: Source, histogram: np.ndarray) -> list[Finding]:
             Finding(
                 f"the largest class has {most / least:,.3g} times the images of the smallest",
                 f"{shown(names[0])} {most:,}, {shown(names[1])} {least:,}",
-                "rare classes are seen as rarely in training; add images of them",
+                _of_rare(most / least, balance),
             )
         )
     return found
+
+
+def _of_rare(ratio: float, balance: float) -> str:
+    """What a stream does to rare classes, and what can be done about it."""
+    times = ratio**balance
+    if times >= IMBALANCE:
+        return (
+            f"data.balance {balance:g} shows an image of the smallest about {times:,.3g} times as "
+            "often as one of the largest, and the model may learn it by heart; add images of it"
+        )
+    return (
+        "rare classes are seen as rarely in training; add images of them, or train with "
+        "--config.data.balance=1"
+    )
 
 
 def _least(histogram: np.ndarray) -> int:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from biggan_jax.data import balance
 from biggan_jax.data import findings as findings_lib
 from biggan_jax.data.files import shown
 from biggan_jax.data.findings import Finding
@@ -34,6 +35,7 @@ class DataReport:
       left_out: what the ignored files are, one text for each kind.
       held_out: number of examples of each class that are kept out of training; none where none is.
       findings: what may surprise whoever trains on it.
+      balance: `data.balance` of the stream.
     """
 
     spec: str
@@ -49,6 +51,7 @@ class DataReport:
     left_out: tuple[str, ...] = ()
     held_out: tuple[int, ...] = ()
     findings: tuple[Finding, ...] = ()
+    balance: float = 0.0
 
     def lines(self) -> list[str]:
         """The report for a person: the facts, then the findings."""
@@ -67,6 +70,14 @@ class DataReport:
                 f"held out of training: {counts(sum(self.held_out), 'image', 'images')}; of each "
                 f"class: {self.per_class(self.held_out)}"
             )
+        if self.balance:
+            in_training = self.in_training()
+            drawn = balance.shares(in_training, self.balance) * in_training.sum()
+            lines.append(
+                f"data.balance {self.balance:g}: in the time of an epoch, "
+                f"{counts(int(in_training.sum()), 'image', 'images')}, are drawn of each class: "
+                f"{self.per_class(np.rint(drawn).astype(int).tolist())}"
+            )
         without = self.histogram.count(0)
         if without:
             have = "class has" if without == 1 else "classes have"
@@ -81,6 +92,10 @@ class DataReport:
         elif self.left_out:
             lines.append(f"ignored: {'; '.join(self.left_out)}")
         return lines
+
+    def in_training(self) -> np.ndarray:
+        """Examples of each class that are not held out, int64 [num_classes]."""
+        return np.array(self.histogram) - np.array(self.held_out or 0)
 
     def per_class(self, numbers: Sequence[int]) -> str:
         """One number of every class, or their range where the classes are many."""

@@ -5,6 +5,7 @@ import threading
 import numpy as np
 
 from biggan_jax.config import domains
+from biggan_jax.data.balance import BalancedOrder
 from biggan_jax.data.source import Source
 from biggan_jax.errors import UserError
 
@@ -26,6 +27,9 @@ class Batches:
     its own batch_size / process_count columns of each row. A resume is a new stream from a later
     `start_step`: nothing needs saving, and the number of processes may change.
 
+    With a `balance` the classes come more evenly than the source has them, and every image of a
+    class as often as any other of it (`balance.BalancedOrder`); the rest holds all the same.
+
     Args:
       source: where the examples come from; those of `source.held_out` are left out.
       seed: in [0, 2**32).
@@ -36,6 +40,8 @@ class Batches:
       start_step: index of the first batch; skipping is free.
       process_index: this process, in [0, process_count).
       process_count: number of processes that read one stream together.
+      balance: 0 takes every example once an epoch; up to 1, see `balance.shares`.
+      labels: of all examples of the source, int [n], for a balance; read from it if absent.
 
     Raises:
       UserError: a number is out of its domain, or batch_size does not divide by process_count.
@@ -52,8 +58,10 @@ class Batches:
         start_step: int = 0,
         process_index: int = 0,
         process_count: int = 1,
+        balance: float = 0.0,
+        labels: np.ndarray | None = None,
     ):
-        _check_numbers(seed, batch_size, num_d_steps, process_count)
+        _check_numbers(seed, batch_size, num_d_steps, process_count, balance)
         if not 0 <= process_index < process_count or start_step < 0:
             raise ValueError(f"{process_index=} of {process_count=} from {start_step=}")
         import grain
@@ -73,6 +81,7 @@ class Batches:
         read_ahead = grain.ReadOptions(
             num_threads=NUM_THREADS, prefetch_buffer_size=PREFETCH_BATCHES
         )
+        self._order = self._balanced(labels, balance) if balance else None
         steps = grain.MapDataset.range(len(self._indices)).map(self.batch_at)
         self._iterator = iter(steps.to_iter_dataset(read_ahead))
         self._lock = threading.Lock()
@@ -105,7 +114,7 @@ class Batches:
         Raises:
           UserError: a record is unreadable, or a label is no class.
         """
-        index_DB = self._indices[int(step)]
+        index_DB = self._indices_of(int(step))
         if self._kept is not None:
             index_DB = self._kept[index_DB]
         images, labels = self._source.read(index_DB.ravel())
@@ -125,10 +134,29 @@ class Batches:
         self._step = step
         self._iterator.set_state({"next_index": step})
 
+    def _balanced(self, labels: np.ndarray | None, balance: float) -> BalancedOrder:
+        """The order of the examples in the stream by their labels."""
+        source = self._source
+        labels = source.labels_of(np.arange(len(source))) if labels is None else labels
+        _check_labels(labels, np.arange(len(source)), source)
+        labels = labels if self._kept is None else labels[self._kept]
+        return BalancedOrder(labels, source.num_classes, balance, self._seed)
+
+    def _indices_of(self, step: int) -> np.ndarray:
+        """Examples of this process's part of a batch, int [num_d_steps, own]."""
+        if self._order is None:
+            return self._indices[step]
+        index_DB = self._starts(step)[:, None] + np.arange(self._own_size)
+        return self._order(index_DB.ravel()).reshape(index_DB.shape)
+
+    def _starts(self, step: int) -> np.ndarray:
+        """Positions in the global stream of this process's first example of each row."""
+        rows = step * self._num_d_steps + np.arange(self._num_d_steps)
+        return rows * self._batch_size + self._process_index * self._own_size
+
     def _flips(self, step: int) -> np.ndarray:
         """One coin per example of this process's part of a batch, bool [num_d_steps * own]."""
-        rows = step * self._num_d_steps + np.arange(self._num_d_steps)
-        starts = rows * self._batch_size + self._process_index * self._own_size
+        starts = self._starts(step)
         return np.concatenate([flip_coins(self._seed, int(s), self._own_size) for s in starts])
 
 
@@ -160,8 +188,11 @@ def _mirror(images: np.ndarray, chosen: np.ndarray) -> None:
     rows[at] = np.take(rows[at], columns, axis=2)
 
 
-def _check_numbers(seed: int, batch_size: int, num_d_steps: int, process_count: int) -> None:
-    domains.check({"seed": seed, "batch_size": batch_size, "num_d_steps": num_d_steps})
+def _check_numbers(
+    seed: int, batch_size: int, num_d_steps: int, process_count: int, balance: float
+) -> None:
+    numbers = {"seed": seed, "batch_size": batch_size, "num_d_steps": num_d_steps}
+    domains.check(numbers | {"data.balance": balance})
     if batch_size % process_count:
         raise UserError(
             f"--config.batch_size={batch_size} does not divide among {process_count} processes; "

@@ -165,6 +165,7 @@ def input_images_per_second(config: ConfigDict) -> float:
         batch_size=config.batch_size,
         num_d_steps=config.num_d_steps,
         flip=config.data.flip,
+        balance=config.data.balance,
     )
     count = 0
     for deadline in (time.perf_counter() + INPUT_SECONDS, None):

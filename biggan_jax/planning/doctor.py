@@ -64,13 +64,16 @@ class Examination:
         return sorted(dict.fromkeys(self.problems), key=lambda problem: not problem.stops)
 
 
-def of_data(found: Examination, source: Any, images_per_step: int | None = None) -> None:
+def of_data(
+    found: Examination, source: Any, images_per_step: int | None = None, balance: float = 0.0
+) -> None:
     """Looks at a source: its layout and counts, and a sample of its pictures.
 
     Args:
       found: gets the problems, the facts, and the number of images and classes.
       source: an open `data.Source`.
       images_per_step: real images of one update of G, where it is known.
+      balance: `data.balance` of the stream.
     """
     from biggan_jax.data import findings, report
 
@@ -79,6 +82,7 @@ def of_data(found: Examination, source: Any, images_per_step: int | None = None)
         described = found.attempt(source.spec, report.data_report, source)
         if described is None:
             return
+        described = dataclasses.replace(described, balance=balance)
         found.facts += described.facts()
         histogram = np.array(described.histogram)
     else:  # a scan of all labels would take minutes: every class is taken for as large
@@ -90,6 +94,7 @@ def of_data(found: Examination, source: Any, images_per_step: int | None = None)
         source,
         histogram,
         images_per_step=images_per_step,
+        balance=balance,
         thorough=True,
     )
     found.problems += listed or ()
@@ -111,7 +116,7 @@ def of_config(found: Examination, config: ConfigDict, workdir: Path | None = Non
         found.note(f"{setting.key} has no effect: {setting.why}", setting.key, setting.remedy)
     source = _open(found, config)
     if source is not None:
-        of_data(found, source, config.batch_size * config.num_d_steps)
+        of_data(found, source, config.batch_size * config.num_d_steps, config.data.balance)
         found.attempt("model.num_classes", run_data.fill_classes, config, source)
     if workdir is not None:
         found.attempt("workdir", _check_workdir, config, paths.absolute(workdir))

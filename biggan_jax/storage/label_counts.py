@@ -1,15 +1,21 @@
-"""Counts of the labels of a data set, kept so that a slow scan happens once."""
+"""The labels of a data set and their counts, kept so that a slow scan happens once."""
 
+import hashlib
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 
 from biggan_jax.data import DataReport, Source, data_report
+from biggan_jax.data.files import read_regular
 from biggan_jax.data.source import count_labels
+from biggan_jax.parallel import processes
 from biggan_jax.storage import json_file, paths
 
 _VERSION = 1
+_DIGEST_BYTES = 32
+_MANY = 100_000  # examples whose labels take long enough to say so
 
 
 def cached_report(source: Source, cache: Path, *, write: bool = True) -> DataReport:
@@ -36,6 +42,44 @@ def cached_report(source: Source, cache: Path, *, write: bool = True) -> DataRep
         if write:
             _write(path, stamp, histogram)
     return data_report(source, histogram)
+
+
+def labels(source: Source, cache: Path) -> np.ndarray:
+    """The label of every example; those of a slow source are kept.
+
+    Args:
+      source: the data.
+      cache: folder of the labels, one file per stamp.
+
+    Returns:
+      int32 [n].
+
+    Raises:
+      UserError: a label lies outside [0, num_classes), or a record is damaged.
+    """
+    if source.labels_are_cheap:
+        return source.labels_of(np.arange(len(source)))
+    path = Path(cache) / f"labels-of-all-{source.stamp()[:32]}"
+    found = _read_labels(path, len(source))
+    if found is None:
+        if len(source) >= _MANY and processes.is_main():
+            print(f"reading all labels of {source.spec} once", file=sys.stderr)
+        found = source.labels_of(np.arange(len(source))).astype("<i4")
+        count_labels(found, source.num_classes, source.spec)
+        paths.write_bytes(path, hashlib.sha256(found).digest() + found.tobytes())
+    return found
+
+
+def _read_labels(path: Path, count: int) -> np.ndarray | None:
+    """The labels, or None where they are absent or damaged."""
+    try:
+        content = read_regular(path)
+    except FileNotFoundError:
+        return None
+    digest, content = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+    if len(content) != 4 * count or hashlib.sha256(content).digest() != digest:
+        return None
+    return np.frombuffer(content, "<i4")
 
 
 def held_out_counts(source: Source, cache: Path) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from biggan_jax import models
 from biggan_jax.models import latents, stages
-from biggan_jax.training import objectives, optimizers
+from biggan_jax.training import fake_labels, objectives, optimizers
 from biggan_jax.training.step import TrainStep
 
 
@@ -29,7 +29,8 @@ def train_step(
       The bound step; nothing is initialised or compiled.
 
     Raises:
-      UserError: for a setting outside its domain, or more frozen blocks than D has.
+      UserError: for a setting outside its domain, more frozen blocks than D has, or counts of other
+        classes than the model's.
     """
     generator, discriminator = players or models.build(
         config.model,
@@ -56,4 +57,5 @@ def train_step(
         ema=FrozenConfigDict(config.ema),
         z_distribution=config.model.z_distribution,
         d_frozen=frozen,
+        label_ends=fake_labels.ends(config),
     )

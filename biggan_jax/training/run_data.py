@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -32,13 +33,45 @@ def open_source(config: ConfigDict, workdir: Path) -> tuple[data.Source, data.Da
     seen = {"digest": report.digest[:12], "number of images": report.examples}
     processes.check_same(f"data.source {config.data.source}", seen, "give all the same data")
     fill_classes(config, source)
+    histogram = np.array(report.histogram)
+    needs_counts = config.data.fake_labels == "data" and config.model.num_classes > 1
+    if processes.is_main() or needs_counts:
+        report = dataclasses.replace(
+            report,
+            held_out=label_counts.held_out_counts(source, cache),
+            balance=config.data.balance,
+        )
+    if needs_counts:
+        config.data.class_counts = tuple(report.in_training().tolist())
     if processes.is_main():
         per_step = config.batch_size * config.num_d_steps
-        histogram = np.array(report.histogram)
-        found = findings.find(source, histogram, images_per_step=per_step)
-        held_out = label_counts.held_out_counts(source, cache)
-        report = dataclasses.replace(report, findings=tuple(found), held_out=held_out)
+        found = findings.find(
+            source, histogram, images_per_step=per_step, balance=config.data.balance
+        )
+        report = dataclasses.replace(report, findings=tuple(found))
     return source, report
+
+
+def batches(
+    config: ConfigDict, workdir: Path, source: data.Source, seed: int, start: int
+) -> data.Batches:
+    """The stream of this process, at the batch of a step; all processes of a run call it."""
+    labels = None
+    if config.data.balance:
+        with processes.main_first():  # where the labels must be read, it keeps them
+            labels = label_counts.labels(source, paths.cache_folder(workdir))
+    return data.Batches(
+        source,
+        seed=seed,
+        batch_size=config.batch_size,
+        num_d_steps=config.num_d_steps,
+        flip=config.data.flip,
+        start_step=start,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        balance=config.data.balance,
+        labels=labels,
+    )
 
 
 def opened(config: ConfigDict) -> data.Source:

@@ -194,7 +194,7 @@ def prepare(
         state = state.replace(key=rollback.run_key(config, attempt, mesh))
     workdir_lib.write(config, workdir, start, changes)
     seed = rollback.data_seed(config, attempt)
-    batches = _batches(config, source, seed, start)
+    batches = run_data.batches(config, workdir, source, seed, start)
     if main and (start == 0 or forked):
         sample_grid.save_real(source, batches.batch_at(0), workdir, config)
     events = guard_log.up_to(events, start)
@@ -207,20 +207,6 @@ def prepare(
         config, workdir, train_step, step, state, start, source, batches, checkpoints, writer, log,
         meta, owned, guard, report.lines() if main else (),
     )  # fmt: skip
-
-
-def _batches(config: ConfigDict, source: data.Source, seed: int, start: int) -> data.Batches:
-    """The stream of this process, at the batch of step `start`."""
-    return data.Batches(
-        source,
-        seed=seed,
-        batch_size=config.batch_size,
-        num_d_steps=config.num_d_steps,
-        flip=config.data.flip,
-        start_step=start,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
 
 
 def _logs(

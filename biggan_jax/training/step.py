@@ -24,7 +24,14 @@ from ml_collections import FrozenConfigDict
 
 from biggan_jax.models import latents, stages
 from biggan_jax.parallel import compiler_options, sharding
-from biggan_jax.training import judge, microbatches, optimizers, regularizers, sigma_clamp
+from biggan_jax.training import (
+    fake_labels,
+    judge,
+    microbatches,
+    optimizers,
+    regularizers,
+    sigma_clamp,
+)
 from biggan_jax.training import state as state_lib
 from biggan_jax.training.judge import Judge, generate
 from biggan_jax.training.objectives import Objective
@@ -49,6 +56,7 @@ class TrainStep:
       regularizer, ema: these sections of the config.
       z_distribution: a name of `latents.DISTRIBUTIONS`.
       d_frozen: top-level modules of D that are never updated.
+      label_ends: of the classes of fakes, from `fake_labels.ends`.
     """
 
     generator: nn.Module
@@ -63,6 +71,7 @@ class TrainStep:
     ema: FrozenConfigDict
     z_distribution: str
     d_frozen: frozenset[str]
+    label_ends: tuple[float, ...] | None
 
     def init(self, key: jax.Array) -> GANState:
         """A fresh state; a pure function of the key."""
@@ -223,7 +232,7 @@ class TrainStep:
         # Drawn for all updates at once and outside the scan, where a drawn array has no sharding.
         shape, classes = (n + 1, b), self.generator.num_classes
         z = latents.sample(z_key, (*shape, self.generator.dim_z), dtype, self.z_distribution)
-        gen_labels = jax.random.randint(label_key, shape, 0, classes, jnp.int32)
+        gen_labels = fake_labels.draw(label_key, shape, classes, self.label_ends)
         z, gen_labels = sharding.constrain_batch((z, gen_labels), self.mesh, axis=1)
         real = batch["image"].astype(dtype) / 127.5 - 1.0
         # Once for all updates: G's weights stay the same until its own.

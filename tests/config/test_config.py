@@ -284,8 +284,13 @@ def test_defaults_lie_in_their_domains():
         (domains.Range(0, 1), (0, 0.999), (-1e-9, 1), "a value from 0 to below 1"),
         (domains.Range(0, 1, closed=True), (0, 1), (1.001,), "a value from 0 to 1"),
         (domains.Choice("a", "b", "c"), ("a", "c"), ("d", ""), "a, b or c"),
+        (domains.Each(domains.Range(0, 0.5, above=True), float), ((), (0.1, 0.2)),
+         ((0.0,), (0.1, 0.5), (0.1, 0.1), (True,), ("a",), (math.nan,)),
+         "numbers, each more than 0 and below 0.5, none twice"),
+        (domains.Each(domains.Range(0), int, repeats=True), ((), (2, 2)), ((-1,), (0.5,)),
+         "numbers, each 0 or more"),
     ],
-)
+)  # fmt: skip
 def test_domains(domain, inside, outside, text):
     assert all(value in domain for value in inside) and str(domain) == text
     assert not any(value in domain for value in outside)
@@ -332,6 +337,7 @@ def test_resume_allows_length_cadence_and_place():
         "keep_checkpoints": 9, "mesh": (2, 4), "remat": ("all",), "tensorboard": False,
         "report": False, "data.source": "folder:x", "data.on_bad_record": "skip",
         "data.max_pixels": 10**9, "class_names": ("a", "b"), "monitor_every_steps": 9,
+        "data.class_counts": (3, 4),
         "guard.every_steps": 9, "guard.diversity_every_steps": 9,
     }  # fmt: skip
     config = load(*(f"--config.{key}={value}" for key, value in allowed.items()))
@@ -378,7 +384,7 @@ def test_resume_lists_all_changes_in_order():
     [
         "--config.model.ch=8",
         "--config.batch_size=64",
-        "--config.ema.start_step=7",
+        "--config.data.balance=1",
         "--config.finetune.freeze_d=1",
         "--config.compute_dtype=bfloat16",
     ],

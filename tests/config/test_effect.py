@@ -41,6 +41,8 @@ def test_packaged_configs_have_none():
         ("regularizer.every_steps=4", [], ["regularizer.dragan=1"]),
         ("regularizer.orthogonal_form=full", [], ["regularizer.d_orthogonal=1e-4"]),
         ("finetune.freeze_d=1", [], ["init_from=there"]),
+        ("data.fake_labels=data", ["loss=relativistic"], []),
+        ("data.fake_labels=data", ["model.num_classes=1"], ["model.num_classes=10"]),
         ("eval_samples=500", [], ["eval_every_steps=600"]),
         ("eval_every_steps=5000", [], ["num_steps=5000"]),
         ("optimizer.decay_start_step=1200", ["optimizer.decay_end_step=2000"],
