@@ -8,6 +8,7 @@ flags before pytest reads its options.
 import gc
 import importlib.metadata
 import os
+import signal
 
 FULL = os.environ.get("BIGGAN_FULL_TESTS", "") not in ("", "0")
 FLAGS = ["--xla_force_host_platform_device_count=8"]
@@ -36,6 +37,9 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 # A stale entry of a user's cache must never decide a test; `runs.programs` has one of its own.
 jax.config.update("jax_enable_compilation_cache", False)
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "False"  # of the processes that tests start
+
+# As in a shell: under nohup it is ignored, and stays so in every run that a test starts.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 ROOT = Path(__file__).resolve().parent.parent
 

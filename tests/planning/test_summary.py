@@ -22,6 +22,7 @@ def bound(*overrides):
     return build_lib.train_step(c, mesh)
 
 
+@pytest.mark.full
 def test_biggan128(capsys):
     """Published parameter counts, 35% fewer FLOPs by fusing, and nothing is compiled."""
     seconds = []

@@ -16,6 +16,7 @@ from biggan_jax.errors import UserError
 from biggan_jax.sampling import files
 from biggan_jax.storage import best, checkpoint, networks, steps, weights
 from tests import runs
+from tests.conftest import FULL
 
 PARTS = {"g": "generator", "g_ema": "ema", "d": "discriminator"}
 
@@ -177,9 +178,10 @@ def test_weights_that_are_not_finite_are_refused_by_name(run_copy, tmp_path, cap
     words = r"checkpoint 4 in .* holds NaN or infinity in ema/params/block_0/conv1/kernel: .*2"
     take = ["--from", run_copy, "--out"]
     fails(capsys, ["sample", *take, tmp_path / "x.png"], words)
-    fails(capsys, ["look", "attention", *take, tmp_path / "x.png"], words)
-    fails(capsys, ["look", "bn", *take, tmp_path / "x.png"], words)
-    fails(capsys, ["export", *take, tmp_path / "x.safetensors"], words)
+    if FULL:
+        fails(capsys, ["look", "attention", *take, tmp_path / "x.png"], words)
+        fails(capsys, ["look", "bn", *take, tmp_path / "x.png"], words)
+        fails(capsys, ["export", *take, tmp_path / "x.safetensors"], words)
     fails(capsys, ["inspect", "--from", run_copy, "--step=4"], words)
     fails(capsys, ["evaluate", "--from", run_copy], words)
     assert runs.train(tmp_path / "b", f"--config.init_from={run_copy}") == 2

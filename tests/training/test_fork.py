@@ -277,6 +277,7 @@ def test_a_checkpoint_that_goes_while_it_is_read(run_copy, tmp_path, monkeypatch
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.full
 def test_a_damaged_checkpoint(run_copy, tmp_path, capsys):
     """DIR alone falls back to an older one, as a resume does; DIR@STEP means this one."""
     (run_copy / "checkpoints" / "4" / "meta" / "metadata").write_text("{")

@@ -19,6 +19,7 @@ def guard_of(workdir, step):
     return integrity.read_record(workdir / "checkpoints" / str(step))["meta"]["guard"]
 
 
+@pytest.mark.full
 def test_its_guard(trained, tmp_path):
     """It goes back to its own first checkpoint, and compares signals of one meaning alone."""
     known = guard_of(trained, 2)

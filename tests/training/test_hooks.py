@@ -168,6 +168,7 @@ def advice(captured):
     return [shlex.split(words) for words in re.findall(r"`([^`]*)`", line)]
 
 
+@pytest.mark.full
 def test_the_advice_after_an_early_nan_works(tmp_path, capsys):
     """A run that diverges before anything is saved; the advice, appended to the same command."""
     command = (*DIVERGING, "--config.checkpoint_every_steps=100")

@@ -272,6 +272,7 @@ def test_objectives_draw_from_keys_of_their_own(monkeypatch):
     assert len(drawn) == 12 and len(set(first)) == 6 and sorted(first) == sorted(second)
 
 
+@pytest.mark.full
 def test_bfloat16_stays_near_float32():
     """Penalties too: their gradients pass the layers twice."""
     grads = {}

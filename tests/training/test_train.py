@@ -202,6 +202,7 @@ def test_nan_stops_and_is_never_saved(tmp_path, monkeypatch, capsys, bad, saved)
     assert [line["step"] for line in runs.metric_lines(tmp_path / "run")] == [*range(1, bad)]
 
 
+@pytest.mark.full
 def test_an_average_that_never_begins(run_copy, capsys):
     """Said at the start, and with every score of it; not of the raw weights, nor later."""
     told = r"the average stays a copy of the raw weights: num_steps is 4, below ema.start_step, 9"
