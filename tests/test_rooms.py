@@ -32,6 +32,7 @@ BELOW = {
 # What computes a step runs where only jax, flax, optax and ml_collections are installed.
 BARE = (
     *("models", "planning", "training/step", "training/state", "training/objectives"),
+    *("training/objective", "training/logit_terms", "training/consistency", "training/lecam"),
     *("training/penalties", "training/regularizers", "training/microbatches"),
     *("training/optimizers", "training/build"),
     *("parallel/sharding", "config"),

@@ -126,6 +126,21 @@ def default_config() -> ConfigDict:
     # real and generated images (WGAN-GP: 10), or at real images with noise (DRAGAN: 10); 0 is off.
     r.wgan_gp = 0.0
     r.dragan = 0.0
+    # bCR: lambda_real, times the mean squared change of D's logits when an image is flipped and
+    # shifted (or, with `augment`, augmented anew), and lambda_fake (unset: the same); Zhao et al.
+    # 2021: 10. Without the flip where mirrored images are no images, as of digits.
+    r.consistency = 0.0
+    r.consistency_fake = placeholder(float)
+    r.consistency_flip = True
+    # zCR: lambda_dis and lambda_gen of the change under noise sigma on z (StudioGAN: 20, 0.5).
+    r.zcr_d = 0.0
+    r.zcr_g = 0.0
+    r.zcr_sigma = 0.05
+    # LeCam: lambda of Tseng et al. 2021 (0.3), decay of the averages of D's logits that it pulls
+    # towards, and the generator update after which it is on.
+    r.lecam = 0.0
+    r.lecam_decay = 0.99
+    r.lecam_start_step = 1000
     r.every_steps = 1  # of so many D updates one has the penalties, multiplied by this number
 
     c.finetune = f = ConfigDict()  # how a run with init_from starts

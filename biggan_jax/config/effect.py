@@ -16,6 +16,8 @@ _UNREAD = {
     "sngan": (*_EMBEDDING, "width_table"),
     "dcgan": (*_EMBEDDING, "width_table", "d_thin", *_ATTENTION),
 }
+# Strengths of what `regularizer.every_steps` is about.
+_LAZY = ("r1", "r2", "wgan_gp", "dragan", "consistency", "consistency_fake", "zcr_d")
 # What is done anyway, which a config may say.
 _SAID = {
     "model.shared_embedding": False,
@@ -90,8 +92,20 @@ def _of_model(given: dict) -> Iterator[tuple[str, str, str]]:
 
 
 def _of_game(given: dict) -> Iterator[tuple[str, str, str]]:
-    if not any(given[f"regularizer.{name}"] for name in ("r1", "r2", "wgan_gp", "dragan")):
+    strength = {name: given[f"regularizer.{name}"] for name in _LAZY}
+    if not any(strength.values()):
         yield "regularizer.every_steps", "there is no penalty", "set --config.regularizer.r1"
+    if not strength["consistency"] and not strength["consistency_fake"]:
+        why = "there is no consistency regularization"
+        yield "regularizer.consistency_flip", why, "set --config.regularizer.consistency"
+    if not strength["zcr_d"] and not given["regularizer.zcr_g"]:
+        yield "regularizer.zcr_sigma", "there is no zCR", "set --config.regularizer.zcr_d"
+    if not given["regularizer.lecam"]:
+        for key in ("lecam_decay", "lecam_start_step"):
+            yield f"regularizer.{key}", "regularizer.lecam is 0", "set --config.regularizer.lecam"
+    elif given["regularizer.lecam_start_step"] >= given["num_steps"]:
+        why = f"it starts after lecam_start_step = {given['regularizer.lecam_start_step']:,} steps"
+        yield "regularizer.lecam", why, "lower --config.regularizer.lecam_start_step"
     if not given["regularizer.g_orthogonal"] and not given["regularizer.d_orthogonal"]:
         why = "there is no orthogonal regularization"
         yield "regularizer.orthogonal_form", why, "set --config.regularizer.g_orthogonal"

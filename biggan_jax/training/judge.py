@@ -1,5 +1,6 @@
 """The two players' forwards inside an update."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -18,6 +19,29 @@ def generate(generator, params, spectral, batch_stats, z, gen_labels) -> tuple[j
     return generator.apply(
         variables, z, gen_labels, train=True, mutable=["spectral", "batch_stats"]
     )
+
+
+def near(
+    generator, params, spectral, batch_stats, z, gen_labels, mesh: Mesh
+) -> Callable[[jax.Array, float], jax.Array]:
+    """How an objective asks G for the images of latents near those of the fakes.
+
+    Args:
+      generator, params, spectral, batch_stats, z, gen_labels: of the forward that made the fakes.
+      mesh: over which z is split.
+
+    Returns:
+      `(key, sigma) -> images` of z + sigma n, n ~ N(0, I). A training forward of its own, with the
+      batch statistics of these images; it starts from the same spectral vectors as that of the
+      fakes, and stores nothing.
+    """
+
+    def images(key: jax.Array, sigma: float) -> jax.Array:
+        noise = sharding.constrain_batch(jax.random.normal(key, z.shape, z.dtype), mesh)
+        moved = z + sigma * noise
+        return generate(generator, params, spectral, batch_stats, moved, gen_labels)[0]
+
+    return images
 
 
 class Judge:

@@ -6,11 +6,12 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from biggan_jax.training import losses
+from biggan_jax.training import consistency, losses
 from biggan_jax.training.logit_terms import LogitTerm, Seen, State
 from biggan_jax.training.penalties import Network
 
 Metrics = dict[str, jax.Array]
+Near = Callable[[jax.Array, float], jax.Array]  # (key, sigma) -> images, see `judge.near`
 AUGMENT = 2**31 + 1  # what is folded into the key of an update for the draws of augmentation
 
 
@@ -30,6 +31,7 @@ class Objective:
       terms: what is added for the logits of D's forward, and may keep scalars between updates.
       augment: `augment(D, key, state) -> D`, the network that judges augmented images in its place;
         None leaves images as they are.
+      latent: zCR, which asks G for the images of latents near those of the fakes; None without it.
     """
 
     d: Callable[..., tuple[jax.Array, Metrics]]
@@ -41,6 +43,7 @@ class Objective:
     penalty_every_steps: int = 1
     terms: tuple[LogitTerm, ...] = ()
     augment: Callable[[Network, jax.Array, State], Network] | None = None
+    latent: consistency.Latent | None = None
 
     @property
     def initial(self) -> dict[str, float]:
@@ -76,8 +79,12 @@ class Objective:
         key: jax.Array,
         update: jax.Array,
         state: State,
+        near: Near | None = None,
     ) -> tuple[jax.Array, Metrics, State]:
-        """`d_objective` where terms have been kept: (loss, metrics, their state after it)."""
+        """`d_objective` where terms have been kept: (loss, metrics, their state after it).
+
+        `near` makes the images of latents near those of the fakes, where there is zCR.
+        """
         images = (real, real_labels, fake, fake_labels)
         direct, D = D, self._judge(D, key, state)
         loss, metrics = self.d(D, *images, key)
@@ -86,8 +93,8 @@ class Objective:
             fake_half, real_half = direction.reshape(-1, 2).T  # as `joint_logits` has them
             metrics = metrics | {"san_direction": losses.san_direction(real_half, fake_half)}
             loss = loss + metrics["san_direction"]
-        if self.penalties:
-            found = self._penalties(D, images, key, update)
+        if self.penalties or (self.latent and self.latent.d):
+            found = self._penalties(D, images, key, update, near)
             loss, metrics = loss + sum(found.values()), metrics | found
         for term in self.terms:
             extra, found, state = term.of_logits(*D.logits, state, update)
@@ -109,25 +116,37 @@ class Objective:
         real_labels,
         key: jax.Array,
         state: State | None = None,
+        near: Near | None = None,
     ) -> tuple[jax.Array, Metrics]:
-        """What G minimises; arguments as `g`, and `g_loss` among the metrics."""
+        """What G minimises; arguments as `g` and `d_update`, and `g_loss` among the metrics."""
         D = self._judge(D, key, self.initial if state is None else state)
         loss, metrics = self.g(D, fake, fake_labels, real, real_labels, key)
+        if self.latent and self.latent.g:
+            found = self.latent.of_g(fake, self._near(near, key))
+            loss, metrics = loss + found, metrics | {"zcr_g": found}
         return loss, metrics | {"g_loss": loss}
 
     def _judge(self, D: Network, key: jax.Array, state: State) -> Network:
         if self.augment is not None:
             D = self.augment(D, jax.random.fold_in(key, AUGMENT), state)
-        return Seen(D) if self.terms else D
+        return Seen(D) if self.terms or self.penalties or self.latent else D
 
-    def _penalties(self, D: Network, images: tuple, key: jax.Array, update: jax.Array) -> Metrics:
+    def _near(self, near: Near, key: jax.Array) -> jax.Array:
+        return near(jax.random.fold_in(key, consistency.LATENTS), self.latent.sigma)
+
+    def _penalties(
+        self, D: Network, images: tuple, key: jax.Array, update: jax.Array, near: Near | None
+    ) -> Metrics:
         every = self.penalty_every_steps
 
         def compute() -> Metrics:
-            return {
+            found = {
                 name: every * strength * penalty(D, *images, jax.random.fold_in(key, i))
                 for i, (name, (strength, penalty)) in enumerate(self.penalties.items(), 1)
             }
+            if self.latent and self.latent.d:
+                found["zcr_d"] = every * self.latent.of_d(D, self._near(near, key), images[3])
+            return found
 
         if every == 1:
             return compute()

@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 
 from biggan_jax.errors import UserError, did_you_mean
-from biggan_jax.training import losses
+from biggan_jax.training import consistency, lecam, losses
 from biggan_jax.training.logit_terms import Seen
 from biggan_jax.training.objective import Metrics, Network, Objective
 from biggan_jax.training.penalties import PENALTIES
@@ -117,16 +117,20 @@ LOSSES = {
 }
 
 
-def build(loss: str, regularizer: Any) -> Objective:
+def build(
+    loss: str, regularizer: Any, *, num_d_steps: int = 1, augments: bool = False
+) -> Objective:
     """Composes what the players minimise.
 
     Args:
       loss: a name of `LOSSES`.
       regularizer: the `regularizer` section of a config, with a strength (0 is off) for every name
-        of `PENALTIES`, and `every_steps`.
+        of `PENALTIES`, for bCR, zCR and LeCam, and `every_steps`.
+      num_d_steps: D updates for one of the generator.
+      augments: whether D will augment its images, in every call anew.
 
     Returns:
-      The objective with every penalty whose strength is not 0.
+      The objective with all of these whose strength is not 0.
 
     Raises:
       UserError: the loss is unknown; the message gives the nearest one and all of them.
@@ -136,14 +140,19 @@ def build(loss: str, regularizer: Any) -> Objective:
             f"unknown loss {loss!r}{did_you_mean(loss, LOSSES)}: set --config.loss to one of "
             f"{', '.join(LOSSES)}"
         )
-    strengths = {name: regularizer[name] for name in PENALTIES}
+    r = regularizer
+    strengths = {name: r[name] for name in PENALTIES}
+    found = {name: (s, PENALTIES[name]) for name, s in strengths.items() if s != 0}
+    terms = (lecam.term(r.lecam, r.lecam_decay, r.lecam_start_step, num_d_steps),)
     return dataclasses.replace(
         LOSSES[loss],
-        penalties={name: (s, PENALTIES[name]) for name, s in strengths.items() if s != 0},
-        penalty_every_steps=regularizer.every_steps,
+        penalties=found | consistency.of_section(r, augments),
+        penalty_every_steps=r.every_steps,
+        terms=terms if r.lecam else (),
+        latent=consistency.latent_of_section(r),
     )
 
 
 def of_config(config: Any) -> Objective:
     """What the players minimise under a full config; raises `UserError` as `build` does."""
-    return build(config.loss, config.regularizer)
+    return build(config.loss, config.regularizer, num_d_steps=config.num_d_steps)

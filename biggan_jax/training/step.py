@@ -33,7 +33,7 @@ from biggan_jax.training import (
     sigma_clamp,
 )
 from biggan_jax.training import state as state_lib
-from biggan_jax.training.judge import Judge, generate
+from biggan_jax.training.judge import Judge, generate, near
 from biggan_jax.training.objectives import Objective
 from biggan_jax.training.state import GANState
 
@@ -114,14 +114,15 @@ class TrainStep:
         def microbatch(carry, batch):
             g_spectral, g_stats, d_spectral, kept, part = carry
             real, labels, z, gen_labels = batch
-            fake, g_new = generate(self.generator, g_params, g_spectral, g_stats, z, gen_labels)
+            of_g = (self.generator, g_params, g_spectral, g_stats, z, gen_labels)
+            (fake, g_new), nearby = generate(*of_g), near(*of_g, self.mesh)
 
             def loss_fn(params):
                 params = stages.stop_gradient(params, self.d_frozen)
                 own_key = jax.random.fold_in(key, part)
                 D = Judge(discriminator, params, d_spectral, self.mesh, self._dropout_key(own_key))
-                batch = (real, labels, fake, gen_labels)
-                loss, metrics, new = self.objective.d_update(D, *batch, own_key, update, kept)
+                batch = (real, labels, fake, gen_labels, own_key, update)
+                loss, metrics, new = self.objective.d_update(D, *batch, kept, nearby)
                 return loss, (D.spectral, new, metrics)
 
             grads, (*d_new, metrics) = jax.grad(loss_fn, has_aux=True)(d_apart)
@@ -175,13 +176,13 @@ class TrainStep:
             z, gen_labels, real, labels = batch
 
             def loss_fn(params):
-                fake, g_new = generate(generator, params, g_spectral, g_stats, z, gen_labels)
+                of_g = (generator, params, g_spectral, g_stats, z, gen_labels)
+                (fake, g_new), nearby = generate(*of_g), near(*of_g, self.mesh)
                 own_key = jax.random.fold_in(key, part)
                 dropout_key = self._dropout_key(own_key)
                 D = Judge(self.discriminator, d_params, d_spectral, self.mesh, dropout_key)
-                batch = (fake, gen_labels, real, labels)
-                kept = state.objective
-                loss, metrics = self.objective.g_objective(D, *batch, own_key, kept)
+                batch = (fake, gen_labels, real, labels, own_key)
+                loss, metrics = self.objective.g_objective(D, *batch, state.objective, nearby)
                 carry = (g_new["spectral"], g_new["batch_stats"], D.spectral, part + 1)
                 return loss, (carry, metrics)
 
