@@ -1,8 +1,11 @@
 """A config file and the overrides of a command line -> a config."""
 
+import contextlib
 import copy
 import os
 import sys
+import tempfile
+from collections.abc import Iterator
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -67,19 +70,33 @@ def load(path: str, overrides: list[str]) -> ConfigDict:
       UserError: one line for a missing or broken file, and as `overrides.apply`.
     """
     path = find(path)
-    argv = ["biggan", f"--config={path}"]
     values = flags.FlagValues()
     sys.modules.pop("config_config", None)  # ml_collections would reuse the last file's get_config
-    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
     try:
-        values(argv)
-        config = values.config
+        with _without_colon(path) as plain:
+            argv = ["biggan", f"--config={plain}"]
+            config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+            values(argv)
+            config = values.config
     except (Exception, SystemExit) as e:
         raise UserError(f"--config {path}: {_problem(path, e)}") from e
     if not isinstance(config, ConfigDict):
         raise UserError(f"--config {path}: get_config() returned {type(config).__name__}")
     _check_keys(path, config)
     return overrides_lib.apply(config, overrides)
+
+
+@contextlib.contextmanager
+def _without_colon(path: str) -> Iterator[str]:
+    """A context of FILE or FILE:ARG for ml_collections, which cuts it at its first colon."""
+    file, *argument = [path] if os.path.exists(path) else path.rsplit(":", 1)
+    if ":" not in file:
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = os.path.join(folder, "config.py")
+        os.symlink(os.path.abspath(file), link)
+        yield ":".join([link, *argument])
 
 
 def override(config: ConfigDict, overrides: list[str]) -> ConfigDict:

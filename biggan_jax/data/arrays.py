@@ -23,6 +23,9 @@ class ArraySource(Source):
       resolution: side of the images that `read` returns, in pixels.
       channels: 1, or 3 for the grey value in each of R, G and B.
 
+    Attributes:
+      side: of the images before they are resized, in pixels.
+
     Raises:
       UserError: a label lies outside [0, len(class_names)).
     """
@@ -40,6 +43,7 @@ class ArraySource(Source):
         channels: int,
     ):
         super().__init__(spec, resolution, channels, class_names)
+        self.side = images.shape[1]
         self._histogram = count_labels(labels, len(class_names), spec)
         self._labels = labels.astype(np.int32)
         self._digest = _digest(images, self._labels)

@@ -5,6 +5,7 @@ import io
 import re
 import warnings
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, JpegImagePlugin
@@ -74,7 +75,21 @@ def decode_image(
     return np.asarray(square).reshape(resolution, resolution, channels)
 
 
-def header(content: Path | bytes, max_pixels: int | None) -> tuple[tuple[int, int], str]:
+class Header(NamedTuple):
+    """What an image file says of itself.
+
+    Attributes:
+      size: width and height in pixels.
+      mode: in Pillow's words.
+      transparent: whether some of it may be.
+    """
+
+    size: tuple[int, int]
+    mode: str
+    transparent: bool
+
+
+def header(content: Path | bytes, max_pixels: int | None) -> Header:
     """Reads what an image file says of itself, without its pixels.
 
     Args:
@@ -82,7 +97,7 @@ def header(content: Path | bytes, max_pixels: int | None) -> tuple[tuple[int, in
       max_pixels: as of `decode_image`.
 
     Returns:
-      ((width, height) in pixels, mode in Pillow's words).
+      Its header.
 
     Raises:
       BadImage: it is no image, or too large.
@@ -92,7 +107,7 @@ def header(content: Path | bytes, max_pixels: int | None) -> tuple[tuple[int, in
         _allow(max_pixels)
         file = open_regular(content) if isinstance(content, Path) else io.BytesIO(content)
         with file, Image.open(file) as image:
-            return image.size, image.mode
+            return Header(image.size, image.mode, image.has_transparency_data)
     except MemoryError:
         raise
     except Image.DecompressionBombError as error:

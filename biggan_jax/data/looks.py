@@ -80,7 +80,7 @@ class _Headers:
         self._looked += 1
         record = self._source.record(index)
         try:
-            size, mode = header(record.content, self._source.max_pixels)
+            size, mode, _ = header(record.content, self._source.max_pixels)
         except BadImage as error:
             if error.pixels is not None and self._source.reduced:
                 return  # may be read at a reduced size
