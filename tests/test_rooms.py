@@ -33,6 +33,7 @@ BELOW = {
 BARE = (
     *("models", "planning", "training/step", "training/state", "training/objectives"),
     *("training/objective", "training/logit_terms", "training/consistency", "training/lecam"),
+    "training/group_spectral",
     *("training/penalties", "training/regularizers", "training/microbatches"),
     *("training/optimizers", "training/build"),
     *("parallel/sharding", "config"),

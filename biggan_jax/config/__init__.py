@@ -111,6 +111,14 @@ def default_config() -> ConfigDict:
     c.regularizer = r = ConfigDict()
     r.g_orthogonal = 1e-4  # beta of Brock et al., equation 3; 0 is off
     r.d_orthogonal = 0.0
+    # gSR: times the mean over G's batch norms and classes of the squared spectral norms of a
+    # class's gains and biases, as matrices of so many rows (Rangwani et al. 2022: 0.5 on CIFAR); 0
+    # is off.
+    r.g_group_spectral = 0.0
+    r.g_spectral_groups = placeholder(int)  # unset: the divisor nearest to the square root
+    # Of the effective number of images by which rare classes weigh more (Rangwani et al. on CIFAR:
+    # 0.99); 0: all classes alike.
+    r.g_spectral_beta = 0.0
     r.orthogonal_form = "off_diagonal"  # off_diagonal (1 - I) | full
     # After every update of G (of D) the largest singular values of its raw weights are lowered to
     # this value, or the largest to this multiple of the second (Brock et al., equation 4); unset:
@@ -169,7 +177,7 @@ def default_config() -> ConfigDict:
     # proportion to (their images) ** (1 - balance).
     d.balance = 0.0  # 0 to 1
     d.fake_labels = "uniform"  # uniform | data: classes of the fakes, data: as often as in a batch
-    d.class_counts = ()  # training images of each class; `train` fills them for fake_labels=data
+    d.class_counts = ()  # training images of each class; `train` fills them where they count
     # Share of the images that is kept out of training, chosen by a hash of their indices, so that
     # the monitors show D's judgement of them beside that of training images.
     d.holdout = 0.0  # 0 to 0.5

@@ -100,6 +100,10 @@ def _of_game(given: dict) -> Iterator[tuple[str, str, str]]:
         yield "regularizer.consistency_flip", why, "set --config.regularizer.consistency"
     if not strength["zcr_d"] and not given["regularizer.zcr_g"]:
         yield "regularizer.zcr_sigma", "there is no zCR", "set --config.regularizer.zcr_d"
+    if not given["regularizer.g_group_spectral"]:
+        for key in ("g_spectral_groups", "g_spectral_beta"):
+            why = "regularizer.g_group_spectral is 0"
+            yield f"regularizer.{key}", why, "set --config.regularizer.g_group_spectral"
     if not given["regularizer.lecam"]:
         for key in ("lecam_decay", "lecam_start_step"):
             yield f"regularizer.{key}", "regularizer.lecam is 0", "set --config.regularizer.lecam"

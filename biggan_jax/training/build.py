@@ -6,7 +6,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from biggan_jax import models
 from biggan_jax.models import latents, stages
-from biggan_jax.training import fake_labels, objectives, optimizers
+from biggan_jax.training import fake_labels, group_spectral, objectives, optimizers
 from biggan_jax.training.step import TrainStep
 
 
@@ -58,4 +58,5 @@ def train_step(
         z_distribution=config.model.z_distribution,
         d_frozen=frozen,
         label_ends=fake_labels.ends(config),
+        group_spectral=group_spectral.of_config(config, generator),
     )

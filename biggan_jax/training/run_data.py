@@ -34,7 +34,9 @@ def open_source(config: ConfigDict, workdir: Path) -> tuple[data.Source, data.Da
     processes.check_same(f"data.source {config.data.source}", seen, "give all the same data")
     fill_classes(config, source)
     histogram = np.array(report.histogram)
-    needs_counts = config.data.fake_labels == "data" and config.model.num_classes > 1
+    weighted = config.regularizer.g_group_spectral and config.regularizer.g_spectral_beta
+    by_count = config.data.fake_labels == "data" or weighted
+    needs_counts = by_count and config.model.num_classes > 1
     if processes.is_main() or needs_counts:
         report = dataclasses.replace(
             report,

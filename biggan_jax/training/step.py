@@ -57,6 +57,7 @@ class TrainStep:
       z_distribution: a name of `latents.DISTRIBUTIONS`.
       d_frozen: top-level modules of D that are never updated.
       label_ends: of the classes of fakes, from `fake_labels.ends`.
+      group_spectral: gSR of the generator, from `group_spectral.of_config`.
     """
 
     generator: nn.Module
@@ -72,6 +73,7 @@ class TrainStep:
     z_distribution: str
     d_frozen: frozenset[str]
     label_ends: tuple[float, ...] | None
+    group_spectral: Callable[[Any, Any], tuple[jax.Array, Any]] | None = None
 
     def init(self, key: jax.Array) -> GANState:
         """A fresh state; a pure function of the key."""
@@ -196,6 +198,9 @@ class TrainStep:
         )
         g_spectral, g_stats, d_spectral, _ = carry
         grads = self._regularize(grads, g_params, self.regularizer.g_orthogonal)
+        if self.group_spectral:
+            metrics["g_group_spectral"], extra = self.group_spectral(g_params, g_spectral)
+            grads = jax.tree.map(jnp.add, grads, sharding.scatter_weights(extra, self.mesh))
         metrics["g_grad_norm"] = optax.global_norm(grads)
         params, opt_state = optimizers.update(self.g_optimizer, grads, g.opt_state, g.params)
         params = self._clamp(params, self.regularizer.g_sigma_clamp, g_spectral)

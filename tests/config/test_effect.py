@@ -42,6 +42,8 @@ def test_packaged_configs_have_none():
         ("regularizer.every_steps=4", ["regularizer.lecam=1"], ["regularizer.zcr_d=1"]),
         ("regularizer.consistency_flip=False", [], ["regularizer.consistency_fake=1"]),
         ("regularizer.zcr_sigma=0.1", [], ["regularizer.zcr_g=1"]),
+        ("regularizer.g_spectral_groups=2", [], ["regularizer.g_group_spectral=1"]),
+        ("regularizer.g_spectral_beta=0.9", [], ["regularizer.g_group_spectral=1"]),
         ("regularizer.lecam_decay=0.9", [], ["regularizer.lecam=1"]),
         ("regularizer.lecam=1", ["regularizer.lecam_start_step=1200"],
          ["regularizer.lecam_start_step=1199"]),

@@ -23,9 +23,19 @@ REMEDIES = {
     "regularizer.zcr_g": 0.5,
     "regularizer.lecam": 0.3,
     "regularizer.lecam_start_step": 0,
+    "regularizer.g_group_spectral": 0.5,
     "regularizer.every_steps": 2,  # the first update has the penalties
 }
-METRICS = ("wgan_gp", "dragan", "consistency", "zcr_d", "zcr_g", "lecam", "san_direction")
+METRICS = (
+    "wgan_gp",
+    "dragan",
+    "consistency",
+    "zcr_d",
+    "zcr_g",
+    "lecam",
+    "san_direction",
+    "g_group_spectral",
+)
 
 
 def stepped(mesh, **changes):
