@@ -40,6 +40,12 @@ def add(command) -> None:
     add = sub.add_argument_group("output").add_argument
     add("--no-intra-fid", action="store_true", help="where a class has too few real images")
     add(
+        "--memorisation",
+        action=argparse.BooleanOptionalAction,
+        default=options.UNSET,
+        help="look for copies of training images; default: where they are 10,000 at most",
+    )
+    add(
         "--out",
         type=options.path,
         metavar="FOLDER",

@@ -45,10 +45,10 @@ def evaluate(
       matrix: score every bn mode with averaged and raw weights.
 
     Returns:
-      {scores, absent, per_class, protocol, seconds}. With several truncations these are of the
-      last, the mildest, and `curve` lists {truncation, scores, fingerprint} of all; with `matrix`
-      they are of `bn_mode` and `ema`, and `matrix` lists {bn_mode, weights, scores, fingerprint} of
-      all.
+      {scores, absent, per_class, memorisation, protocol, seconds}. With several truncations these
+      are of the last, the mildest, and `curve` lists {truncation, scores, fingerprint} of all; with
+      `matrix` they are of `bn_mode` and `ema`, and `matrix` lists {bn_mode, weights, scores,
+      fingerprint} of all.
 
     Raises:
       UserError: the directory or the settings do not fit.
@@ -115,7 +115,10 @@ def during_training(
     if config.eval_every_steps is None:
         return None
     settings = Settings(
-        features=config.eval_features, num_samples=config.eval_samples, options=CONFIG
+        features=config.eval_features,
+        num_samples=config.eval_samples,
+        options=CONFIG,
+        memorisation=False,  # of the finished run, by `biggan evaluate`
     )
     evaluator = open_evaluator(config, paths.cache_folder(workdir), settings, (source, digest))
     # A rare class may have fewer images than its own distance needs: no reason to stop a run.

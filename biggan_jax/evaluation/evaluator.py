@@ -13,7 +13,7 @@ import numpy as np
 
 from biggan_jax import __version__
 from biggan_jax.errors import UserError
-from biggan_jax.evaluation import class_match, protocol
+from biggan_jax.evaluation import class_match, memorisation, protocol
 from biggan_jax.evaluation.reference import Reference, extractor_fields
 from biggan_jax.evaluation.scoring import DENSITY_K, KID_SUBSETS, PRECISION_K, score
 from biggan_jax.evaluation.streaming import SPLITS, Fakes
@@ -69,6 +69,7 @@ class Evaluator:
       intra_fid: whether the distances of single classes are scored as well.
       keep: features of the fakes kept at most.
       options: how a user gives these settings, for messages.
+      training: what the generator was trained on, to tell copies; None where they are not sought.
     """
 
     extractor: Extractor
@@ -80,6 +81,7 @@ class Evaluator:
     intra_fid: bool
     keep: int
     options: Options
+    training: memorisation.Sets | None = None
 
     def __post_init__(self):
         check_samples(
@@ -109,7 +111,8 @@ class Evaluator:
         Returns:
           {scores {name: value}, absent {name: why}, per_class [{class, name, asked, accuracy,
           intra_fid}], protocol, seconds}; absent has the scores that too few images leave out, and
-          per_class is empty where classes mean nothing.
+          per_class is empty where classes mean nothing; with `training` also memorisation, what
+          `memorisation.judge` says.
 
         Raises:
           UserError: samples that are not finite, images that the features network does not take.
@@ -130,6 +133,11 @@ class Evaluator:
             row["name"] = self.classes.names[row["class"]]
         fields = self.protocol(generator, truncation, bn_mode, weights, model)
         result = {"scores": values, "absent": absent, "per_class": per_class, "protocol": fields}
+        if self.training is not None:
+            copying, lacking = memorisation.score(self.training, fakes.features)
+            result["scores"], result["absent"] = values | copying, absent | lacking
+            sets = self.training.described, self.training.features
+            result["memorisation"] = memorisation.judge(copying, *sets)
         return result | {"seconds": time.perf_counter() - start}
 
     def _by_class(self, generator: LoadedGenerator) -> bool:
@@ -237,6 +245,8 @@ class Evaluator:
             "model": model,
             "step": generator.step,
         }
+        if self.training is not None:
+            fields["memorisation"] = self.training.described
         begins = generator.config.ema.start_step
         if weights == "ema" and generator.step is not None and generator.step < begins:
             fields["average"] = f"a copy of the raw weights before step {begins}"

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from tqdm import tqdm
 from biggan_jax import data
 from biggan_jax.data import kinds
 from biggan_jax.errors import UserError, counts
-from biggan_jax.evaluation import class_match, inputs, reference
+from biggan_jax.evaluation import class_match, inputs, memorisation, reference
 from biggan_jax.evaluation.evaluator import (
     COMMAND,
     KEEP,
@@ -51,6 +52,8 @@ class Settings:
         absent.
       cache: folder of fitted classifiers and measured real images; the `cache` of the directory
         that is evaluated if absent.
+      memorisation: whether copies of training images are sought; if absent, where these are no
+        more than `memorisation.LARGEST` and can be opened.
       options: how a user gives these settings, for messages.
     """
 
@@ -65,9 +68,11 @@ class Settings:
     intra_fid: bool = True
     on_bad_record: str | None = None
     cache: Path | None = None
+    memorisation: bool | None = None
     options: Options = COMMAND
 
 
+_FOR_COPIES = "--memorisation looks for copies of these images: restore them, or leave it out"
 HELD_OUT = "included, {:.6g} of all"  # of the images that training leaves out, for the protocol
 
 
@@ -144,11 +149,29 @@ def open_evaluator(
         options=settings.options,
     )
     if settings.reference is not None:
-        side = reference.from_file(settings.reference, extractor)
-        return dataclasses.replace(evaluator, reference=side)
-    return dataclasses.replace(
-        evaluator, reference=_measured(config, extractor, cache, side, labels)
+        found = reference.from_file(settings.reference, extractor)
+        side = None
+    else:
+        found = _measured(config, extractor, cache, side, labels)
+    training = memorisation.opened(
+        config,
+        settings.memorisation,
+        side,
+        found,
+        at_hand=real,
+        open_training=functools.partial(_open, None, config, cache, settings, _FOR_COPIES),
+        measure=functools.partial(_of_training, extractor, cache),
+        features=extractor.name,
     )
+    return dataclasses.replace(evaluator, reference=found, training=training)
+
+
+def _of_training(
+    extractor: Extractor, cache: Path, training: tuple[data.Source, str]
+) -> reference.Reference:
+    with progress_bar("image", "training images") as progress, one_line_warnings():
+        options = {"keep": len(training[0]), "prefix": "training-", "progress": progress}
+        return reference.measure(*training, extractor, cache, **options)
 
 
 def _measured(

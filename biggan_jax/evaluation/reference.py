@@ -78,6 +78,7 @@ def measure(
     cache: Path,
     *,
     keep: int,
+    prefix: str = "",
     progress: Callable[[int, int], None] | None = None,
 ) -> Reference:
     """Measures all images of a source, or finds in the cache that it was done before.
@@ -91,6 +92,7 @@ def measure(
       extractor: the features network.
       cache: folder for `reference-*.npz` (statistics) and `features-*.npz`.
       keep: features to keep at most.
+      prefix: of the names of the two files; none where others may take them for the real side.
       progress: called with (images done, images of this process).
 
     Returns:
@@ -111,7 +113,7 @@ def measure(
     if stamp != digest:  # the protocol has the digest, which a copy of the files shares
         named["real_stamp"] = stamp
     key = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:16]
-    files = cache / f"reference-{key}.npz", cache / f"features-{key}.npz"
+    files = [cache / f"{prefix}{name}-{key}.npz" for name in ("reference", "features")]
     found = _cached(*files, extractor.feature_dim, fields) if processes.is_main() else None
     if processes.from_main(found is not None):
         return _of_main(found, extractor.feature_dim, fields)

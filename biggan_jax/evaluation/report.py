@@ -34,6 +34,8 @@ def lines(result: dict[str, Any]) -> list[str]:
         out = [f"{name:<20}{value:>12,.5g}" for name, value in result["scores"].items()]
         out += _class_lines(result["per_class"])
     out += absent_lines(result)
+    if result.get("memorisation"):
+        out += [result["memorisation"][name] for name in ("sentence", "limits")]
     p = result["protocol"]
     real = f"{p['real_count']:,}" if p["real_count"] else "?"
     resized = "" if p["resize"] == "none" else f", {p['resize']}"

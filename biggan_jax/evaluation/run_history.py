@@ -63,6 +63,7 @@ class History:
       best: of `best/score.json`.
       changes: [(step, {setting: (old, new)})] of config_history.jsonl.
       followed: [(step, fingerprint of the protocol, scores)] of `biggan evaluate --follow`.
+      evaluation: the last result of `biggan evaluate` without a curve or a matrix.
       sessions: every `biggan train`.
       in_use: whether a run is training there now, as far as can be seen.
       labels: number of training images of each class, where a count was kept.
@@ -83,6 +84,7 @@ class History:
     best: dict[str, Any] = dataclasses.field(default_factory=dict)
     changes: list[tuple[int, dict]] = dataclasses.field(default_factory=list)
     followed: list[tuple[int, str, dict]] = dataclasses.field(default_factory=list)
+    evaluation: dict[str, Any] = dataclasses.field(default_factory=dict)
     sessions: list[Session] = dataclasses.field(default_factory=list)
     in_use: bool = False
     labels: list[int] = dataclasses.field(default_factory=list)
@@ -124,6 +126,8 @@ def read(directory: str | Path) -> History:
     run.best = run_files.document(directory / name, name, notes)
     run.changes = _resumed(directory, run.fork, notes)
     run.followed = _followed(directory, notes)
+    name = "report/evaluation.json"
+    run.evaluation = run_files.document(directory / name, name, notes)
     run.sessions = run_sessions.read(directory, notes)
     with contextlib.suppress(OSError):
         run.in_use = lock.is_held(directory)

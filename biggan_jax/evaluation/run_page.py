@@ -20,6 +20,7 @@ SECTIONS = (
     run_plots.samples,
     run_plots.losses,
     run_plots.scores,
+    run_tables.memorisation,
     run_plots.spectra,
     run_plots.gains,
     run_tables.guard,

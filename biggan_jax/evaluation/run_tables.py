@@ -7,15 +7,17 @@ import numpy as np
 from biggan_jax import config as config_lib
 from biggan_jax.errors import counts
 from biggan_jax.evaluation import run_parts, run_verdict
+from biggan_jax.evaluation.memorisation import HELD_OUT_SCORES
 from biggan_jax.evaluation.report import COLUMNS
 from biggan_jax.evaluation.run_events import Event
-from biggan_jax.evaluation.run_files import is_step
+from biggan_jax.evaluation.run_files import as_number, is_step
 from biggan_jax.evaluation.run_history import History
 from biggan_jax.evaluation.run_parts import Section, Table, value_text
 
 EVENTS, CHANGES, SESSIONS, NOTES = 60, 40, 30, 60  # rows
 PROTOCOLS, FOLLOWED = 5, 40  # tables of a follower's scores, and rows of one
 LISTED_CLASSES = 40
+MEMORISATION = ("authenticity", *HELD_OUT_SCORES)
 STATES = {"rolled_back": "rolled back"}
 
 
@@ -62,6 +64,25 @@ def guard(run: History) -> Section:
         section.text.append(f"The last {EVENTS} of {len(run.events):,} events; all in guard.jsonl.")
     head = ("step", "state", "signal", "value", "what was done", "in words")
     section.tables.append(Table(head, [_event_row(event) for event in shown]))
+    return section
+
+
+def memorisation(run: History) -> Section:
+    """Whether samples are copies of training images, as the last evaluation has found."""
+    section = Section("memorisation", "Memorisation")
+    judged, scores, protocol = (
+        found if isinstance(found := run.evaluation.get(name), dict) else {}
+        for name in ("memorisation", "scores", "protocol")
+    )
+    texts = [judged.get(name) for name in ("sentence", "limits")]
+    if not all(isinstance(text, str) for text in texts):
+        return section
+    section.text += [text[:600] for text in texts]
+    if is_step(protocol.get("step")):
+        section.text.append(f"By `biggan evaluate`, of step {protocol['step']:,}.")
+    values = {name: as_number(scores[name]) for name in MEMORISATION if name in scores}
+    rows = [(name, f"{value:.4g}") for name, value in values.items() if value is not None]
+    section.tables.append(Table(("score", "value"), rows))
     return section
 
 

@@ -10,15 +10,19 @@ from biggan_jax.metrics.frechet import (
     intra_frechet_distance,
 )
 from biggan_jax.metrics.kernel import kernel_distance, squared_mmd
+from biggan_jax.metrics.memorisation import authenticity, data_copying, nearest_neighbours
 from biggan_jax.metrics.neighbours import density_coverage, prdc, precision_recall
 
 __all__ = [
+    "authenticity",
+    "data_copying",
     "density_coverage",
     "frechet_distance",
     "frechet_distance_infinity",
     "inception_score",
     "intra_frechet_distance",
     "kernel_distance",
+    "nearest_neighbours",
     "prdc",
     "precision_recall",
     "squared_mmd",

@@ -23,6 +23,7 @@ from biggan_jax.evaluation import (
     folders,
     follow,
     inputs,
+    memorisation,
     opening,
     reference,
     report,
@@ -95,10 +96,14 @@ def test_scores_protocol_and_report(workdir, tmp_path, capsys):
     out = json.loads(captured.out)
     assert out["scores"].keys() == {
         "fid", "is_mean", "is_std", "kid", "precision", "recall", "density", "coverage",
-        "class_accuracy", "intra_fid",
+        "class_accuracy", "intra_fid", "authenticity",
     } | (out["scores"].keys() & {"kid_standard_error"})  # fmt: skip
     assert "fitting" not in captured.err and "real images:" not in captured.err  # all cached
+    # The run has trained on all digits, those of the test split among them.
+    assert out["absent"].keys() == set(memorisation.HELD_OUT_SCORES)
+    assert "no training images, and there are 0" in out["absent"]["data_copying"]
     p = out["protocol"]
+    assert p["memorisation"].startswith("1,797 training images, 0 held-out images of digits:test")
     assert (p["real"], p["real_count"], p["samples"], p["step"]) == (TEST, 355, 90, 4)
     assert p["features"] == "classifier" and p["weights"] == "ema" and p["bn_mode"] == "running"
     assert len(p["features_digest"]) == len(p["real_digest"]) == 64
@@ -557,7 +562,7 @@ def test_scores_that_too_few_real_images_leave_out(opened, count, lacking):
     scorer, generator = opened
     real = scorer.reference
     few = reference.Reference(real.statistics, real.features[:count], real.labels[:count])
-    result = dataclasses.replace(scorer, reference=few)(generator)
+    result = dataclasses.replace(scorer, reference=few, training=None)(generator)
     assert result["absent"].keys() == lacking and not lacking & result["scores"].keys()
     rest = {"fid", "kid", "precision", "recall", "density", "coverage", "class_accuracy"} - lacking
     assert rest <= result["scores"].keys()
