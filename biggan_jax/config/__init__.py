@@ -151,6 +151,18 @@ def default_config() -> ConfigDict:
     r.lecam_start_step = 1000
     r.every_steps = 1  # of so many D updates one has the penalties, multiplied by this number
 
+    c.augment = a = ConfigDict()  # of what D sees, real and generated (`training/augment.py`)
+    a.policy = "none"  # none | diffaugment (Zhao et al. 2020) | ada (Karras et al. 2020)
+    a.ops = ("colour", "translation", "cutout")  # of diffaugment
+    a.groups = ("blit", "geometric", "colour")  # of ada; also filter, noise, cutout
+    # Of every transform for every image. Unset: 1 (diffaugment), from 0 held by a target (ada).
+    a.probability = placeholder(float)  # 0 to 1; with a target it is where it starts
+    # E[sign(D(real))] where the probability is held, -1 to 1; unset: none (a fixed probability), or
+    # 0.6 where ada has no probability either (Karras et al. 2020).
+    a.target = placeholder(float)
+    a.every_steps = 4  # D updates between two adjustments of the probability
+    a.ramp_images = 500_000  # real images in which it can go from 0 to 1
+
     c.finetune = f = ConfigDict()  # how a run with init_from starts
     f.new_classes = "fresh"  # fresh | mean (of the old rows): class tables of another class count
     f.freeze_d = 0  # D's first blocks, those nearest the image, that are never updated
@@ -221,7 +233,8 @@ def from_saved(saved: dict[str, Any]) -> ConfigDict:
 def _is_like(key: str, value: Any, default: Any) -> bool:
     """What `ConfigDict` does not look at: truth in the place of a number, and parts of a tuple."""
     if isinstance(value, tuple):
-        kind = str if key == "class_names" else domains.kind_of_parts(key)
+        words = ("class_names", "augment.ops", "augment.groups")
+        kind = str if key in words else (int, str) if key == "remat" else domains.kind_of_parts(key)
         kinds = (int, float) if kind is float else kind
         return all(isinstance(x, kinds) and not isinstance(x, bool) for x in value)
     return value is None or isinstance(value, bool) == isinstance(default, bool)

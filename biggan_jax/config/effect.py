@@ -121,6 +121,7 @@ def _of_game(given: dict) -> Iterator[tuple[str, str, str]]:
         yield "data.fake_labels", why, "leave it out"
     if given["model.num_classes"] == 1:
         yield "data.fake_labels", "the model has no classes", "leave it out"
+    yield from _of_augmentation(given)
     if given["init_from"] is None:
         for key in (key for key in given if key.startswith("finetune.")):
             yield key, "the run starts with random weights", "set --config.init_from"
@@ -132,6 +133,21 @@ def _of_game(given: dict) -> Iterator[tuple[str, str, str]]:
             yield key, f"guard.action is {action}", "set --config.guard.action=rollback"
     if not given["ema.decay"]:
         yield "ema.start_step", "ema.decay is 0: there is no average", "leave it out"
+
+
+def _of_augmentation(given: dict) -> Iterator[tuple[str, str, str]]:
+    policy = given["augment.policy"]
+    if policy == "none":
+        for key in (key for key in given if key.startswith("augment.")):
+            yield key, "augment.policy is none", "set --config.augment.policy=diffaugment"
+        return
+    other = {"diffaugment": "groups", "ada": "ops"}.get(policy)
+    yield f"augment.{other}", f"augment.policy is {policy}", "leave it out"
+    if given["augment.target"] is None and (
+        policy == "diffaugment" or given["augment.probability"] is not None
+    ):
+        for key in ("augment.every_steps", "augment.ramp_images"):
+            yield key, "the probability is fixed", "set --config.augment.target=0.6"
 
 
 def _of_schedule(given: dict) -> Iterator[tuple[str, str, str]]:

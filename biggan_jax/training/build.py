@@ -49,7 +49,7 @@ def train_step(
         discriminator,
         g_optimizer=optimizers.clip(optimizers.adam(o, o.g_lr), o.clip_norm),
         d_optimizer=optimizers.clip(d_optimizer, o.clip_norm),
-        objective=objectives.of_config(config),
+        objective=objectives.of_config(config, mesh),
         mesh=mesh,
         num_d_steps=config.num_d_steps,
         accumulation_steps=config.accumulation_steps,

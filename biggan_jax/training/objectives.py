@@ -25,9 +25,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from biggan_jax.errors import UserError, did_you_mean
-from biggan_jax.training import consistency, lecam, losses
+from biggan_jax.training import augment, consistency, lecam, losses
 from biggan_jax.training.logit_terms import Seen
 from biggan_jax.training.objective import Metrics, Network, Objective
 from biggan_jax.training.penalties import PENALTIES
@@ -153,6 +154,20 @@ def build(
     )
 
 
-def of_config(config: Any) -> Objective:
-    """What the players minimise under a full config; raises `UserError` as `build` does."""
-    return build(config.loss, config.regularizer, num_d_steps=config.num_d_steps)
+def of_config(config: Any, mesh: Mesh | None = None) -> Objective:
+    """What the players minimise under a full config.
+
+    Args:
+      config: of which `loss`, `regularizer`, `num_d_steps` and `augment` are read.
+      mesh: over which images are split; None where nothing is to be computed.
+
+    Raises:
+      UserError: as `build`, or for an augmentation that does not exist.
+    """
+    game = build(
+        config.loss,
+        config.regularizer,
+        num_d_steps=config.num_d_steps,
+        augments=config.augment.policy != "none",
+    )
+    return augment.of_objective(game, config.loss, config.augment, mesh)

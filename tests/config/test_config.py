@@ -254,7 +254,7 @@ def test_every_setting_has_a_domain_or_a_registry():
         *("model.name", "model.z_distribution", "model.cond_order", "model.width_table"),
         *("model.attention_kind", "model.attention_form", "model.attention_reduction"),
         "model.init",
-        *("model.g_attention", "model.d_attention"),
+        *("model.g_attention", "model.d_attention", "augment.ops", "augment.groups"),
     }
     settings = config_lib.flatten(config_lib.default_config())
     switches = {key for key, value in settings.items() if isinstance(value, bool)}
@@ -491,7 +491,7 @@ def test_default_config_has_no_value_that_cannot_be_overridden():
     assert unset == {
         "model.num_classes", "model.rgb_width", "data.source", "data.max_pixels", "init_from",
         "monitor_every_steps", "eval_every_steps", "eval_features", "bn_group_size",
-        "guard.on_rollback.r1",
+        "guard.on_rollback.r1", "augment.probability", "augment.target",
         "optimizer.decay_start_step", "optimizer.decay_end_step", "optimizer.schedule",
         "optimizer.clip_norm", "regularizer.g_sigma_clamp", "regularizer.d_sigma_clamp",
     }  # fmt: skip

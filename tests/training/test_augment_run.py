@@ -1,0 +1,77 @@
+"""Runs with ADA: its probability is part of the checkpoint, and starts afresh where it is new."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from biggan_jax import cli
+from biggan_jax.storage import checkpoint
+from biggan_jax.training import augment
+from tests import runs
+
+ADA = (
+    *("--config.augment.policy=ada", "--config.augment.groups=blit,colour"),
+    *("--config.augment.target=-0.9", "--config.augment.every_steps=2"),
+    "--config.augment.ramp_images=128",
+)
+
+
+def kept(workdir, number):
+    """What ADA keeps in a checkpoint."""
+    path = workdir / "checkpoints" / str(number)
+    arrays = checkpoint.integrity.read_record(path)["arrays"]
+    names = {name for name in arrays if name.startswith("objective/")}
+    state = runs.load_state(workdir, number)[0].objective
+    assert names == {f"objective/{name}" for name in state}
+    return jax.device_get(state)
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """Five steps, saved after 2 and 4: in the middle of a window of two updates after the fifth."""
+    workdir = tmp_path_factory.mktemp("ada") / "run"
+    assert runs.train(workdir, *ADA, "--config.num_steps=5") == 0
+    return workdir
+
+
+def test_a_resumed_run_ends_as_one_that_was_not_stopped(straight, tmp_path):
+    """From a checkpoint in which the probability is neither 0 nor what it is at the end."""
+    found = {number: kept(straight, number) for number in (2, 4, 5)}
+    p = [found[number][augment.P] for number in (2, 4, 5)]
+    assert 0 < p[0] < 1 and p[0] != p[1]
+    assert found[5][augment.IMAGES] == 16 != found[4][augment.IMAGES]
+    lines = runs.metric_lines(straight)
+    by_step = {line["step"]: line for line in lines if "augment/r_t" in line}
+    # As it was during the step: after two more updates it moves by 32 of the 128 images.
+    assert [by_step[k]["augment/probability"] for k in (1, 2)] == [0, 0]
+    assert by_step[3]["augment/probability"] == p[0] == 0.25
+    assert all(-1 <= line["augment/r_t"] <= 1 for line in by_step.values())
+
+    killed = shutil.copytree(straight, tmp_path / "killed")
+    for number in (4, 5):
+        shutil.rmtree(killed / "checkpoints" / str(number))
+    assert runs.train(killed, *ADA, "--config.num_steps=5") == 0
+    runs.assert_same_state(killed, straight, 5)
+    assert runs.metric_lines(killed) == lines
+
+
+def test_it_is_turned_on_and_off_in_the_middle_of_a_run(run_copy, straight, tmp_path, capsys):
+    """With --allow-change, and in a fork; a state that lacks it starts at `augment.probability`."""
+    on = (*ADA, "--config.num_steps=5", "--config.augment.probability=0.5")
+    assert runs.train(run_copy, *on) == 2
+    runs.assert_one_error(capsys.readouterr(), "augment.policy none -> ada", "--allow-change")
+    assert runs.train(run_copy, *on, "--allow-change") == 0
+    state = kept(run_copy, 5)
+    assert state[augment.P] == 0.5 and state[augment.IMAGES] == 16  # one update, half a window
+    history = json.loads((run_copy / "config_history.jsonl").read_text().splitlines()[-1])
+    assert history["changes"]["augment.policy"] == {"old": "none", "new": "ada"}
+
+    fork = tmp_path / "fork"
+    arguments = ["train", f"--fork={straight}@2", f"--workdir={fork}", *runs.TINY]
+    assert cli.main([*arguments, *ADA, "--config.num_steps=2"]) == 0
+    np.testing.assert_equal(kept(fork, 2), kept(straight, 2))
+    assert runs.train(fork, "--config.num_steps=4", "--allow-change") == 0
+    assert kept(fork, 4) == {}
