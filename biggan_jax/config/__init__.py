@@ -89,9 +89,9 @@ def default_config() -> ConfigDict:
     m.sn_eps = 1e-6
     m.sn_iterations = 1  # power iterations of a training forward
     m.d_dropout = 0.0  # share of the features before D's last layer that a training forward drops
-    # linear | san: normalised direction and scale, trained apart (Takida et al. 2024); no spectral
-    # norm and no bias in that layer.
-    m.d_head = "linear"
+    # san: normalised direction and scale, trained apart (Takida et al. 2024); no spectral norm and
+    # no bias in that layer.
+    m.d_head = "linear"  # linear | san
     m.sn_eval = "iterate"  # iterate (BigGAN-PyTorch) | stored (torch.nn.utils.spectral_norm)
 
     c.optimizer = o = ConfigDict()

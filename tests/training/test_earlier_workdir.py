@@ -27,7 +27,7 @@ def earlier(run_copy):
     for section, names in LATER.items():
         for name in names:
             del config[section][name]
-    del config["class_names"]
+    del config["class_names"], config["augment"]
     path.write_text(json.dumps(config))
     # A scored step had its score beside its arrays, where the best one was kept.
     score = run_copy / "checkpoints" / "2" / "metrics"
@@ -76,6 +76,7 @@ def test_it_goes_on_as_it_would_have(earlier, trained, tmp_path):
     ("override", "words"),
     [
         ("--config.regularizer.r1=1", "regularizer.r1 0.0 -> 1.0.*--allow-change$"),
+        ("--config.augment.policy=ada", "augment.policy none -> ada.*--allow-change$"),
         ("--config.model.attention_form=paper", "attention_form published -> paper.*--workdir$"),
     ],
 )
