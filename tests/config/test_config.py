@@ -492,7 +492,7 @@ def test_default_config_has_no_value_that_cannot_be_overridden():
         "model.num_classes", "model.rgb_width", "data.source", "data.max_pixels", "init_from",
         "monitor_every_steps", "eval_every_steps", "eval_features", "bn_group_size",
         "guard.on_rollback.r1", "augment.probability", "augment.target",
-        "regularizer.consistency_fake",
+        "regularizer.consistency_fake", "regularizer.g_spectral_groups",
         "optimizer.decay_start_step", "optimizer.decay_end_step", "optimizer.schedule",
         "optimizer.clip_norm", "regularizer.g_sigma_clamp", "regularizer.d_sigma_clamp",
     }  # fmt: skip
