@@ -181,6 +181,11 @@ def default_config() -> ConfigDict:
     c.ema = e = ConfigDict()
     e.decay = 0.9999  # of G's parameters and statistics, per generator update
     e.start_step = 20_000  # until then the average is a copy of G
+    # More averages beside that one, to be chosen from afterwards (`biggan evaluate --sweep-ema`):
+    # of these decays, and of power-function profiles of these relative widths sigma_rel (Karras et
+    # al. 2024, section 3.1), such as (0.05, 0.1). Each takes the memory of G's weights once more.
+    e.decays = ()
+    e.profiles = ()
 
     c.data = d = ConfigDict()
     d.source = placeholder(str)  # KIND[:...], such as folder:PATH; `data.kinds` lists them

@@ -164,6 +164,9 @@ DOMAINS: dict[str, Range | Choice | Each] = {
     "guard.on_rollback.r1": AT_LEAST_0,
     "ema.decay": Range(0, 1, closed=True),
     "ema.start_step": STEP,
+    "ema.decays": Each(Range(0, 1, closed=True), float),
+    # Beyond, the profile would forget the newest weights (gamma below 0).
+    "ema.profiles": Each(Range(0, 0.28, closed=True, above=True), float),
     "data.balance": Range(0, 1, closed=True),
     "data.fake_labels": Choice("uniform", "data"),
     "data.class_counts": Each(AT_LEAST_0, int, repeats=True),

@@ -22,7 +22,6 @@ from biggan_jax.parallel import processes
 from biggan_jax.storage import checkpoint, events, guard_log, paths
 from biggan_jax.storage.digest import named_leaves
 from biggan_jax.training import build as build_lib
-from biggan_jax.training import optimizers
 from biggan_jax.training import origin as origin_lib
 from biggan_jax.training import state as state_lib
 from biggan_jax.training.state import GANState
@@ -81,7 +80,7 @@ def start(
     checkpoints.save(step, state, meta)
     checkpoints.wait()
     if processes.is_main():
-        said = "; ".join(f"{change}{optimizers.remark(change)}" for change in changes)
+        said = "; ".join(f"{change}{state_lib.remark(change)}" for change in changes)
         print(
             f"forked {origin.directory} at step {step}: {said or 'no setting is changed'}",
             file=sys.stderr,

@@ -1,6 +1,6 @@
 """The state of a GAN in training: two players, the average of one of them, a step and a key."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -13,7 +13,9 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from biggan_jax import config as config_lib
+from biggan_jax.config.resume import Change
 from biggan_jax.parallel import compiler_options, sharding
+from biggan_jax.training import averages as averages_lib
 from biggan_jax.training import objectives, optimizers
 
 Tree = Any
@@ -66,6 +68,7 @@ class GANState:
       ema: the average of the generator, with buffers of its own.
       objective: scalars that terms of the objective keep, by name (`logit_terms`); {} without any,
         so that nothing is saved of them.
+      averages: more averages of the generator, by name (`config.averages`); {} without any.
     """
 
     step: jax.Array
@@ -74,11 +77,17 @@ class GANState:
     discriminator: Player
     ema: Average
     objective: dict[str, jax.Array] = flax.struct.field(default_factory=dict)
+    averages: dict[str, Average] = flax.struct.field(default_factory=dict)
 
 
 def variables(weights: Player | Average) -> dict[str, Tree]:
     """{collection: tree} of a player or an average, as the module's `apply` takes it."""
     return {name: getattr(weights, name) for name in ("params", "spectral", "batch_stats")}
+
+
+def copied(weights: Player | Average) -> Average:
+    """An average that is a copy of a player or another average, with buffers of its own."""
+    return Average(**jax.tree.map(jnp.copy, variables(weights)))
 
 
 def initializer(
@@ -87,6 +96,7 @@ def initializer(
     g_optimizer: optax.GradientTransformation,
     d_optimizer: optax.GradientTransformation,
     objective: Mapping[str, float],
+    averages: Sequence[str] = (),
 ) -> Callable[[jax.Array], GANState]:
     """Returns `init(key) -> GANState`, a pure function fit for `eval_shape` and `jit`.
 
@@ -94,6 +104,7 @@ def initializer(
       generator, discriminator: unbound modules.
       g_optimizer, d_optimizer: of the players.
       objective: what the terms of the objective keep at the start, by name.
+      averages: names of the averages beside the main one.
     """
 
     def init(key: jax.Array) -> GANState:
@@ -106,9 +117,10 @@ def initializer(
         g = _player(generator.init(g_key, z, labels), g_optimizer)
         d = _player(discriminator.init(d_key, images, labels), d_optimizer)
         # A buffer of its own: sharing one with the donated params is refused at run time.
-        ema = Average(*(jax.tree.map(jnp.copy, x) for x in (g.params, g.spectral, g.batch_stats)))
+        ema, *others = (copied(g) for _ in range(1 + len(averages)))
         kept = {name: jnp.asarray(value, dtype) for name, value in objective.items()}
-        return GANState(jnp.zeros((), jnp.int32), run_key, g, d, ema, kept)
+        others = dict(zip(averages, others, strict=True))
+        return GANState(jnp.zeros((), jnp.int32), run_key, g, d, ema, kept, others)
 
     return init
 
@@ -138,7 +150,8 @@ def continued(
 
     Returns:
       The state with the key of the new seed, with rates that are where these settings have them at
-      this step, and with what terms of the objective keep that were not there before.
+      this step, and with what terms of the objective keep, and averages as copies of G, that were
+      not there before.
     """
     if saved.get("seed", config.seed) != config.seed:
         state = state.replace(key=run_key(config.seed, mesh))
@@ -148,6 +161,7 @@ def continued(
         generator=g.replace(opt_state=optimizers.at_step(g.opt_state, step)),
         discriminator=d.replace(opt_state=optimizers.at_step(d.opt_state, d_updates)),
         objective=_with_new_terms(state.objective, saved, config),
+        averages=_with_new_averages(state, saved),
     )
 
 
@@ -155,10 +169,10 @@ def is_optional(name: str) -> bool:
     """Whether a checkpoint or a state may lack the array of this name, where the other has it.
 
     Args:
-      name: path in a state, joined by '/': what terms of the objective keep, and what
-        `optimizers.is_optional` names.
+      name: path in a state, joined by '/': what terms of the objective keep, averages beside the
+        main one, and what `optimizers.is_optional` names.
     """
-    return name.startswith("objective/") or optimizers.is_optional(name)
+    return name.startswith(("objective/", "averages/")) or optimizers.is_optional(name)
 
 
 def _with_new_terms(
@@ -172,6 +186,22 @@ def _with_new_terms(
         name: kept[name] if name in before else _full(value, kept[name])
         for name, value in objectives.of_config(config).initial.items()
     }
+
+
+def _with_new_averages(state: GANState, saved: Mapping[str, Any]) -> dict[str, Average]:
+    """The averages of a state; those that the saved config had not are copies of G."""
+    if not state.averages:
+        return state.averages
+    before = averages_lib.names(config_lib.from_saved(dict(saved)).ema)
+    return {
+        name: average if name in before else copied(state.generator)
+        for name, average in state.averages.items()
+    }
+
+
+def remark(change: Change) -> str:
+    """What a changed setting of a resumed run does to the state, to be put behind it."""
+    return optimizers.remark(change) + averages_lib.remark(change)
 
 
 def _full(value: float, like: jax.Array) -> jax.Array:

@@ -25,6 +25,7 @@ from ml_collections import FrozenConfigDict
 from biggan_jax.models import latents, stages
 from biggan_jax.parallel import compiler_options, sharding
 from biggan_jax.training import (
+    averages,
     fake_labels,
     judge,
     microbatches,
@@ -83,6 +84,7 @@ class TrainStep:
             self.g_optimizer,
             self.d_optimizer,
             self.objective.initial,
+            averages.names(self.ema),
         )(key)
 
     @jax.named_scope("d_update")
@@ -213,6 +215,7 @@ class TrainStep:
             generator=g,
             discriminator=d.replace(spectral=d_spectral),
             ema=state_lib.update_average(state.ema, g, decay),
+            averages=averages.update(state.averages, g.variables, self.ema, step),
         )
         return state, metrics
 

@@ -18,7 +18,7 @@ from biggan_jax.errors import UserError, some
 from biggan_jax.parallel import processes
 from biggan_jax.storage import checkpoint, json_file, paths, steps
 from biggan_jax.storage.directory import read_config
-from biggan_jax.training import finetune, fork, optimizers, origin, run_data
+from biggan_jax.training import finetune, fork, origin, run_data
 from biggan_jax.training import state as state_lib
 from biggan_jax.training.state import GANState
 from biggan_jax.training.step import TrainStep
@@ -158,7 +158,7 @@ def write(config: ConfigDict, workdir: Path, start: int, changes: list[Change]) 
         (workdir / "samples").mkdir(parents=True, exist_ok=True)
         if changes:
             for change in changes:
-                remark = optimizers.remark(change)
+                remark = state_lib.remark(change)
                 print(f"from step {start} on: {change}{remark}", file=sys.stderr)
             paths.append_text(history, resume.history_line(start, changes))
         paths.write_bytes(path, (json.dumps(config.to_dict(), indent=2) + "\n").encode())

@@ -51,6 +51,10 @@ def write(tmp_path, *lines):
         (["--config.mesh=(1,)", "--config.mesh", "(2,)"], "mesh", (2,)),  # not (1, 2)
         (["--config.mesh", "(1,)", "--config.seed=5", "--config.mesh=2"], "mesh", (2,)),
         (["--config.model.num_classes=1"], "model.num_classes", 1),
+        (["--config.ema.decays=0.99,0.999"], "ema.decays", (0.99, 0.999)),
+        (["--config.ema.decays=(0.5,)"], "ema.decays", (0.5,)),
+        (["--config.ema.profiles=1e-1"], "ema.profiles", (0.1,)),
+        (["--config.ema.profiles=()"], "ema.profiles", ()),
         (["--config.data.source=folder:/a=b"], "data.source", "folder:/a=b"),
         (["--config.loss", "wasserstein", "--config.seed=5"], "seed", 5),
     ],
@@ -84,6 +88,7 @@ def test_override_of_an_unset_placeholder(tmp_path):
         ("--config.model.num_classes=many", "--config.model.num_classes=many"),
         ("--config.optimizer.g_lr=fast", "--config.optimizer.g_lr=fast"),
         ("--config.data.flip=perhaps", "--config.data.flip=perhaps"),
+        ("--config.ema.decays=0.9,x", "this is no sequence of numbers; write it as"),
     ],
 )
 def test_bad_override(argument, words):

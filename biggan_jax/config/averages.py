@@ -1,0 +1,20 @@
+"""What the averages of G's weights are called, in states, files and on the command line."""
+
+from collections.abc import Mapping
+from typing import Any
+
+MAIN = "ema"  # that of `ema.decay`
+DECAY, PROFILE = "decay", "profile"
+
+
+def names(ema: Mapping[str, Any]) -> tuple[str, ...]:
+    """The averages beside the main one.
+
+    Args:
+      ema: that section of a config.
+
+    Returns:
+      Such as ('decay_0.999', 'profile_0.05'), in the order of the settings.
+    """
+    decays = [f"{DECAY}_{float(decay)}" for decay in ema["decays"]]
+    return (*decays, *(f"{PROFILE}_{float(width)}" for width in ema["profiles"]))
