@@ -37,6 +37,7 @@ def add(command) -> None:
     options.add_draw(group)
     options.add_weights(group)
     add("--matrix", action="store_true", help="every bn mode with averaged and raw weights")
+    add("--sweep-ema", action="store_true", help="every average that the run keeps; names the best")
     add = sub.add_argument_group("output").add_argument
     add("--no-intra-fid", action="store_true", help="where a class has too few real images")
     add(
@@ -110,12 +111,14 @@ def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     given = options.given(args, *names)
     given |= {"num_samples": args.samples, "intra_fid": not args.no_intra_fid}
     settings = opening.Settings(**given)
-    weights = options.given(args, "bn_mode") | {"ema": not args.raw}
+    weights = options.given(args, "bn_mode") | {"ema": options.ema(args)}
+    if args.sweep_ema and weights["ema"] is not True:
+        raise UserError("--sweep-ema scores all averages: leave --raw and --ema out")
     if args.follow:
         if args.step is not None:
             raise UserError("--follow scores every checkpoint: leave out --step")
-        if args.matrix or len(args.truncation) > 1:
-            raise UserError("--follow takes no --matrix and a single --truncation")
+        if args.matrix or args.sweep_ema or len(args.truncation) > 1:
+            raise UserError("--follow takes no --matrix, no --sweep-ema and a single --truncation")
         directory, config = open_directory(args.source)
         follow.check(directory)
         with follow.alone(directory):
@@ -136,9 +139,10 @@ def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         step=args.step,
         truncations=args.truncation,
         matrix=args.matrix,
+        sweep_ema=args.sweep_ema,
         **weights,
     )
-    kinds = {"curve": "truncation", "matrix": "matrix"}
+    kinds = {"curve": "truncation", "matrix": "matrix", "sweep_ema": "ema_sweep"}
     name = next((kinds[key] for key in kinds if key in result), "evaluation")
     if problem is not None:
         last = f"not written: {folder} cannot be written ({problem}); name a folder with --out"

@@ -86,9 +86,26 @@ def add_draw(sub) -> None:
 
 
 def add_weights(sub) -> None:
-    """--bn-mode and --raw, for a parser or a group of one."""
+    """--bn-mode, --raw and --ema, for a parser or a group of one."""
     sub.add_argument("--bn-mode", choices=("running", "batch", "standing"), default=UNSET)
-    sub.add_argument("--raw", action="store_true", help="raw weights instead of the average")
+    one = sub.add_mutually_exclusive_group()
+    one.add_argument("--raw", action="store_true", help="raw weights instead of the average")
+    add_ema(one)
+
+
+def add_ema(sub) -> None:
+    """--ema, for a parser or a group of one; `ema` reads it together with --raw."""
+    sub.add_argument(
+        "--ema",
+        metavar="NAME",
+        help="another average that the run keeps: decay_0.999 of ema.decays, profile_0.05 of "
+        "ema.profiles",
+    )
+
+
+def ema(args: argparse.Namespace) -> bool | str:
+    """Which weights of G: True the average, False the raw ones, or the name of another average."""
+    return not args.raw if args.ema is None else args.ema
 
 
 def add_standing(sub: argparse.ArgumentParser) -> None:

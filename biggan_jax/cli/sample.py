@@ -160,7 +160,7 @@ def run_sample(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, in
             **options.given(args, "truncation", "truncation_kind", "truncation_statistics"),
             hf_interpolation=args.hf_interpolation,
             standing=options.standing(args),
-            ema=not args.raw,
+            ema=options.ema(args),
         )
     samples = counts(result["count"], "sample", "samples")
     took = f"{result['seconds']:.1f} s on {devices.describe()}"
@@ -187,7 +187,7 @@ def attention(args: argparse.Namespace) -> tuple[dict, str]:
         args.source,
         args.out,
         step=args.step,
-        rows=look.Rows(**options.given(args, *names), ema=not args.raw),
+        rows=look.Rows(**options.given(args, *names), ema=options.ema(args)),
         **options.given(args, "layer", "points", "num_points", "discriminator", "images"),
     )
     return result, look.text(result)

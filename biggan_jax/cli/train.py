@@ -20,7 +20,7 @@ def add(command) -> None:
     sub.add_argument(
         "--allow-change",
         action="store_true",
-        help="continue under other values of optimizer.*, regularizer.*, guard.*, loss, ema.decay "
+        help="continue under other values of optimizer.*, regularizer.*, guard.*, loss, ema.* "
         "or seed",
     )
     sub.add_argument(

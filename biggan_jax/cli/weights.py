@@ -29,6 +29,7 @@ def add(command) -> None:
 
     sub = command("export", run_export, "all weights of a model to a file")
     options.add_source(sub)
+    options.add_ema(sub)
     sub.add_argument("--format", choices=EXPORTS, default="safetensors")
     sub.add_argument(
         "--out", required=True, type=Path, metavar="F", help="a file (biggan-pytorch: a folder)"
@@ -104,7 +105,7 @@ def run_export(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, in
 
     write = export.to_safetensors if args.format == "safetensors" else export.to_biggan_pytorch
     with writing(args.out):
-        result = write(args.source, args.out, step=args.step)
+        result = write(args.source, args.out, step=args.step, ema=args.ema or True)
     found = result["networks"].items()
     held = ", ".join(f"{name} ({counts(n, 'tensor', 'tensors')})" for name, n in found)
     say(args, f"{held} in {result['out']}")

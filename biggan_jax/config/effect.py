@@ -131,7 +131,7 @@ def _of_game(given: dict) -> Iterator[tuple[str, str, str]]:
             yield key, "guard.action is off", "leave it out"
         elif action != "rollback" and "rollback" in key:
             yield key, f"guard.action is {action}", "set --config.guard.action=rollback"
-    if not given["ema.decay"]:
+    if not given["ema.decay"] and not given["ema.decays"]:
         yield "ema.start_step", "ema.decay is 0: there is no average", "leave it out"
 
 

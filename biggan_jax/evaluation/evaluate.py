@@ -10,6 +10,7 @@ import jax
 from ml_collections import ConfigDict
 
 from biggan_jax import data
+from biggan_jax.config import averages
 from biggan_jax.errors import UserError
 from biggan_jax.evaluation import folders, report
 from biggan_jax.evaluation.evaluator import CONFIG
@@ -17,7 +18,7 @@ from biggan_jax.evaluation.opening import Settings, open_evaluator, progress_bar
 from biggan_jax.parallel import processes
 from biggan_jax.sampling import generator as generator_lib
 from biggan_jax.sampling import load
-from biggan_jax.storage import networks, orbax_noise, paths
+from biggan_jax.storage import best, networks, orbax_noise, paths, steps
 from biggan_jax.storage import truncation_statistics as statistics
 from biggan_jax.storage.directory import open_directory
 
@@ -30,8 +31,9 @@ def evaluate(
     step: int | str | None = None,
     truncations: Sequence[float | None] = (None,),
     bn_mode: str = "running",
-    ema: bool = True,
+    ema: bool | str = True,
     matrix: bool = False,
+    sweep_ema: bool = False,
 ) -> dict[str, Any]:
     """Scores the generator of a directory.
 
@@ -41,32 +43,37 @@ def evaluate(
       step: see `load.load_generator`.
       truncations: thresholds in ascending order; None is none.
       bn_mode: 'running', 'batch' or 'standing'.
-      ema: averaged weights; False takes the raw ones.
+      ema: averaged weights; False takes the raw ones, a name another average.
       matrix: score every bn mode with averaged and raw weights.
+      sweep_ema: score every average that is kept; standing statistics are taken anew for each,
+        running ones are averages of their own.
 
     Returns:
       {scores, absent, per_class, memorisation, protocol, seconds}. With several truncations these
       are of the last, the mildest, and `curve` lists {truncation, scores, fingerprint} of all; with
       `matrix` they are of `bn_mode` and `ema`, and `matrix` lists {bn_mode, weights, scores,
-      fingerprint} of all.
+      fingerprint} of all; with `sweep_ema` they are of the average with the lowest FID, whose name
+      is `best_ema`, and `sweep_ema` lists {weights, scores, fingerprint} of all.
 
     Raises:
       UserError: the directory or the settings do not fit.
     """
     directory, config = open_directory(directory)
-    held = networks.generator_weights(directory, step)
-    weights = "ema" if ema and "EMA" in held else "raw"
-    if matrix and len(truncations) > 1:
-        raise UserError("--matrix takes a single --truncation: leave one of the two out")
+    several = {"--matrix": matrix, "--sweep-ema": sweep_ema}
+    asked = [option for option, given in several.items() if given]
+    if len(asked) > 1:
+        raise UserError(f"{asked[0]} takes no {asked[1]}: leave one of the two out")
+    if asked and len(truncations) > 1:
+        raise UserError(f"{asked[0]} takes a single --truncation: leave one of the two out")
+    wanted = _wanted(directory, step, ema, matrix, sweep_ema)
     # All before the real side, which may take hours: errors of a second.
-    generators = {weights: load.load_generator(directory, step=step, ema=ema)}
-    # A run that goes on meanwhile must not have cells of several steps in one table.
-    step = generators[weights].step if generators[weights].step is not None else step
-    for averaged in held.values() if matrix else ():
-        name = "ema" if averaged else "raw"
-        if name not in generators:
-            generators[name] = load.load_generator(directory, step=step, ema=averaged)
+    generators = {}
+    for name, average in wanted.items():
+        generators[name] = load.load_generator(directory, step=step, ema=average)
+        # A run that goes on meanwhile must not have cells of several steps in one table.
+        step = step if generators[name].step is None else generators[name].step
     generator_lib.check_bn_mode(bn_mode)
+    weights = next(iter(wanted))
     for truncation in truncations:
         generators[weights].check_latents(settings.seed, truncation, settings.truncation_kind)
     evaluator = open_evaluator(config, folders.cache(directory, settings.cache), settings)
@@ -75,7 +82,7 @@ def evaluate(
         own = statistics.default(directory, truncation)
         if own is not None:
             generators[weights] = load.load_generator(
-                directory, step=step, ema=weights == "ema", truncation_statistics=own
+                directory, step=step, ema=wanted[weights], truncation_statistics=own
             )
         how = {"truncation": truncation, "bn_mode": bn_mode, "weights": weights}
         text = ", ".join(f"{name} {value}" for name, value in how.items())
@@ -83,15 +90,40 @@ def evaluate(
             return evaluator(generators[weights], **how, model=str(directory), progress=tell)
 
     if matrix:
-        names = ["ema" if averaged else "raw" for averaged in held.values()]
-        cells = {(m, w): one(truncations[0], m, w) for w in names for m in generator_lib.BN_MODES}
+        cells = {(m, w): one(truncations[0], m, w) for w in wanted for m in generator_lib.BN_MODES}
         rows = [{"bn_mode": m, "weights": w} | _row(r) for (m, w), r in cells.items()]
         return cells[bn_mode, weights] | {"matrix": rows}
+    if sweep_ema:
+        found = {name: one(truncations[0], bn_mode, name) for name in wanted}
+        rows = [{"weights": name} | _row(result) for name, result in found.items()]
+        lowest = min(found, key=lambda name: found[name]["scores"][best.METRIC])
+        return found[lowest] | {"sweep_ema": rows, "best_ema": lowest}
     curve = [one(truncation, bn_mode, weights) for truncation in truncations]
     if len(curve) == 1:
         return curve[0]
     rows = [{"truncation": r["protocol"]["truncation"]} | _row(r) for r in curve]
     return curve[-1] | {"curve": rows}
+
+
+def _wanted(
+    directory: Path, step: int | str | None, ema: bool | str, matrix: bool, sweep_ema: bool
+) -> dict[str, bool | str]:
+    """The `ema` of `load_generator` by the name that tables have, the weights asked for first."""
+    if sweep_ema:
+        others = networks.averages(steps.find(directory, step))
+        if not others:
+            raise UserError(
+                f"--sweep-ema: {directory} keeps no average beside the main one: leave it out, or "
+                "train with --config.ema.decays=0.99,0.999 or --config.ema.profiles=0.05,0.1 "
+                "(--allow-change where the run goes on)"
+            )
+        return {averages.MAIN: True} | {name: name for name in others}
+    if isinstance(ema, str):
+        return {ema: ema}
+    held = networks.generator_weights(directory, step)
+    named = {"ema" if averaged else "raw": averaged for averaged in held.values()}
+    first = "ema" if ema and "EMA" in held else "raw"
+    return {first: ema} | (named if matrix else {})
 
 
 def during_training(

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from biggan_jax import __version__
+from biggan_jax.config import averages
 from biggan_jax.errors import UserError
 from biggan_jax.evaluation import class_match, memorisation, protocol
 from biggan_jax.evaluation.reference import Reference, extractor_fields
@@ -104,7 +105,7 @@ class Evaluator:
           generator: the generator; it is left in `bn_mode`.
           truncation: threshold of the latents.
           bn_mode: of the generator; standing statistics are taken with truncated latents.
-          weights: `ema` or `raw`, for the protocol.
+          weights: `ema`, `raw` or the name of another average, for the protocol.
           model: the generator's directory, for the protocol.
           progress: called with (samples done, samples of this process).
 
@@ -167,7 +168,7 @@ class Evaluator:
                 raise UserError(
                     f"{bad} of the generated images {numbers[0]} to {numbers[-1]} hold NaN or "
                     f"infinity: these {weights} weights are broken"
-                    + ("; --raw takes the raw ones" * (weights == "ema"))
+                    + ("; --raw takes the raw ones" * (weights != "raw"))
                 )
             out = self.extractor(grids.to_uint8(images))
             # TensorFlow's Inception score takes the logits before their bias is added.
@@ -248,7 +249,8 @@ class Evaluator:
         if self.training is not None:
             fields["memorisation"] = self.training.described
         begins = generator.config.ema.start_step
-        if weights == "ema" and generator.step is not None and generator.step < begins:
+        copies = weights == averages.MAIN or weights.startswith(averages.DECAY)
+        if copies and generator.step is not None and generator.step < begins:
             fields["average"] = f"a copy of the raw weights before step {begins}"
         if bn_mode == "standing":
             fields["standing_batches"] = standing.BATCHES

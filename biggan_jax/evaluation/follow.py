@@ -11,6 +11,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from biggan_jax.config import averages
 from biggan_jax.errors import UserError
 from biggan_jax.evaluation import folders, report
 from biggan_jax.evaluation.evaluator import Evaluator
@@ -59,7 +60,7 @@ def follow(
     *,
     truncation: float | None = None,
     bn_mode: str = "running",
-    ema: bool = True,
+    ema: bool | str = True,
     poll_seconds: float = POLL_SECONDS,
 ) -> dict[str, Any]:
     """Scores every checkpoint, oldest first, until the last step of the run is scored.
@@ -73,7 +74,7 @@ def follow(
       config: of the run.
       evaluator: what scores the checkpoints.
       truncation, bn_mode: see `Evaluator.__call__`.
-      ema: averaged weights; False takes the raw ones.
+      ema: averaged weights; False takes the raw ones, a name another average.
       poll_seconds: between two looks at the directory.
 
     Returns:
@@ -94,13 +95,14 @@ def _follow(
     evaluator: Evaluator,
     truncation: float | None,
     bn_mode: str,
-    ema: bool,
+    ema: bool | str,
     poll_seconds: float,
 ) -> dict[str, Any]:
     log = Log(directory, tensorboard=config.tensorboard)
     generator, skipped = None, set()
     options = {"truncation": truncation, "bn_mode": bn_mode, "model": str(directory)}
-    options["weights"] = "ema" if ema else "raw"
+    options["weights"] = ema if isinstance(ema, str) else "ema" if ema else "raw"
+    file = options["weights"] if averages.is_name(options["weights"]) else "g_ema" if ema else "g"
     try:
         while True:
             step = _next_step(directory, log.scored | skipped, poll_seconds)
@@ -117,7 +119,7 @@ def _follow(
                     continue
             result = evaluator(generator.replace(weights, step), **options)
             if log.is_best(result):
-                _save_best(directory, weights, result, "g_ema" if ema else "g")
+                _save_best(directory, weights, result, file)
             for line in () if log.scored else report.absent_lines(result):
                 print(line, file=sys.stderr)
             log.add(result, config)
@@ -221,9 +223,9 @@ def _next_step(directory: Path, done: set[int], poll_seconds: float) -> int | No
         time.sleep(poll_seconds)
 
 
-def _read(directory: Path, config: ConfigDict, step: int, ema: bool) -> dict | None:
+def _read(directory: Path, config: ConfigDict, step: int, ema: bool | str) -> dict | None:
     """A checkpoint's weights; None where it was deleted meanwhile or is corrupt."""
-    name = "ema" if ema else "generator"
+    name = ema if isinstance(ema, str) else "ema" if ema else "generator"
     try:
         return networks.from_checkpoint(directory, config, name, step)[0]
     except (UserError, OSError) as e:

@@ -15,6 +15,12 @@ COLUMNS = (
     "intra_fid",
 )  # fmt: skip
 LISTED_CLASSES = 20
+# What batch norm computed with, of each average of a sweep.
+_STATISTICS = {
+    "running": "bn running: each average has averages of G's running statistics, of its own decay",
+    "standing": "bn standing: taken anew for each average",
+    "batch": "bn batch: those of the batches of each average",
+}
 
 
 def lines(result: dict[str, Any]) -> list[str]:
@@ -30,6 +36,10 @@ def lines(result: dict[str, Any]) -> list[str]:
         out = _table(result["curve"], ("truncation",))
     elif "matrix" in result:
         out = _table(result["matrix"], ("bn_mode", "weights"))
+    elif "sweep_ema" in result:
+        out = _table(result["sweep_ema"], ("weights",), width=18)
+        out.append(f"best average: {result['best_ema']} (FID {result['scores']['fid']:.5g})")
+        out.append(_STATISTICS[result["protocol"]["bn_mode"]])
     else:
         out = [f"{name:<20}{value:>12,.5g}" for name, value in result["scores"].items()]
         out += _class_lines(result["per_class"])
@@ -67,7 +77,7 @@ def step_lines(evaluations: list[dict[str, Any]]) -> list[str]:
 
 
 def write(result: dict[str, Any], folder: Path, name: str) -> list[str]:
-    """Writes `folder/name.json`, and for a curve or a matrix .csv, and for a curve a plot .png.
+    """Writes `folder/name.json`, for a table .csv too, and for a curve a plot .png.
 
     Args:
       result: of `evaluate.evaluate`.
@@ -78,7 +88,7 @@ def write(result: dict[str, Any], folder: Path, name: str) -> list[str]:
       The paths.
     """
     files = {"json": json.dumps(result, indent=2).encode() + b"\n"}
-    rows = result.get("curve") or result.get("matrix")
+    rows = result.get("curve") or result.get("matrix") or result.get("sweep_ema")
     if rows:
         files["csv"] = _csv(rows).encode()
     if "curve" in result:
@@ -91,13 +101,13 @@ def write(result: dict[str, Any], folder: Path, name: str) -> list[str]:
     return written
 
 
-def _table(rows: list[dict[str, Any]], keys: tuple[str, ...]) -> list[str]:
+def _table(rows: list[dict[str, Any]], keys: tuple[str, ...], width: int = 12) -> list[str]:
     names = [name for name in COLUMNS if any(name in row["scores"] for row in rows)]
-    header = "".join(f"{key:<12}" for key in keys) + "".join(f"{name:>15}" for name in names)
+    header = "".join(f"{key:<{width}}" for key in keys) + "".join(f"{name:>15}" for name in names)
     out = [header]
     for row in rows:
         cells = [f"{row['scores'][n]:>15.5g}" if n in row["scores"] else " " * 15 for n in names]
-        out.append("".join(f"{row[key]!s:<12}" for key in keys) + "".join(cells))
+        out.append("".join(f"{row[key]!s:<{width}}" for key in keys) + "".join(cells))
     return out
 
 

@@ -8,7 +8,14 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from biggan_jax.evaluation import run_history, run_parts, run_plots, run_tables, run_verdict
+from biggan_jax.evaluation import (
+    run_history,
+    run_parts,
+    run_plots,
+    run_scores,
+    run_tables,
+    run_verdict,
+)
 from biggan_jax.evaluation.run_history import History
 from biggan_jax.evaluation.run_verdict import Verdict
 from biggan_jax.storage import paths
@@ -20,6 +27,7 @@ SECTIONS = (
     run_plots.samples,
     run_plots.losses,
     run_plots.scores,
+    run_scores.section,
     run_tables.memorisation,
     run_plots.spectra,
     run_plots.gains,

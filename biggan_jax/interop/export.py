@@ -35,12 +35,13 @@ class Loaded(NamedTuple):
     step: int | None
 
 
-def load(directory: str | Path, step: int | str | None = None) -> Loaded:
+def load(directory: str | Path, step: int | str | None = None, ema: bool | str = True) -> Loaded:
     """Reads all networks of a workdir or of a model directory.
 
     Args:
       directory: either.
       step: see `storage.steps.find`.
+      ema: name of the average that is taken as `g_ema`; True is the main one.
 
     Returns:
       What it holds.
@@ -48,7 +49,9 @@ def load(directory: str | Path, step: int | str | None = None) -> Loaded:
     Raises:
       UserError: an unusable directory, or one without weights.
     """
-    directory, config, in_checkpoints, step = steps.find(directory, step)
+    held = steps.find(directory, step)
+    directory, config, in_checkpoints, step = held
+    chosen = networks_lib.of_generator(held, ema)
     if in_checkpoints:
         target = {
             state: traverse_util.unflatten_dict(convert.target(config.model, name[0]), sep="/")
@@ -59,20 +62,24 @@ def load(directory: str | Path, step: int | str | None = None) -> Loaded:
     else:
         names = [*NETWORKS, truncation_statistics.NAME]
         found = [name for name in names if name in saved_names(directory)]
-        if not found:
+        if not found and chosen == "g_ema":
             raise UserError(f"{directory} holds no weights: none of {', '.join(NETWORKS)}")
         trees = {name: load_weights(directory, name) for name in found}
+    if chosen != "g_ema":
+        trees["g_ema"], _ = networks_lib.read(held._replace(step=step), chosen)
     return Loaded(config, {name: named_leaves(tree) for name, tree in trees.items()}, step)
 
 
-def to_safetensors(directory: str | Path, out: Path, step: int | str | None = None) -> dict:
+def to_safetensors(
+    directory: str | Path, out: Path, step: int | str | None = None, ema: bool | str = True
+) -> dict:
     """Writes all networks into one file, names as `g_ema/params/block_0/conv1/kernel`.
 
     Args:
       directory: a workdir or model directory.
       out: `F.safetensors`; its metadata holds the `model` section, and the names of the classes
         where they are known, as JSON under `config`.
-      step: see `storage.steps.find`.
+      step, ema: see `load`.
 
     Returns:
       {out, step, networks: {name: tensors}}.
@@ -82,7 +89,7 @@ def to_safetensors(directory: str | Path, out: Path, step: int | str | None = No
     """
     if out.suffix != ".safetensors":
         raise UserError(f"--out {out}: the name must end in .safetensors")
-    config, networks, step = load(directory, step)
+    config, networks, step = load(directory, step, ema)
     flat = {f"{name}/{path}": x for name, leaves in networks.items() for path, x in leaves.items()}
     saved = {"model": config.model.to_dict(), **convert.named(config)}
     _save(flat, out, {"config": json.dumps(saved)})
@@ -127,13 +134,15 @@ def from_safetensors(sources: list[Path], out: Path, overrides: list[str] | None
     return convert.write(config, networks, out)
 
 
-def to_biggan_pytorch(directory: str | Path, out: Path, step: int | str | None = None) -> dict:
+def to_biggan_pytorch(
+    directory: str | Path, out: Path, step: int | str | None = None, ema: bool | str = True
+) -> dict:
     """Writes G, G_ema and D with BigGAN-PyTorch's names and layout, for `load_state_dict`.
 
     Args:
       directory: a workdir or model directory of a BigGAN or BigGAN-deep.
       out: a folder, which gets `G.safetensors`, `G_ema.safetensors` and `D.safetensors`.
-      step: see `storage.steps.find`.
+      step, ema: see `load`.
 
     Returns:
       {out, step, networks: {name: tensors}}.
@@ -141,7 +150,7 @@ def to_biggan_pytorch(directory: str | Path, out: Path, step: int | str | None =
     Raises:
       UserError: the model has something that BigGAN-PyTorch has not.
     """
-    config, networks, step = load(directory, step)
+    config, networks, step = load(directory, step, ema)
     m = config.model
     for key, value, wanted in (
         ("name", m.name, ("biggan", "biggan_deep")),

@@ -35,7 +35,7 @@ def write(
     seed: int = 0,
     bn_mode: str = "running",
     standing: dict | None = None,
-    ema: bool = True,
+    ema: bool | str = True,
     interpolate: bool = False,
     truncation_statistics: float | None = None,
     hf_interpolation: bool = False,
@@ -55,7 +55,7 @@ def write(
       bn_mode: 'running', 'batch' or 'standing'.
       standing: other arguments of `set_bn_mode`; by default its latents are truncated as those of
         the samples.
-      ema: averaged weights; False takes the raw ones.
+      ema: averaged weights; False takes the raw ones, a name another average.
       interpolate: each row goes along the great circle from one z to another at a fixed class.
       truncation_statistics, hf_interpolation: see `load.load_generator`; by default those of
         the samples' truncation, where the directory holds them.

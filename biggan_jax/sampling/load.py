@@ -16,7 +16,7 @@ def load_generator(
     directory: str | Path,
     *,
     step: int | str | None = None,
-    ema: bool = True,
+    ema: bool | str = True,
     bn_mode: str = "running",
     standing_truncation: float | None = None,
     standing_kind: str = "resample",
@@ -31,7 +31,8 @@ def load_generator(
       directory: a workdir or a model directory.
       step: the number of a finished step of a workdir that still has it, or 'best' for the state
         with the best score; None takes the newest intact checkpoint.
-      ema: take the averaged weights; False takes the raw ones.
+      ema: take the averaged weights; False takes the raw ones, a name such as 'decay_0.999' or
+        'profile_0.05' another of the averages that `ema.decays` and `ema.profiles` keep.
       bn_mode: 'running', 'batch' or 'standing'.
       standing_truncation, standing_kind: of the latents behind standing statistics; see
         `LoadedGenerator.sample_z`.
@@ -48,11 +49,15 @@ def load_generator(
       UserError: for a directory without a usable model, or without this step.
     """
     held = steps.find(directory, step)
-    weights = "g_ema" if ema else "g"
+    weights = networks.of_generator(held, ema)
     saved = () if held.in_checkpoints else saved_names(held.directory)
-    if ema and "g_ema" not in saved and "g" in saved:
-        weights = "g"
-        print(f"{held.directory} holds no averaged weights: using g", file=sys.stderr)
+    if weights == "g_ema" not in saved:
+        # The best state of a follower holds what it scored, and nothing else.
+        others = [name for name in ("g", *networks.averages(held)) if name in saved]
+        if others:
+            weights = others[0]
+            what = "averaged weights" if weights == "g" else "weights g_ema"
+            print(f"{held.directory} holds no {what}: using {weights}", file=sys.stderr)
     variables, found = networks.read(held, weights)
     if truncation_statistics is not None or hf_interpolation:
         t = 1.0 if truncation_statistics is None else truncation_statistics

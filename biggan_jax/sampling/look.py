@@ -28,7 +28,7 @@ class Rows:
         classes.
       count: rows; None is one for each of `classes`, or 6.
       seed, truncation, truncation_kind: see `LoadedGenerator.sample_z`.
-      ema: averaged weights; False takes the raw ones.
+      ema: averaged weights; False takes the raw ones, a name another average.
       bn_mode: see `LoadedGenerator.set_bn_mode`.
     """
 
@@ -37,7 +37,7 @@ class Rows:
     seed: int = 0
     truncation: float | None = None
     truncation_kind: str = "resample"
-    ema: bool = True
+    ema: bool | str = True
     bn_mode: str = "running"
 
     def load(

@@ -48,6 +48,7 @@ def keep(
       OSError: it could not be written; the old best one is still there.
     """
     networks = {name: getattr(state, part).variables for name, part in NETWORKS.items()}
+    networks |= {name: average.variables for name, average in state.averages.items()}
     return keep_networks(workdir, step, networks, config, scores, protocol)
 
 
@@ -67,7 +68,8 @@ def keep_networks(
     Args:
       workdir: where `best/` lies.
       step: finished training steps.
-      networks: variables by the name of their weights: any of `g`, `g_ema` and `d`.
+      networks: variables by the name of their weights: any of `g`, `g_ema`, `d` and of the other
+        averages of G (`config.averages`).
       config, scores, protocol: see `keep`.
 
     Returns:

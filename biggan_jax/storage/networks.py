@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from biggan_jax import models
-from biggan_jax.errors import UserError, some
-from biggan_jax.storage import steps
+from biggan_jax.config import averages as averages_lib
+from biggan_jax.errors import UserError, did_you_mean, some
+from biggan_jax.storage import integrity, steps
 from biggan_jax.storage.checkpoint import Checkpoints
 from biggan_jax.storage.weights import NETWORKS, load_weights, saved_names
 
@@ -39,6 +40,61 @@ def generator_weights(directory: str | Path, step: int | str | None = None) -> d
         return both
     files, saved = {"EMA": "g_ema", "raw": "g"}, saved_names(held.directory)
     return {name: ema for name, ema in both.items() if files[name] in saved} or both
+
+
+def averages(held: steps.Held) -> tuple[str, ...]:
+    """Lists the averages of G beside the main one that are kept with a state.
+
+    Args:
+      held: from `steps.find`.
+
+    Returns:
+      Their names, as `config.averages` makes them.
+    """
+    if not held.in_checkpoints:
+        return tuple(name for name in saved_names(held.directory) if averages_lib.is_name(name))
+    # A run may have taken them up, or left them, after this checkpoint.
+    checkpoints = Checkpoints(held.directory / "checkpoints")
+    step = checkpoints.latest_step() if held.step is None else held.step
+    try:
+        arrays = integrity.read_record(checkpoints.directory / str(step))["arrays"]
+    except (integrity.CorruptError, OSError):
+        return averages_lib.names(held.config.ema)  # of the intact one that is read in its place
+    parts = (name.split("/") for name in arrays)
+    return tuple(dict.fromkeys(part[1] for part in parts if part[0] == "averages"))
+
+
+def of_generator(held: steps.Held, ema: bool | str) -> str:
+    """The weights of G that are meant.
+
+    Args:
+      held: from `steps.find`.
+      ema: True is the main average, False the raw weights; a name is that average.
+
+    Returns:
+      A name for `read`.
+
+    Raises:
+      UserError: no average has this name.
+    """
+    if not isinstance(ema, str):
+        return "g_ema" if ema else "g"
+    if ema == averages_lib.MAIN:
+        return "g_ema"
+    there = (averages_lib.MAIN, *averages(held))
+    if ema in there:
+        return ema
+    more = ""
+    if len(there) == 1:
+        more = (
+            "; a run keeps more of them with --config.ema.decays=0.99,0.999 or "
+            "--config.ema.profiles=0.05,0.1 (--allow-change where it goes on)"
+        )
+    at = "" if held.step is None else f"step {held.step} of "
+    raise UserError(
+        f"--ema {ema}: {at}{held.directory} has no such average{did_you_mean(ema, there)}: it has "
+        f"{some(there, 12)}{more}"
+    )
 
 
 def shapes(model: ConfigDict, player: str) -> dict[str, Any]:
@@ -96,7 +152,7 @@ def read(held: steps.Held, name: str) -> tuple[dict, int | None]:
 
     Args:
       held: from `steps.find`.
-      name: of its weights: 'g', 'g_ema' or 'd'.
+      name: of its weights: 'g', 'g_ema', 'd' or one of `averages`.
 
     Returns:
       (variables, step), step None where a model directory does not say.
@@ -105,7 +161,8 @@ def read(held: steps.Held, name: str) -> tuple[dict, int | None]:
       UserError: they are missing, corrupt, not finite, or do not fit the config.
     """
     if held.in_checkpoints:
-        return from_checkpoint(held.directory, held.config, NETWORKS[name], held.step)
+        part = NETWORKS.get(name, name)
+        return from_checkpoint(held.directory, held.config, part, held.step)
     return load_weights(held.directory, name), held.step
 
 
@@ -117,7 +174,7 @@ def from_checkpoint(
     Args:
       directory: a workdir.
       config: of the run.
-      name: 'ema', 'generator' or 'discriminator'.
+      name: 'ema', 'generator', 'discriminator' or one of `averages`.
       step: of the checkpoint; None takes the newest intact one.
 
     Returns:
@@ -133,6 +190,9 @@ def from_checkpoint(
 
     player = "d" if name == "discriminator" else "g"
     target = {name: jax.tree.map(placed, shapes(config.model, player))}
+    if averages_lib.is_name(name):
+        part, found = read_part(directory, {"averages": target}, step)
+        return part["averages"][name], found
     part, found = read_part(directory, target, step)
     return part[name], found
 

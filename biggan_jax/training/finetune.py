@@ -87,7 +87,7 @@ def create(
 ) -> state_lib.GANState:
     """A fresh state, sharded over the mesh, with the weights of `config.init_from`.
 
-    G starts from the source's raw weights (else from its average), the average from the source's
+    G starts from the source's raw weights (else from its average), all averages from the source's
     average (else from its raw weights), D from the source's D (else anew). The step is 0, and
     latents and labels are those of any run of this seed.
 
@@ -129,6 +129,7 @@ def create(
             old = source.optimizers[name]
             taken["opt_state"] = transfer.take_moments(matching, fresh.opt_state, old)
         state = state.replace(**{name: fresh.replace(**taken)})
+    state = state.replace(averages={name: state_lib.copied(state.ema) for name in state.averages})
     if jax.process_index() == 0:
         for line in _report(config, source, rows, train_step.d_frozen):
             tell(line)

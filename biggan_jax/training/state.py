@@ -249,6 +249,22 @@ def abstract(init: Callable[[jax.Array], GANState], mesh: Mesh | None = None) ->
     return jax.tree.map(placed, shapes)
 
 
+def averaged(state: GANState, ema: ConfigDict) -> GANState:
+    """A state after an update of G, with this G in its averages.
+
+    Args:
+      state: its step is the number of updates with this one.
+      ema: that section of the config.
+    """
+    g = state.generator
+    # A decay of 0 keeps the average a copy of G until start_step, counted from 1 as the peer.
+    decay = jnp.where(state.step < ema.start_step, 0.0, ema.decay)
+    return state.replace(
+        ema=update_average(state.ema, g, decay),
+        averages=averages_lib.update(state.averages, g.variables, ema, state.step),
+    )
+
+
 @jax.named_scope("ema")
 def update_average(ema: Average, player: Player, decay: jax.Array) -> Average:
     """decay * ema + (1 - decay) * player, over parameters, spectral vectors and batch statistics.

@@ -207,17 +207,9 @@ class TrainStep:
         params, opt_state = optimizers.update(self.g_optimizer, grads, g.opt_state, g.params)
         params = self._clamp(params, self.regularizer.g_sigma_clamp, g_spectral)
         g = g.replace(params=params, spectral=g_spectral, batch_stats=g_stats, opt_state=opt_state)
-        step = state.step + 1
-        # A decay of 0 keeps the average a copy of G until start_step, counted from 1 as the peer.
-        decay = jnp.where(step < self.ema.start_step, 0.0, self.ema.decay)
-        state = state.replace(
-            step=step,
-            generator=g,
-            discriminator=d.replace(spectral=d_spectral),
-            ema=state_lib.update_average(state.ema, g, decay),
-            averages=averages.update(state.averages, g.variables, self.ema, step),
-        )
-        return state, metrics
+        d = d.replace(spectral=d_spectral)
+        state = state.replace(step=state.step + 1, generator=g, discriminator=d)
+        return state_lib.averaged(state, self.ema), metrics
 
     def train_step(self, state: GANState, batch: dict[str, jax.Array]) -> tuple[GANState, Metrics]:
         """`num_d_steps` D updates and one G update, with fresh latents for each.

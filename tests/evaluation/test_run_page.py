@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from biggan_jax.errors import UserError
-from biggan_jax.evaluation import run_history, run_page, run_sessions, run_verdict
+from biggan_jax.evaluation import run_history, run_page, run_scores, run_sessions, run_verdict
 from biggan_jax.pictures import curves, embedded, grids
 from tests import mutations
 from tests.evaluation import made_run
@@ -417,3 +417,31 @@ def test_mutations_of_every_file_of_a_report(tmp_path, name, kind):
         notes = run_page.write(workdir)["notes"]
         said += any(name in note for note in notes)
     assert said > mutations.COUNT // 40
+
+
+def test_tables_of_classes_and_averages_survive_what_is_damaged(tmp_path):
+    """What `biggan evaluate` left in report/, whole and with anything in its place."""
+    run = run_history.History(tmp_path, labels=[7, 1])
+    (tmp_path / "report").mkdir()
+    whole = {
+        "sweep_ema": [{"weights": "ema", "scores": {"fid": 3.0}}],
+        "best_ema": "ema",
+        "scores": {"fid": 3.0},
+        "protocol": {"step": 5, "bn_mode": "running"},
+        "per_class": [
+            {"class": 0, "name": "cat", "accuracy": 0.9},
+            {"class": 1, "name": "dog", "accuracy": 0.25, "intra_fid": 8.0},
+        ],
+    }
+    path = tmp_path / "report" / "ema_sweep.json"
+    assert run_scores.section(run).is_empty()
+    path.write_text(json.dumps(whole))
+    section = run_scores.section(run)
+    (averages, classes) = section.tables
+    assert "The best average is ema, of FID 3, at step 5 (running" in section.text[0]
+    assert averages.rows == [("ema", "3")]
+    assert classes.rows == [("dog", "1", "0.25", "8"), ("cat", "7", "0.9", "")]  # the worst first
+    for key in whole:
+        for wrong in (None, [], [1], {}, {"fid": "x"}, "x", [{"class": -1, "scores": []}]):
+            path.write_text(json.dumps(whole | {key: wrong}))
+            run_scores.section(run)

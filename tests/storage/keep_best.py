@@ -16,7 +16,7 @@ def state_of(value: float):
     part = lambda index: np.full((8, 2), value, np.float32)[index]
     w = jax.make_array_from_callback((8, 2), sharding, part)
     network = types.SimpleNamespace(variables={"params": {"w": w}})
-    return types.SimpleNamespace(generator=network, ema=network, discriminator=network)
+    return types.SimpleNamespace(generator=network, ema=network, discriminator=network, averages={})
 
 
 def main(port: str, process: int, workdir: str) -> None:

@@ -31,6 +31,7 @@ def state_of(value: float):
         generator=network(value, {"mean": jnp.full(2, value)}),
         ema=network(value + 0.25, {"mean": jnp.full(2, value)}),
         discriminator=network(value + 0.5, {}),
+        averages={},
     )
 
 
