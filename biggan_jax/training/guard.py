@@ -16,7 +16,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from biggan_jax.config import flatten
+from biggan_jax.config import default_config, flatten
 from biggan_jax.parallel import processes
 from biggan_jax.storage import guard_log
 from biggan_jax.storage.guard_log import Event
@@ -24,6 +24,7 @@ from biggan_jax.training import rollback, signals
 from biggan_jax.training.signals import COLLAPSED, WARNING, Alarm, Series
 
 HEALTHY = "healthy"
+GAME = ("loss", "regularizer.", "augment.")  # settings that change the scale of the signals
 TRIED = 2  # newest healthy checkpoints that a run can go back to
 CALM = 100  # steps after the last alarm before a checkpoint counts as healthy again
 
@@ -224,8 +225,8 @@ def build(
       workdir: of the run.
       events: of guard.jsonl.
       kept: the meta of the checkpoint that the run goes on from; empty where it starts. Under
-        another loss or other penalties than its config's the signals have another scale, and start
-        anew.
+        another loss, penalty or augmentation than its config's the signals have another scale, and
+        start anew.
       checkpoints: of the run.
       start: the step that it goes on from.
     """
@@ -235,8 +236,8 @@ def build(
     known = kept.get("guard", {"healthy": [start] if start else []})
     # Of the checkpoint, not of the command before: a run that is killed before its next one judges
     # as one that is not.
-    old, new = flatten(kept.get("config", {})), flatten(config)
-    if any(old[k] != new.get(k) for k in old if k == "loss" or k.startswith("regularizer.")):
+    old, new = flatten(default_config()) | flatten(kept.get("config", {})), flatten(config)
+    if any(old[k] != v for k, v in new.items() if k.startswith(GAME)):
         known = known | {"series": {}, "state": HEALTHY}
     return Guard(config, workdir, events, known, checkpoints, start)
 

@@ -1,6 +1,7 @@
 """What a guard makes of its signals: events, the step to go back to, and an end."""
 
 import dataclasses
+import json
 import types
 
 import numpy as np
@@ -145,8 +146,14 @@ def test_another_loss_has_another_scale(tmp_path):
     guard = guarded(tmp_path, "warn")
     follow(guard, 0, 200, HEALTHY)
     large = {name: 50 * value for name, value in HEALTHY.items()}
-    for changed, state in (({"loss": "wasserstein"}, "healthy"), ({"seed": 9}, "collapsed")):
-        kept = {"guard": guard.to_json(), "config": runs.tiny_config().to_dict() | changed}
-        again = guard_lib.build(runs.tiny_config(), tmp_path, [], kept, None, 200)
+    saved = json.loads(json.dumps(runs.tiny_config().to_dict()))
+    saved.pop("augment")  # as a run of an earlier version
+    for changed, overrides, state in (
+        ({"loss": "wasserstein"}, (), "healthy"),
+        ({}, ("--config.augment.policy=diffaugment",), "healthy"),
+        ({"seed": 9}, (), "collapsed"),
+    ):
+        kept = {"guard": guard.to_json(), "config": saved | changed}
+        again = guard_lib.build(runs.tiny_config(*overrides), tmp_path, [], kept, None, 200)
         follow(again, 200, 220, large)
         assert again.state == state

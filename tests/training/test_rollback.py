@@ -376,9 +376,17 @@ def test_a_rollback_keeps_the_lock_and_needs_it(straight, collapses, tmp_path, m
     assert told(other) == [] and steps(other) == [2] and not (other / "abandoned").exists()
 
 
+def has_begun(workdir, step):
+    """Whether a run that goes on from step 4 has written the line of a later one, or goes back."""
+    if step == 4:
+        return (workdir / "abandoned").exists()
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return f'"step": {step},' in "".join(lines[-3:])
+
+
 @pytest.mark.full
 def test_killed_twenty_times(tmp_path, cache_dir):
-    """SIGKILL at random moments of a run with saves, scores and a rollback.
+    """SIGKILL a moment after a random step of a run with saves, scores and a rollback.
 
     D's rate is 1e38 from step 4 on, so its metrics are NaN until a rollback has lowered it.
     """
@@ -404,15 +412,15 @@ def test_killed_twenty_times(tmp_path, cache_dir):
             stderr=subprocess.DEVNULL,
         )
 
-    began = time.monotonic()
     assert start(straight).wait(timeout=600) == 0
-    seconds = time.monotonic() - began
     assert [state for _, state, _ in told(straight)][:2] == ["collapsed", "rolled_back"]
     random, killed = np.random.default_rng(), 0
     for i in range(20):
         workdir = tmp_path / f"run{i}"
-        process = start(workdir)
-        time.sleep(random.uniform(0.2, 1.0) * seconds)
+        process, reached = start(workdir), int(random.integers(4, 25))
+        while process.poll() is None and not has_begun(workdir, reached):
+            time.sleep(0.01)
+        time.sleep(random.uniform(0.0, 0.5))
         process.kill()
         killed += process.wait() == -signal.SIGKILL
         assert runs.train(workdir, *diverging) == 0
