@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from biggan_jax.evaluation import (
+    run_augmentation,
     run_history,
     run_parts,
     run_plots,
@@ -28,6 +29,7 @@ SECTIONS = (
     run_plots.losses,
     run_plots.scores,
     run_scores.section,
+    run_augmentation.augmentation,
     run_tables.memorisation,
     run_plots.spectra,
     run_plots.gains,

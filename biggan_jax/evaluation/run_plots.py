@@ -183,7 +183,7 @@ def others(run: History) -> Section:
     rest = [
         key
         for key in sorted(run.metrics)
-        if key not in drawn and not key.startswith(("eval/", "monitor/"))
+        if key not in drawn and not key.startswith(("eval/", "monitor/", "augment/"))
     ]
     for i, key in enumerate(rest[:OTHERS]):
         title = key[:80]

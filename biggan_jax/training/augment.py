@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from biggan_jax.errors import UserError, did_you_mean
 from biggan_jax.parallel import sharding
-from biggan_jax.training import ada, diffaugment
+from biggan_jax.training import ada, diffaugment, leaks
 from biggan_jax.training.logit_terms import LogitTerm, State
 from biggan_jax.training.objective import Network, Objective
 
@@ -42,8 +42,9 @@ def of_objective(
       mesh: over which the images are split; None where nothing is to be computed.
 
     Returns:
-      The objective itself where the policy is none. `augment/probability` and `augment/r_t`, the
-      heuristic of overfitting E[sign(D(T(real)))], are among the metrics of the new one's D.
+      The objective itself where the policy is none. Among the metrics of the new one's D are
+      `augment/probability` and `augment/r_t`, the heuristic of overfitting E[sign(D(T(real)))], and
+      those of `leaks`.
 
     Raises:
       UserError: a word of `ops` or `groups` that is none of them.
@@ -56,8 +57,12 @@ def of_objective(
     def augmented(D: Network, key: jax.Array, state: State) -> Network:
         return Augmented(D, key, transform, state[P] if fixed is None else fixed)
 
+    def d(D, real, real_labels, fake, fake_labels, key):
+        loss, metrics = objective.d(D, real, real_labels, fake, fake_labels, key)
+        return loss, metrics | leaks.metrics(real, fake)
+
     term = _control(section, loss) if fixed is None else LogitTerm(_watch(loss, fixed))
-    return dataclasses.replace(objective, augment=augmented, terms=(*objective.terms, term))
+    return dataclasses.replace(objective, d=d, augment=augmented, terms=(*objective.terms, term))
 
 
 def fixed_probability(section: ConfigDict) -> float | None:
