@@ -38,10 +38,9 @@ def run(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:
 
     looked = survey(args.data, "--data")
     _check_apart(folder, looked.spec)
-    found = recommend.recommend(
-        looked, minutes=args.minutes, resolution=args.resolution, measure=_told_measure
-    )
+    found = recommend.choose(looked, minutes=args.minutes, resolution=args.resolution)
     problems, facts = _examine(found, looked)
+    recommend.set_length(found, looked, args.minutes, _told_measure)
     follow = config_text.commands(found, looked, folder)
     folder.mkdir(parents=True, exist_ok=True)
     text = config_text.render(found, looked, follow)

@@ -103,7 +103,7 @@ def survey(spec: str, option: str) -> Survey:
         channels=fixed.get("channels"),
         shorter=found.sizes.min(axis=1),
         lost=1 - found.sizes.min(axis=1) / found.sizes.max(axis=1),
-        grey=float(np.mean(_colour(pixels.images) < COLOURED)),
+        grey=_grey(pixels.images),
         transparent=found.transparent,
         mirrored=_mirrored(pixels.images),
         unreadable=max(found.unreadable, pixels.unreadable),
@@ -173,11 +173,13 @@ def _pixels(source: Source) -> _Pixels:
     return _Pixels(np.concatenate(kept), unreadable, seconds)
 
 
-def _colour(images: np.ndarray) -> np.ndarray:
-    """How far R, G and B lie apart in the most coloured hundredth of each picture, [n]."""
+def _grey(images: np.ndarray) -> float:
+    """Share of the pictures whose most coloured hundredth is grey; 0 of none."""
+    if not len(images):
+        return 0.0
     wide = images.astype(np.int16)
     apart = (wide.max(axis=-1) - wide.min(axis=-1)).reshape(len(images), -1)
-    return np.quantile(apart, 0.99, axis=1)
+    return float(np.mean(np.quantile(apart, 0.99, axis=1) < COLOURED))
 
 
 def _mirrored(images: np.ndarray) -> bool:

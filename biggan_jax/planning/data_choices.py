@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from biggan_jax.config import flatten
+from biggan_jax.config import default_config, flatten
 from biggan_jax.data import findings, holdout
 from biggan_jax.data.files import shown
 from biggan_jax.data.survey import Survey
@@ -20,7 +20,8 @@ SHARES = (0.1, 0.05, 0.02, 0.01)  # of the images, that may be held out
 # Fashion-MNIST it did after 50 (docs/stability.md).
 EPOCHS = 25
 BALANCE = 0.5  # half-way from the counts of the classes to equal shares
-LECAM_IMAGES = 5_000
+LECAM_IMAGES = 5_000  # below which it is on
+LECAM = 0.3  # of Tseng et al. 2021
 WINDOW = 0.03  # of the steps that the average reaches back over, as in the small configs
 FIT_SECONDS = 150.0  # of the classifier, on 2 cores
 FEATURES_PER_SECOND = 300.0  # of it, at 32 pixels on 2 cores
@@ -117,7 +118,8 @@ def _small(found: Any, survey: Survey, known: dict[str, Any], images: float) -> 
     if "augment.policy" in known:
         found.choose("augment.policy", "diffaugment", f"{often}: D would know them by heart")
     if "regularizer.lecam" in known and survey.count < LECAM_IMAGES:
-        found.choose("regularizer.lecam", 0.3, f"{survey.count:,} images are few: it steadies D")
+        why = f"{survey.count:,} images are few: D's logits are held near their averages"
+        found.choose("regularizer.lecam", LECAM, why)
 
 
 def scoring_seconds(config: ConfigDict, survey: Survey) -> float | None:
@@ -145,6 +147,9 @@ def by_length(found: Any, steps: int, *, scored: bool) -> None:
     found.choose("ema.decay", 1 - 1 / window, why)
     start = _nice(steps / 20) if steps >= 2_000 else 0
     found.choose("ema.start_step", start, "a twentieth of the run" if start else "a short run")
+    if "regularizer.lecam" in found.reasons:
+        start = min(_nice(steps / 10), default_config().regularizer.lecam_start_step)
+        found.choose("regularizer.lecam_start_step", start, "a tenth of the run at most")
     every = {
         "log_every_steps": (200, "some 200 points of every curve"),
         "checkpoint_every_steps": (10, "what a crash loses at most is a tenth of the run"),

@@ -93,24 +93,18 @@ class Recommendation:
         return [f"  {', '.join(settings)}: {why}" for why, settings in grouped.items()]
 
 
-def recommend(
-    survey: Survey,
-    *,
-    minutes: float = MINUTES,
-    resolution: int | None = None,
-    measure: Callable[[ConfigDict], tuple[float, float]] | None = None,
+def choose(
+    survey: Survey, *, minutes: float = MINUTES, resolution: int | None = None
 ) -> Recommendation:
-    """Chooses settings.
+    """Chooses all settings but those that go by the length of the run, as far as is known on paper.
 
     Args:
       survey: what the data are like.
       minutes: for which the run shall train, more than 0.
       resolution: in pixels, where the user has chosen it.
-      measure: gives (seconds of a step, seconds that measuring it took) of a config; `measured` by
-        default.
 
     Returns:
-      The settings.
+      The settings; `set_length` adds the others.
 
     Raises:
       UserError: a resolution that there is not.
@@ -119,13 +113,28 @@ def recommend(
     found.choose("data.source", survey.spec, "the pictures")
     found.choose("model.num_classes", survey.num_classes, _classes(survey))
     data_choices.channels(found, survey)
-    budget = 60 * minutes
-    _size(found, survey, budget, resolution)
-    data_choices.choose(found, survey, found.images(budget))
-    step_seconds, found.measuring_seconds = (measure or measured)(found.config)
-    found.step_seconds = step_seconds
-    _length(found, survey, minutes)
+    _size(found, survey, 60 * minutes, resolution)
+    data_choices.choose(found, survey, found.images(60 * minutes))
     return found
+
+
+def set_length(
+    found: Recommendation,
+    survey: Survey,
+    minutes: float,
+    measure: Callable[[ConfigDict], tuple[float, float]] | None = None,
+) -> None:
+    """Measures a step, and chooses the number of steps and all that goes by it.
+
+    Args:
+      found: the settings of `choose`.
+      survey: what the data are like.
+      minutes: for which the run shall train, more than 0.
+      measure: gives (seconds of a step, seconds that measuring it took) of a config; `measured` by
+        default.
+    """
+    found.step_seconds, found.measuring_seconds = (measure or measured)(found.config)
+    _length(found, survey, minutes)
 
 
 def measured(config: ConfigDict) -> tuple[float, float]:

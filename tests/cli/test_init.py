@@ -100,6 +100,7 @@ def test_commands_are_one_line_whatever_a_path_holds():
         (("gs://b/x", "--data=digits"), ("no folder or file of this machine",)),
         (("x", "--data=folder:torn"), ("1 class has no readable image", "repair one image")),
         (("x", "--data=folder:all_torn"), ("no readable image",)),
+        (("x", "--data=folder:cut"), ("class has no readable image", "dog")),
     ],
 )
 def test_refusals_are_one_line_and_leave_nothing(
@@ -109,8 +110,9 @@ def test_refusals_are_one_line_and_leave_nothing(
     for name, classes in (("torn", ("cat", "dog")), ("all_torn", ("dog",))):
         pictures(tmp_path / name, 1, classes=classes)
         (tmp_path / name / "dog" / "0.png").write_text("<html>404</html>")
+    whole = pictures(tmp_path / "cut", 1, classes=("dog",)) / "dog" / "0.png"
+    whole.write_bytes(whole.read_bytes()[:60])  # its header is intact
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("biggan_jax.cli.init._told_measure", recommend.measured)
     before = sorted(tmp_path.rglob("*"))
     assert cli.main(["init", *arguments]) == 2
     runs.assert_one_error(capsys.readouterr(), *words)

@@ -52,8 +52,9 @@ def surveyed(count=5000, classes=4, **changes) -> Survey:
 
 
 def recommended(survey=None, **options):
-    measure = options.pop("measure", lambda config: (SECONDS, 10.0))
-    found = recommend.recommend(survey or surveyed(), measure=measure, **options)
+    survey, minutes = survey or surveyed(), options.setdefault("minutes", recommend.MINUTES)
+    found = recommend.choose(survey, **options)
+    recommend.set_length(found, survey, minutes, lambda config: (SECONDS, 10.0))
     config_lib.validate(found.config, jax.device_count())
     models.check(found.config.model)
     assert effect.without(found.config) == []
@@ -165,9 +166,11 @@ def test_remedies_for_unequal_classes_and_for_small_sets_where_this_version_has_
     known = config_lib.flatten(config_lib.default_config())
     tail = recommended(surveyed(histogram=np.array([1000, 2]))).settings()
     even = recommended(surveyed(100_000)).settings()
-    for key in ("data.balance", "augment.policy"):
+    for key in ("data.balance", "augment.policy", "regularizer.lecam"):
         assert (key in tail) == (key in known)
         assert key not in even
+    for minutes in (0.01, 1.0, 60.0):  # it starts within the run
+        recommended(surveyed(100), minutes=minutes)
 
 
 def test_memory_halves_the_batch(monkeypatch):
