@@ -6,7 +6,7 @@ from pathlib import Path
 
 from biggan_jax.data.survey import Survey
 from biggan_jax.errors import counts
-from biggan_jax.planning.recommend import Recommendation, literal
+from biggan_jax.planning.recommendation import Recommendation, literal
 
 WIDTH = 99
 PREPARE_FROM = 0.1  # of a step's time that decoding its pictures takes

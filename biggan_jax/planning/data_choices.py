@@ -10,6 +10,7 @@ from biggan_jax.config import default_config, flatten
 from biggan_jax.data import findings, holdout
 from biggan_jax.data.files import shown
 from biggan_jax.data.survey import Survey
+from biggan_jax.planning.recommendation import Recommendation
 
 FEW = 200  # images below which none is given away to be held out
 HELD_OUT = 500  # that are enough to tell by
@@ -27,8 +28,8 @@ FIT_SECONDS = 150.0  # of the classifier, on 2 cores
 FEATURES_PER_SECOND = 300.0  # of it, at 32 pixels on 2 cores
 
 
-def channels(found: Any, survey: Survey) -> None:
-    """Chooses grey or colour; `found` is a `recommend.Recommendation`, here as below."""
+def channels(found: Recommendation, survey: Survey) -> None:
+    """Chooses grey or colour; `found` is a `Recommendation`, here as below."""
     if survey.channels is not None:
         found.choose("model.channels", survey.channels, "that of the records")
     elif survey.grey == 1:
@@ -42,7 +43,7 @@ def channels(found: Any, survey: Survey) -> None:
             )
 
 
-def choose(found: Any, survey: Survey, images: float) -> None:
+def choose(found: Recommendation, survey: Survey, images: float) -> None:
     """Chooses what depends on the data.
 
     Args:
@@ -65,7 +66,7 @@ def choose(found: Any, survey: Survey, images: float) -> None:
     _small(found, survey, known, images)
 
 
-def _hold_out(found: Any, survey: Survey) -> None:
+def _hold_out(found: Recommendation, survey: Survey) -> None:
     if survey.count < FEW:
         found.notes.append(
             f"none of the {survey.count:,} images is held out, they are too few: nothing will tell "
@@ -92,13 +93,17 @@ def _leaves_every_class(survey: Survey, share: float) -> bool:
     return bool((kept[survey.histogram > 0] > 0).all())
 
 
-def _balance(found: Any, survey: Survey, known: dict[str, Any]) -> None:
+def _balance(found: Recommendation, survey: Survey, known: dict[str, Any]) -> None:
     present = survey.histogram[survey.histogram > 0]
     if "data.balance" not in known or present.max() < findings.IMBALANCE * present.min():
         return
     names = [shown(survey.class_names[i]) for i in (_most(survey), _least(survey))]
     why = f"{names[0]} has {present.max():,} images and {names[1]} {present.min():,}"
     found.choose("data.balance", BALANCE, f"{why}: rare classes are seen more often than they are")
+    if "data.fake_labels" in known:
+        found.choose(
+            "data.fake_labels", "data", "as often as that: D cannot tell fakes by the class"
+        )
 
 
 def _most(survey: Survey) -> int:
@@ -109,7 +114,7 @@ def _least(survey: Survey) -> int:
     return int(np.where(survey.histogram > 0, survey.histogram, survey.count + 1).argmin())
 
 
-def _small(found: Any, survey: Survey, known: dict[str, Any], images: float) -> None:
+def _small(found: Recommendation, survey: Survey, known: dict[str, Any], images: float) -> None:
     """The remedies of small sets, as far as this version has them."""
     epochs = images / survey.count
     often = f"each of the {survey.count:,} images will be seen about {epochs:,.0f} times"
@@ -117,6 +122,9 @@ def _small(found: Any, survey: Survey, known: dict[str, Any], images: float) -> 
         return
     if "augment.policy" in known:
         found.choose("augment.policy", "diffaugment", f"{often}: D would know them by heart")
+        if found.config.model.channels == 1:
+            why = "as in the config longtail; a grey picture is little but its brightness"
+            found.choose("augment.ops", ("translation", "cutout"), why)
     if "regularizer.lecam" in known and survey.count < LECAM_IMAGES:
         why = f"{survey.count:,} images are few: D's logits are held near their averages"
         found.choose("regularizer.lecam", LECAM, why)
@@ -134,7 +142,7 @@ def scoring_seconds(config: ConfigDict, survey: Survey) -> float | None:
 SCORINGS = 4  # of one run
 
 
-def by_length(found: Any, steps: int, *, scored: bool) -> None:
+def by_length(found: Recommendation, steps: int, *, scored: bool) -> None:
     """Chooses what depends on the number of steps.
 
     Args:

@@ -4,11 +4,9 @@ Everything that is not measured follows the small configs that the package carri
 pixels, `fashion_mnist` at 32, `folder` from 64 on), which were tried.
 """
 
-import dataclasses
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -20,7 +18,8 @@ from biggan_jax.errors import UserError, counts
 from biggan_jax.models.widths import G_WIDTHS
 from biggan_jax.parallel import sharding
 from biggan_jax.planning import bench, data_choices, machine
-from biggan_jax.planning.estimate import flops_per_image, footprint
+from biggan_jax.planning.estimate import footprint
+from biggan_jax.planning.recommendation import Recommendation
 from biggan_jax.training import build
 
 MINUTES = 60.0
@@ -33,7 +32,6 @@ WIDTHS = (96, 64, 48, 32)  # tried in this order; the least is that of the teste
 LEAST_WIDTH = 16
 WIDEST = {1_000: 32, 10_000: 64}  # with fewer images than this: a wider D knows them by heart
 WIDER = 2  # times the images that are needed, before a wider network is worth it
-SLOWER = 1.2  # a step is about so many times as slow as its products of matrices
 SLACK = 1.5  # a compiled step is up to so many times as large as the estimate
 WARM_UP_STEPS, TIMED_STEPS, TIMED_SECONDS = 1, 5, 5.0
 BESIDE = 0.05  # of the time: pictures, checkpoints, the guard
@@ -42,55 +40,6 @@ _GAME = (
     *("num_d_steps", "optimizer.g_lr", "optimizer.d_lr", "regularizer.g_orthogonal"),
     *("model.dim_z", "model.shared_dim", "model.g_attention", "model.d_attention"),
 )
-
-
-@dataclasses.dataclass
-class Recommendation:
-    """Settings for a data set and a machine.
-
-    Attributes:
-      config: the whole, `model.num_classes` filled in.
-      reasons: {setting: why}, of all that was looked at, in that order.
-      notes: what the user should know besides.
-      step_seconds: measured.
-      measuring_seconds: that took, compiling included.
-      speed: FLOPs that the machine does in a second, as far as products of matrices tell.
-    """
-
-    config: ConfigDict
-    reasons: dict[str, str] = dataclasses.field(default_factory=dict)
-    notes: list[str] = dataclasses.field(default_factory=list)
-    step_seconds: float = 0.0
-    measuring_seconds: float = 0.0
-    speed: float = 0.0
-
-    def choose(self, key: str, value: Any, why: str) -> None:
-        """Sets a setting, with the reason."""
-        self.config.update_from_flattened_dict({key: value})
-        self.reasons[key] = why
-
-    @property
-    def images_per_step(self) -> int:
-        """Real images of one update of G."""
-        return self.config.batch_size * self.config.num_d_steps
-
-    def images(self, seconds: float) -> float:
-        """Real images that a run sees in a time, as its FLOPs and the machine's speed tell."""
-        step = build.train_step(self.config, sharding.make_mesh(self.config.mesh))
-        flops = flops_per_image(step) * self.config.batch_size
-        return self.images_per_step * seconds * self.speed / (SLOWER * flops)
-
-    def settings(self) -> dict[str, Any]:
-        """{setting: value} of those with a reason that differ from their defaults."""
-        default, own = flatten(default_config()), flatten(self.config)
-        return {key: own[key] for key in self.reasons if own[key] != default[key]}
-
-    def lines(self) -> list[str]:
-        """What was chosen and why, for a person; settings with one reason on one line."""
-        grouped: dict[str, list[str]] = {}
-        for key, value in self.settings().items():
-            grouped.setdefault(self.reasons[key], []).append(f"{key} = {literal(value)}")
-        return [f"  {', '.join(settings)}: {why}" for why, settings in grouped.items()]
 
 
 def choose(
@@ -197,14 +146,6 @@ def _largest(survey: Survey) -> tuple[int, str]:
             return size, f"{share:.0%} of the pictures are about as large, or larger"
     least = min(G_WIDTHS)
     return least, f"the least there is; only {share:.0%} of the pictures are as large"
-
-
-def literal(value: Any) -> str:
-    """A value as Python has it, text in double quotes where that is as plain."""
-    text = repr(value)
-    if isinstance(value, str) and text[0] == "'" and '"' not in text:
-        return f'"{text[1:-1]}"'
-    return text
 
 
 def _descending(largest: int) -> list[int]:

@@ -169,6 +169,10 @@ def test_remedies_for_unequal_classes_and_for_small_sets_where_this_version_has_
     for key in ("data.balance", "augment.policy", "regularizer.lecam"):
         assert (key in tail) == (key in known)
         assert key not in even
+    grey = recommended(surveyed(500, grey=1.0)).settings()
+    assert grey.get("augment.ops") == (
+        ("translation", "cutout") if "augment.ops" in known else None
+    )
     for minutes in (0.01, 1.0, 60.0):  # it starts within the run
         recommended(surveyed(100), minutes=minutes)
 
