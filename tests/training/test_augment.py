@@ -264,6 +264,9 @@ def test_no_image_leaves_its_device(policy, groups):
 
     compiled = jax.jit(gradient, out_shardings=split).lower(jax.random.key(0), x, 0.9).compile()
     assert not kinds(compiled.as_text())
+    # What is made inside a loop has no sharding of its own (`sharding.constrain_batch`).
+    made = jax.jit(lambda key: transform(key, jnp.zeros((16, 8, 8, 3)), 0.9))(jax.random.key(0))
+    assert made.sharding.is_equivalent_to(split, 4)
     alone = augment._transform(section, None)
     expected = jax.jit(alone)(jax.random.key(0), images(16), 0.9)
     np.testing.assert_allclose(compiled(jax.random.key(0), x, 0.9)[0], expected, atol=1e-5)

@@ -4,12 +4,14 @@ import json
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from biggan_jax import cli
 from biggan_jax.storage import checkpoint
-from biggan_jax.training import augment
+from biggan_jax.training import augment, objectives
+from biggan_jax.training import state as state_lib
 from tests import runs
 
 ADA = (
@@ -58,6 +60,22 @@ def test_a_resumed_run_ends_as_one_that_was_not_stopped(straight, tmp_path):
     assert runs.metric_lines(killed) == lines
 
 
+def test_a_term_that_the_saved_config_lacks_starts_afresh():
+    """As `--allow-change` and a fork turn one on; what was there goes on."""
+    config = runs.tiny_config(*ADA, "--config.augment.probability=0.5")
+    restored = {name: jnp.float32(0.125) for name in objectives.of_config(config).initial}
+    player = state_lib.Player({}, {}, {}, ())
+    state = state_lib.GANState(0, None, player, player, None, restored)
+    saved = runs.tiny_config().to_dict()
+    new = state_lib.continued(state, 2, saved, config, None).objective
+    assert new[augment.P] == 0.5 and new[augment.SIGNS] == new[augment.IMAGES] == 0
+    del saved["augment"]  # of an earlier version
+    assert state_lib.continued(state, 2, saved, config, None).objective == new
+    saved = runs.tiny_config(*ADA).to_dict()
+    assert state_lib.continued(state, 2, saved, config, None).objective == restored
+
+
+@pytest.mark.full
 def test_it_is_turned_on_and_off_in_the_middle_of_a_run(run_copy, straight, tmp_path, capsys):
     """With --allow-change, and in a fork; a state that lacks it starts at `augment.probability`."""
     on = (*ADA, "--config.num_steps=5", "--config.augment.probability=0.5")
