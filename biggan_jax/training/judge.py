@@ -13,6 +13,12 @@ from biggan_jax.parallel import sharding
 DROPOUT = 2**31  # what is folded into the key of an update for D's dropout
 
 
+def dropout_key(discriminator: nn.Module, key: jax.Array) -> jax.Array | None:
+    """The key of D's dropout in the update of this key; None where D has none."""
+    # A role of its own: objectives fold small numbers into the key.
+    return jax.random.fold_in(key, DROPOUT) if discriminator.settings.d_dropout else None
+
+
 def generate(generator, params, spectral, batch_stats, z, gen_labels) -> tuple[jax.Array, dict]:
     """(images, new collections) of a training forward of G."""
     variables = {"params": params, "spectral": spectral, "batch_stats": batch_stats}

@@ -46,6 +46,12 @@ class Objective:
     latent: consistency.Latent | None = None
 
     @property
+    def is_lazy(self) -> bool:
+        """Whether D updates with penalties alternate with others without."""
+        has_any = bool(self.penalties) or bool(self.latent and self.latent.d)
+        return has_any and self.penalty_every_steps > 1
+
+    @property
     def initial(self) -> dict[str, float]:
         """What the terms keep, at the start of a run: scalars by name, {} where none keeps any."""
         return {name: value for term in self.terms for name, value in term.initial.items()}
@@ -80,10 +86,12 @@ class Objective:
         update: jax.Array,
         state: State,
         near: Near | None = None,
+        due: bool | None = None,
     ) -> tuple[jax.Array, Metrics, State]:
         """`d_objective` where terms have been kept: (loss, metrics, their state after it).
 
-        `near` makes the images of latents near those of the fakes, where there is zCR.
+        `near` makes the images of latents near those of the fakes, where there is zCR. Whether
+        penalties are due is a matter of `update` unless `due` says so while the program is made.
         """
         images = (real, real_labels, fake, fake_labels)
         direct, D = D, self._judge(D, key, state)
@@ -94,7 +102,7 @@ class Objective:
             metrics = metrics | {"san_direction": losses.san_direction(real_half, fake_half)}
             loss = loss + metrics["san_direction"]
         if self.penalties or (self.latent and self.latent.d):
-            found = self._penalties(D, images, key, update, near)
+            found = self._penalties(D, images, key, update, near, due)
             loss, metrics = loss + sum(found.values()), metrics | found
         for term in self.terms:
             extra, found, state = term.of_logits(*D.logits, state, update)
@@ -135,7 +143,13 @@ class Objective:
         return near(jax.random.fold_in(key, consistency.LATENTS), self.latent.sigma)
 
     def _penalties(
-        self, D: Network, images: tuple, key: jax.Array, update: jax.Array, near: Near | None
+        self,
+        D: Network,
+        images: tuple,
+        key: jax.Array,
+        update: jax.Array,
+        near: Near | None,
+        due: bool | None,
     ) -> Metrics:
         every = self.penalty_every_steps
 
@@ -148,11 +162,13 @@ class Objective:
                 found["zcr_d"] = every * self.latent.of_d(D, self._near(near, key), images[3])
             return found
 
-        if every == 1:
+        if every == 1 or due:
             return compute()
         shapes = jax.eval_shape(compute)
 
         def nothing() -> Metrics:
             return {name: jnp.zeros(x.shape, x.dtype) for name, x in shapes.items()}
 
+        if due is not None:
+            return nothing()
         return jax.lax.cond(update % every == 0, compute, nothing)

@@ -10,7 +10,9 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
+from biggan_jax.parallel import sharding
 from biggan_jax.training import matrices
 
 Form = Literal["value", "ratio"]
@@ -84,6 +86,21 @@ def clamp_matrix(
     safe = jnp.maximum(sigma, jnp.finfo(sigma.dtype).tiny)
     share = jnp.where(sigma > sigma_clamp, 1.0 - sigma_clamp / safe, 0.0)
     return matrix - matrices.matmul(left, share[:, None] * rows)
+
+
+def after_update(
+    params: Any,
+    bound: float | None,
+    form: Form,
+    spectral: Any,
+    frozen: frozenset[str],
+    mesh: Mesh,
+) -> Any:
+    """`clamp` of the raw weights that an update has moved, gathered for it; None clamps nothing."""
+    if bound is None:
+        return params
+    params = clamp(sharding.gather_weights(params, mesh), bound, form, spectral, frozen)
+    return sharding.scatter_weights(params, mesh)
 
 
 def _leading(matrix: jax.Array, u: jax.Array | None) -> tuple[jax.Array, jax.Array, jax.Array]:

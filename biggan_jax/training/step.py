@@ -11,6 +11,7 @@ the device's own part of the gradients, so that optimizer and average work on pa
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -23,10 +24,11 @@ from jax.sharding import Mesh
 from ml_collections import FrozenConfigDict
 
 from biggan_jax.models import latents, stages
-from biggan_jax.parallel import compiler_options, sharding
+from biggan_jax.parallel import sharding
 from biggan_jax.training import (
     averages,
     fake_labels,
+    jitted,
     judge,
     microbatches,
     optimizers,
@@ -89,7 +91,16 @@ class TrainStep:
 
     @jax.named_scope("d_update")
     def d_step(
-        self, state: GANState, real, labels, z, gen_labels, key=None, update=0, g_params=None
+        self,
+        state: GANState,
+        real,
+        labels,
+        z,
+        gen_labels,
+        key=None,
+        update=0,
+        g_params=None,
+        due=None,
     ) -> tuple[GANState, Metrics]:
         """One discriminator update.
 
@@ -102,6 +113,7 @@ class TrainStep:
           key: for objectives that draw; that of the run by default.
           update: D updates since the last one of G, in [0, num_d_steps).
           g_params: G's whole parameters, where they were gathered before.
+          due: whether penalties are due, where that is known while the program is made.
 
         Returns:
           (state, metrics): those of the objective, such as d_loss, and d_grad_norm; scalars.
@@ -124,9 +136,10 @@ class TrainStep:
             def loss_fn(params):
                 params = stages.stop_gradient(params, self.d_frozen)
                 own_key = jax.random.fold_in(key, part)
-                D = Judge(discriminator, params, d_spectral, self.mesh, self._dropout_key(own_key))
+                dropout_key = judge.dropout_key(self.discriminator, own_key)
+                D = Judge(discriminator, params, d_spectral, self.mesh, dropout_key)
                 batch = (real, labels, fake, gen_labels, own_key, update)
-                loss, metrics, new = self.objective.d_update(D, *batch, kept, nearby)
+                loss, metrics, new = self.objective.d_update(D, *batch, kept, nearby, due)
                 return loss, (D.spectral, new, metrics)
 
             grads, (*d_new, metrics) = jax.grad(loss_fn, has_aux=True)(d_apart)
@@ -183,7 +196,7 @@ class TrainStep:
                 of_g = (generator, params, g_spectral, g_stats, z, gen_labels)
                 (fake, g_new), nearby = generate(*of_g), near(*of_g, self.mesh)
                 own_key = jax.random.fold_in(key, part)
-                dropout_key = self._dropout_key(own_key)
+                dropout_key = judge.dropout_key(self.discriminator, own_key)
                 D = Judge(self.discriminator, d_params, d_spectral, self.mesh, dropout_key)
                 batch = (fake, gen_labels, real, labels, own_key)
                 loss, metrics = self.objective.g_objective(D, *batch, state.objective, nearby)
@@ -211,7 +224,9 @@ class TrainStep:
         state = state.replace(step=state.step + 1, generator=g, discriminator=d)
         return state_lib.averaged(state, self.ema), metrics
 
-    def train_step(self, state: GANState, batch: dict[str, jax.Array]) -> tuple[GANState, Metrics]:
+    def train_step(
+        self, state: GANState, batch: dict[str, jax.Array], due: tuple[bool, ...] | None = None
+    ) -> tuple[GANState, Metrics]:
         """`num_d_steps` D updates and one G update, with fresh latents for each.
 
         Where the objective is paired, the fakes of an update have the classes of its real images,
@@ -221,6 +236,8 @@ class TrainStep:
           state: the state before.
           batch: image uint8 [num_d_steps, B, H, W, C] and label int32 [num_d_steps, B], sharded
             over B.
+          due: whether penalties are due in each of the D updates, where that is known while the
+            program is made.
 
         Returns:
           (state, metrics): those of `d_step`, averaged over its updates, and of `g_step`.
@@ -239,18 +256,19 @@ class TrainStep:
         # Once for all updates: G's weights stay the same until its own.
         g_params = sharding.gather_weights(state.generator.params, self.mesh)
 
-        def one(state, inputs):
+        def one(state, inputs, due=None):
             i, inputs = inputs
             inputs = sharding.constrain_batch(inputs, self.mesh)
-            return self.d_step(state, *inputs, jax.random.fold_in(d_key, i), i, g_params)
+            return self.d_step(state, *inputs, jax.random.fold_in(d_key, i), i, g_params, due)
 
         d_labels = labels if self.objective.paired else gen_labels[:n]
         inputs = (jnp.arange(n), (real, labels, z[:n], d_labels))
         if n == 1:
-            state, d_metrics = one(state, jax.tree.map(lambda x: x[0], inputs))
+            state, d_metrics = one(state, jax.tree.map(lambda x: x[0], inputs), due and due[0])
         else:
             unroll = microbatches.unroll(self.mesh)
-            state, d_metrics = jax.lax.scan(one, state, inputs, unroll=unroll)
+            run = jitted.one_by_one(due) if due else functools.partial(jax.lax.scan, unroll=unroll)
+            state, d_metrics = run(one, state, inputs)
             d_metrics = jax.tree.map(jnp.mean, d_metrics)
         if self.objective.paired:
             g_batch = (labels[n - 1], real[n - 1], labels[n - 1])
@@ -269,27 +287,8 @@ class TrainStep:
         return jax.tree.map(lambda g, e: g + e.astype(g.dtype), grads, extra)
 
     def _clamp(self, params: Any, clamp: float | None, spectral: Any, frozen=frozenset()) -> Any:
-        if clamp is None:
-            return params
-        # Of whole weights, the raw ones, that the update has moved.
-        params, form = sharding.gather_weights(params, self.mesh), self.regularizer.sigma_clamp_form
-        params = sigma_clamp.clamp(params, clamp, form, spectral, frozen)
-        return sharding.scatter_weights(params, self.mesh)
-
-    def _dropout_key(self, key: jax.Array) -> jax.Array | None:
-        # A role of its own: objectives fold small numbers into the key.
-        rate = self.discriminator.settings.d_dropout
-        return jax.random.fold_in(key, judge.DROPOUT) if rate else None
+        form = self.regularizer.sigma_clamp_form
+        return sigma_clamp.after_update(params, clamp, form, spectral, frozen, self.mesh)
 
 
-def jit_train_step(train_step: TrainStep) -> Callable:
-    """The one jitted step: state donated and sharded as the state is, metrics replicated."""
-    mesh = train_step.mesh
-    state = state_lib.shardings(train_step.init, mesh)
-    return jax.jit(
-        train_step.train_step,
-        in_shardings=(state, sharding.over_batch(mesh, axis=1)),
-        out_shardings=(state, sharding.replicated(mesh)),
-        donate_argnums=0,
-        compiler_options=compiler_options.of_step(mesh),
-    )
+jit_train_step = jitted.jit_train_step

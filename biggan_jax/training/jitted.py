@@ -1,0 +1,86 @@
+"""The training step under jit: one program, or one for each pattern of updates with penalties."""
+
+import functools
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from biggan_jax.parallel import compiler_options, sharding
+from biggan_jax.training import microbatches
+from biggan_jax.training import state as state_lib
+
+
+def jit_train_step(train_step: Any) -> Callable:
+    """The one jitted step: state donated and sharded as the state is, metrics replicated.
+
+    Args:
+      train_step: a `step.TrainStep`.
+
+    Returns:
+      `(state, batch) -> (state, metrics)` with a method `lower`: `jax.jit` of the step, or
+      `LazySteps` where a branch of the program would be slow.
+    """
+    mesh = train_step.mesh
+    state = state_lib.shardings(train_step.init, mesh)
+
+    def jit(step: Callable) -> Callable:
+        return jax.jit(
+            step,
+            in_shardings=(state, sharding.over_batch(mesh, axis=1)),
+            out_shardings=(state, sharding.replicated(mesh)),
+            donate_argnums=0,
+            compiler_options=compiler_options.of_step(mesh),
+        )
+
+    if train_step.objective.is_lazy and microbatches.unroll(mesh):
+        return LazySteps(train_step, jit)
+    return jit(train_step.train_step)
+
+
+def one_by_one(due: tuple[bool, ...]) -> Callable:
+    """`jax.lax.scan` of updates of which each is told whether its penalties are due."""
+
+    def run(update: Callable, state: Any, inputs: Any) -> tuple[Any, Any]:
+        found = []
+        for i, flag in enumerate(due):
+            state, metrics = update(state, jax.tree.map(operator.itemgetter(i), inputs), flag)
+            found.append(metrics)
+        return state, jax.tree.map(lambda *x: jnp.stack(x), *found)
+
+    return run
+
+
+class LazySteps:
+    """Training steps of lazy penalties, of which every program knows whether they are due.
+
+    XLA's CPU backend runs what stands in a branch without its fast kernels (a penalty takes 20
+    times as long there), so that `regularizer.every_steps` would make a run slower. The price is
+    another program to compile, and that a step waits for the number of the one before.
+
+    Args:
+      train_step: a `step.TrainStep`.
+      jit: of a function like its `train_step`.
+    """
+
+    def __init__(self, train_step: Any, jit: Callable[[Callable], Callable]):
+        self._step, self._jit = train_step, jit
+        self._programs: dict[tuple[bool, ...], Callable] = {}
+
+    def __call__(self, state: state_lib.GANState, batch: dict[str, jax.Array]) -> tuple:
+        """As `TrainStep.train_step`."""
+        return self._program(int(state.step))(state, batch)
+
+    def lower(self, state: Any, batch: Any) -> jax.stages.Lowered:
+        """The program of all steps, penalties being a branch of it, for those who read it."""
+        return self._jit(self._step.train_step).lower(state, batch)
+
+    def _program(self, step: int) -> Callable:
+        n, every = self._step.num_d_steps, self._step.objective.penalty_every_steps
+        due = tuple((step * n + i) % every == 0 for i in range(n))
+        if due not in self._programs:
+            own = functools.partial(self._step.train_step, due=due)
+            self._programs[due] = self._jit(own)
+        return self._programs[due]
