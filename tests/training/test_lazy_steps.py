@@ -65,7 +65,8 @@ def test_no_branch_is_left():
 @pytest.mark.full
 @pytest.mark.parametrize("num_d_steps", [1, 2])
 def test_they_equal_the_steps_with_a_branch(num_d_steps, monkeypatch):
-    train_step = with_sgd(lazy(num_d_steps, 3))
+    """Draws of D's dropout included."""
+    train_step = with_sgd(lazy(num_d_steps, 3, **{"model.d_dropout": 0.5}))
     programs = {"lazy": step.jit_train_step(train_step)}
     monkeypatch.setattr(jitted.microbatches, "unroll", lambda mesh: False)
     programs["branch"] = step.jit_train_step(train_step)
