@@ -120,6 +120,21 @@ def test_a_sweep_scores_each_names_the_best_and_the_report_has_it(averaged, monk
     assert "Scores of single classes at step 5" in page and "training images" in page
 
 
+@pytest.mark.full
+def test_a_follower_scores_one_of_them_and_keeps_its_best(averaged, tmp_path, monkeypatch, capsys):
+    workdir = shutil.copytree(averaged, tmp_path / "run")
+    recipe = Recipe(max_images=640, batch_size=64, holdout=0.02)
+    monkeypatch.setattr(inputs, "cached", functools.partial(classifier.cached, recipe=recipe))
+    args = ["evaluate", f"--from={workdir}", f"--data={TEST}", "--samples=90", "--follow"]
+    assert cli.main([*args, "--ema=decay_0.5", "--json"]) == 0
+    captured = capsys.readouterr()
+    result = json.loads(captured.out)
+    assert [line["step"] for line in result["evaluations"]] == [5]
+    assert "step 4 is passed over" in captured.err  # from before they were taken up
+    assert result["evaluations"][0]["protocol"]["weights"] == "decay_0.5"
+    np.testing.assert_array_equal(outputs(workdir, True, step="best"), outputs(averaged, NAMES[0]))
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [
