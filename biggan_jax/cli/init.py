@@ -38,9 +38,13 @@ def run(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:
 
     looked = survey(args.data, "--data")
     _check_apart(folder, looked.spec)
-    found = recommend.choose(looked, minutes=args.minutes, resolution=args.resolution)
-    problems, facts = _examine(found, looked)
-    recommend.set_length(found, looked, args.minutes, _told_measure)
+    problems, facts = [], []
+
+    def examine(found) -> None:
+        problems[:], facts[:] = _examine(found, looked)
+
+    asked = {"minutes": args.minutes, "resolution": args.resolution}
+    found = recommend.recommend(looked, **asked, examine=examine, measure=_told_measure)
     follow = config_text.commands(found, looked, folder)
     folder.mkdir(parents=True, exist_ok=True)
     text = config_text.render(found, looked, follow)

@@ -52,10 +52,7 @@ def choose(found: Recommendation, survey: Survey, images: float) -> None:
       images: that the run will see, about.
     """
     if survey.encoded:
-        bad = (
-            f"{survey.unreadable} of those looked at are" if survey.unreadable else "should one be"
-        )
-        why = f"a picture that cannot be read ({bad}) does not stop the run"
+        why = "a picture that cannot be read does not stop the run"
         found.choose("data.on_bad_record", "skip", why)
     if survey.mirrored:
         why = "pictures and their mirror images look alike on average; False for writing"
@@ -101,9 +98,8 @@ def _balance(found: Recommendation, survey: Survey, known: dict[str, Any]) -> No
     why = f"{names[0]} has {present.max():,} images and {names[1]} {present.min():,}"
     found.choose("data.balance", BALANCE, f"{why}: rare classes are seen more often than they are")
     if "data.fake_labels" in known:
-        found.choose(
-            "data.fake_labels", "data", "as often as that: D cannot tell fakes by the class"
-        )
+        why = "fakes have the classes as often, or D would tell by the class"
+        found.choose("data.fake_labels", "data", why)
 
 
 def _most(survey: Survey) -> int:

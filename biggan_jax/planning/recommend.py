@@ -42,48 +42,53 @@ _GAME = (
 )
 
 
-def choose(
-    survey: Survey, *, minutes: float = MINUTES, resolution: int | None = None
+def recommend(
+    survey: Survey,
+    *,
+    minutes: float = MINUTES,
+    resolution: int | None = None,
+    examine: Callable[[Recommendation], None] | None = None,
+    measure: Callable[[ConfigDict], tuple[float, float]] | None = None,
 ) -> Recommendation:
-    """Chooses all settings but those that go by the length of the run, as far as is known on paper.
+    """Chooses settings, and smaller networks where a step of the first ones takes too long.
 
     Args:
       survey: what the data are like.
       minutes: for which the run shall train, more than 0.
       resolution: in pixels, where the user has chosen it.
+      examine: is called with the settings before a step of them is measured.
+      measure: gives (seconds of a step, seconds that measuring it took) of a config; `measured` by
+        default.
 
     Returns:
-      The settings; `set_length` adds the others.
+      The settings.
 
     Raises:
       UserError: a resolution that there is not.
     """
-    found = Recommendation(default_config(), speed=_speed())
+    speed = _speed()
+    while True:
+        found = _chosen(survey, minutes, resolution, speed)
+        if examine is not None:
+            examine(found)
+        found.step_seconds, found.measuring_seconds = (measure or measured)(found.config)
+        _length(found, survey, minutes)
+        speed = found.measured_speed()
+        other = _chosen(survey, minutes, resolution, speed).config.model
+        own = found.config.model
+        if (other.resolution, other.ch) >= (own.resolution, own.ch):
+            return found
+
+
+def _chosen(survey: Survey, minutes: float, resolution: int | None, speed: float) -> Recommendation:
+    """All settings but those that go by the measured length of the run."""
+    found = Recommendation(default_config(), speed=speed)
     found.choose("data.source", survey.spec, "the pictures")
     found.choose("model.num_classes", survey.num_classes, _classes(survey))
     data_choices.channels(found, survey)
     _size(found, survey, 60 * minutes, resolution)
     data_choices.choose(found, survey, found.images(60 * minutes))
     return found
-
-
-def set_length(
-    found: Recommendation,
-    survey: Survey,
-    minutes: float,
-    measure: Callable[[ConfigDict], tuple[float, float]] | None = None,
-) -> None:
-    """Measures a step, and chooses the number of steps and all that goes by it.
-
-    Args:
-      found: the settings of `choose`.
-      survey: what the data are like.
-      minutes: for which the run shall train, more than 0.
-      measure: gives (seconds of a step, seconds that measuring it took) of a config; `measured` by
-        default.
-    """
-    found.step_seconds, found.measuring_seconds = (measure or measured)(found.config)
-    _length(found, survey, minutes)
 
 
 def measured(config: ConfigDict) -> tuple[float, float]:

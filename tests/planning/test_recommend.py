@@ -22,7 +22,7 @@ def speed(monkeypatch):
 
     def images(found, seconds):
         m = found.config.model
-        return 2e11 / found.speed * seconds * 160 * (32 / m.resolution) ** 2 * (16 / m.ch) ** 2
+        return found.speed / 2e11 * seconds * 160 * (32 / m.resolution) ** 2 * (16 / m.ch) ** 2
 
     monkeypatch.setattr(recommend.Recommendation, "images", images)
     monkeypatch.setattr(recommend, "_speed", lambda: 2e11)
@@ -52,9 +52,8 @@ def surveyed(count=5000, classes=4, **changes) -> Survey:
 
 
 def recommended(survey=None, **options):
-    survey, minutes = survey or surveyed(), options.setdefault("minutes", recommend.MINUTES)
-    found = recommend.choose(survey, **options)
-    recommend.set_length(found, survey, minutes, lambda config: (SECONDS, 10.0))
+    options.setdefault("measure", lambda config: (SECONDS, 10.0))
+    found = recommend.recommend(survey or surveyed(), **options)
     config_lib.validate(found.config, jax.device_count())
     models.check(found.config.model)
     assert effect.without(found.config) == []
@@ -87,6 +86,27 @@ def test_resolution(changes, options, resolution):
     )
     few = found.config.num_steps * found.images_per_step < recommend.NEEDED[resolution] / 2
     assert any("--minutes" in note for note in found.notes) == few
+
+
+def test_smaller_networks_where_a_step_takes_longer_than_it_should():
+    tried = []
+
+    def measure(config):
+        tried.append((config.model.resolution, config.model.ch))
+        return 0.001 * config.model.resolution * config.model.ch, 10.0
+
+    options = {"minutes": 1000.0, "measure": measure}
+    assert recommended(**options).config.model.resolution == 64
+    tried.clear()
+    slow = {"measure": lambda config: (12 * measure(config)[0], 10.0)}
+    seen = []
+    found = recommended(**options | slow, examine=seen.append)
+    assert tried == [(64, 16), (32, 32), (32, 16)] and len(seen) == 3
+    assert found.config.model.resolution == 32
+    assert "at 64 pixels this machine trains too slowly" in found.reasons["model.resolution"]
+    tried.clear()
+    assert recommended(**options | slow, resolution=64).config.model.resolution == 64
+    assert tried == [(64, 16)]
 
 
 def test_resolutions_that_there_are_not():
