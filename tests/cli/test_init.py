@@ -41,6 +41,7 @@ def init(capsys, folder, *options):
     return code, json.loads(captured.out), captured.err
 
 
+@pytest.mark.full
 def test_what_it_writes_trains_and_its_commands_can_be_pasted(quick, tmp_path, capsys, monkeypatch):
     """Relative paths with odd characters; an unreadable picture; pictures that decode slowly."""
     data = pictures(tmp_path / ODD, 2, mode="L", classes=tuple("0123456789"))

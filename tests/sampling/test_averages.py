@@ -99,6 +99,7 @@ def test_the_best_state_holds_them_too(averaged, tmp_path):
     np.testing.assert_array_equal(outputs(workdir, True, step=3), outputs(averaged, NAMES[0]))
 
 
+@pytest.mark.full
 def test_a_sweep_scores_each_names_the_best_and_the_report_has_it(averaged, monkeypatch, capsys):
     recipe = Recipe(max_images=640, batch_size=64, holdout=0.02)
     monkeypatch.setattr(inputs, "cached", functools.partial(classifier.cached, recipe=recipe))

@@ -245,7 +245,7 @@ def test_eight_devices_equal_one(policy, changes, loops):  # noqa: F811
     ("policy", "groups"),
     [
         ("diffaugment", ()),
-        ("ada", ("geometric", "cutout")),
+        pytest.param("ada", ("geometric", "cutout"), marks=pytest.mark.full),
         pytest.param("ada", ada.GROUPS, marks=pytest.mark.full),
     ],
 )

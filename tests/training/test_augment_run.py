@@ -39,6 +39,7 @@ def straight(tmp_path_factory):
     return workdir
 
 
+@pytest.mark.full
 def test_a_resumed_run_ends_as_one_that_was_not_stopped(straight, tmp_path):
     """From a checkpoint in which the probability is neither 0 nor what it is at the end."""
     found = {number: kept(straight, number) for number in (2, 4, 5)}

@@ -95,6 +95,7 @@ def test_averages_are_split_where_the_weights_are():
     assert any(x.spec != () for x in jax.tree.leaves(places.ema))
 
 
+@pytest.mark.full
 def test_a_run_takes_them_up_on_the_way_and_may_leave_them(run_copy, capsys):
     """The old workdir of `trained` has none: they start at its step as copies of G."""
     before, _ = runs.load_state(run_copy, 4)

@@ -66,10 +66,10 @@ def test_counts_of_other_classes_are_refused():
 class Recording(TrainStep):
     """A step whose players only say which labels they were given."""
 
-    def d_step(self, state, real, labels, z, gen_labels, key=None, update=0, g_params=None):
+    def d_step(self, state, real, labels, z, gen_labels, *unused):
         return state, {"d": gen_labels}
 
-    def g_step(self, state, z, gen_labels, real=None, labels=None, key=None, g_params=None):
+    def g_step(self, state, z, gen_labels, *unused):
         return state, {"g": gen_labels}
 
 

@@ -48,6 +48,7 @@ def test_where_it_is_used():
     assert not isinstance(step.jit_train_step(lazy(1, 1)), jitted.LazySteps)
 
 
+@pytest.mark.full
 def test_no_branch_is_left():
     """In a trace; the metrics are those of the program with one."""
     train_step = lazy(1, 3)
