@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from biggan_jax.models import dot_product_attention, layout, resample
+from biggan_jax.models import cudnn_attention, dot_product_attention, layout, resample
 from biggan_jax.models.layers import Conv, spread
 from biggan_jax.models.settings import LayerSettings
 
@@ -101,14 +101,16 @@ def attend_in_bfloat16(
 ) -> jax.Array:
     """softmax(theta phi^T) g of bfloat16 arrays [N, Q, D], [N, K, D] and [N, K, V] -> [N, Q, V].
 
-    On the TPUs of a mesh the map stays in on-chip memory where its shape allows it; elsewhere it is
-    stored once.
+    On the TPUs and NVIDIA GPUs of a mesh the map stays in on-chip memory where its shape allows it;
+    elsewhere it is stored once.
     """
     if mesh is not None and layout.platform(mesh) == "tpu":
         from biggan_jax.models import flash_attention  # Pallas: 0.4 s that only TPUs need
 
         if flash_attention.fits(theta_NQD, phi_NKD, g_NKV, mesh):
             return flash_attention.attend(theta_NQD, phi_NKD, g_NKV, mesh)
+    if mesh is not None and cudnn_attention.fits(theta_NQD, phi_NKD, g_NKV, mesh):
+        return cudnn_attention.attend(theta_NQD, phi_NKD, g_NKV, mesh)
     return dot_product_attention.attend(theta_NQD, phi_NKD, g_NKV)
 
 

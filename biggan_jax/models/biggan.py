@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from biggan_jax.errors import UserError
-from biggan_jax.models import attention, checks, conditioning, heads, layers, remat
+from biggan_jax.models import activation, attention, checks, conditioning, heads, layers, remat
 from biggan_jax.models.settings import LayerSettings, of_section
 from biggan_jax.models.widths import WIDTH_TABLES
 
@@ -171,7 +171,7 @@ class DiscriminatorBlock(nn.Module):
         # (Miyato and Koyama's first block is wide).
         hidden = x.shape[-1] if self.thin else self.features
         h = conv("conv1", h, hidden, 3, "none")
-        h = conv("conv2", nn.relu(h), self.features, 3, resample)
+        h = conv("conv2", activation.relu(h, s.mesh), self.features, 3, resample)
         # Identity where nothing changes (BigGAN-PyTorch; compare_gan has no skip there at all).
         if self.down or x.shape[-1] != self.features:
             x = conv("shortcut", x, self.features, 1, resample)

@@ -15,7 +15,16 @@ import jax
 import jax.numpy as jnp
 
 from biggan_jax.errors import UserError
-from biggan_jax.models import attention, checks, conditioning, heads, layers, remat, resample
+from biggan_jax.models import (
+    activation,
+    attention,
+    checks,
+    conditioning,
+    heads,
+    layers,
+    remat,
+    resample,
+)
 
 # G's stages have the widths of BigGAN's blocks. A stage is two blocks: one that changes nothing,
 # then one that doubles the resolution and takes the width.
@@ -167,9 +176,11 @@ class DiscriminatorBlock(nn.Module):
             return layer(x, train)
 
         h = conv("conv1", nn.relu(x), hidden, 1)
-        h = conv("conv2", nn.relu(h), hidden, 3)
-        h = conv("conv3", nn.relu(h), hidden, 3)
-        h = conv("conv4", nn.relu(h), self.features, 1, "down" if self.down else "none")
+        h = conv("conv2", activation.relu(h, s.mesh), hidden, 3)
+        h = conv("conv3", activation.relu(h, s.mesh), hidden, 3)
+        h = conv(
+            "conv4", activation.relu(h, s.mesh), self.features, 1, "down" if self.down else "none"
+        )
         x = resample.average_pool(x) if self.down else x
         if x.shape[-1] != self.features:
             extra = conv("shortcut", x, self.features - x.shape[-1], 1)

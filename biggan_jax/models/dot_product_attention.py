@@ -1,9 +1,16 @@
-"""Dot-product attention in plain JAX: logits in float32, one stored map in bfloat16."""
+"""Dot-product attention in plain JAX: logits in float32, one stored map in bfloat16.
+
+Beside it, what the kernels that store no map share.
+"""
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 
 
 def logits(theta_NQD: jax.Array, phi_NKD: jax.Array) -> jax.Array:
@@ -70,3 +77,38 @@ def _exponentials_backward(saved: tuple[jax.Array, ...], gradient_NQK: jax.Array
 
 
 _exponentials.defvjp(_exponentials_forward, _exponentials_backward)
+
+
+def gradients_of_gradients(
+    saved: tuple[jax.Array, ...], cotangents: tuple[jax.Array, ...]
+) -> tuple[jax.Array, ...]:
+    """What flows through the gradients of `attend`, for kernels without a second derivative.
+
+    Args:
+      saved: queries, keys, values and the gradient of the result.
+      cotangents: of the gradients of queries, keys and values.
+
+    Returns:
+      The cotangents of what was saved.
+    """
+
+    def gradients(theta_NQD, phi_NKD, g_NKV, gradient_NQV):
+        return jax.vjp(attend, theta_NQD, phi_NKD, g_NKV)[1](gradient_NQV)
+
+    return jax.vjp(gradients, *saved)[1](cotangents)
+
+
+def split_over(mesh: Mesh) -> Mesh | None:
+    """The mesh over which the examples at hand are split; None inside `jax.shard_map`.
+
+    There they are those of one device.
+    """
+    return None if jax.sharding.get_abstract_mesh().manual_axes else mesh
+
+
+def by_device(call: Callable, mesh: Mesh | None) -> Callable:
+    """`call` on each device's own examples: the compiler cannot split a kernel."""
+    if mesh is None:
+        return call
+    specs = P(mesh.axis_names)
+    return jax.shard_map(call, mesh=mesh, in_specs=specs, out_specs=specs, check_vma=False)

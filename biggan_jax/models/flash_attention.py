@@ -10,7 +10,6 @@ References:
 """
 
 import functools
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +18,9 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import Mesh
-from jax.sharding import PartitionSpec as P
 
 from biggan_jax.models import dot_product_attention
+from biggan_jax.models.dot_product_attention import by_device, split_over
 
 Gradients = tuple[jax.Array, jax.Array, jax.Array]
 _LANES = 128
@@ -34,7 +33,8 @@ _VMEM_BYTES = 14 * 2**20
 def fits(theta_NQD: jax.Array, phi_NKD: jax.Array, g_NKV: jax.Array, mesh: Mesh) -> bool:
     """Whether `attend` takes arrays of these shapes, on the devices of this mesh."""
     block = block_of_queries(theta_NQD.shape, phi_NKD.shape, g_NKV.shape)
-    return block is not None and len(theta_NQD) % (mesh.size if _is_split() else 1) == 0
+    split = split_over(mesh)
+    return block is not None and (split is None or len(theta_NQD) % split.size == 0)
 
 
 def attend(
@@ -51,12 +51,7 @@ def attend(
     Returns:
       [N, Q, V] in the dtype of g.
     """
-    return _attend(theta_NQD, phi_NKD, g_NKV, mesh if _is_split() else None, interpret)
-
-
-def _is_split() -> bool:
-    """Whether the arrays at hand are those of all devices: inside `jax.shard_map` they are not."""
-    return not jax.sharding.get_abstract_mesh().manual_axes
+    return _attend(theta_NQD, phi_NKD, g_NKV, split_over(mesh), interpret)
 
 
 def block_of_queries(
@@ -102,7 +97,7 @@ def _attend(
         )(*operands)
 
     arrays = map(_channels_first, (theta_NQD, phi_NKD, g_NKV))
-    return _channels_first(_by_device(call, mesh)(*arrays))
+    return _channels_first(by_device(call, mesh)(*arrays))
 
 
 def _attend_forward(theta_NQD, phi_NKD, g_NKV, mesh, interpret):
@@ -154,7 +149,7 @@ def _gradients(
         )(*operands)
 
     arrays = map(_channels_first, (theta_NQD, phi_NKD, g_NKV, gradient_NQV))
-    return tuple(map(_channels_first, _by_device(call, mesh)(*arrays)))
+    return tuple(map(_channels_first, by_device(call, mesh)(*arrays)))
 
 
 def _gradients_forward(theta_NQD, phi_NKD, g_NKV, gradient_NQV, mesh, interpret):
@@ -163,10 +158,7 @@ def _gradients_forward(theta_NQD, phi_NKD, g_NKV, gradient_NQV, mesh, interpret)
 
 
 def _gradients_backward(mesh, interpret, saved, cotangents):
-    def plain(theta_NQD, phi_NKD, g_NKV, gradient_NQV) -> Gradients:
-        return jax.vjp(dot_product_attention.attend, theta_NQD, phi_NKD, g_NKV)[1](gradient_NQV)
-
-    return jax.vjp(plain, *saved)[1](cotangents)
+    return dot_product_attention.gradients_of_gradients(saved, cotangents)
 
 
 _gradients.defvjp(_gradients_forward, _gradients_backward)
@@ -234,14 +226,6 @@ def _keys(x: jax.Array) -> pl.BlockSpec:
 
 def _channels_first(x: jax.Array) -> jax.Array:
     return x.swapaxes(1, 2)
-
-
-def _by_device(call: Callable, mesh: Mesh | None) -> Callable:
-    """`call` on each device's own examples: the compiler cannot split a kernel."""
-    if mesh is None:
-        return call
-    specs = P(mesh.axis_names)
-    return jax.shard_map(call, mesh=mesh, in_specs=specs, out_specs=specs, check_vma=False)
 
 
 def _cost(operands, results, products: tuple[int, int]) -> pl.CostEstimate:

@@ -9,12 +9,14 @@ agree with the unfused form up to rounding (5e-7 relative).
 All activations are NHWC, all kernels HWIO.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from biggan_jax.models import convolution, cpu_forms
+from biggan_jax.models import convolution, cpu_forms, gpu_forms
 from biggan_jax.models.settings import at_least_float32
 
 _OF_STRIDED = ((1, 1), (1, 1))
@@ -24,7 +26,8 @@ def conv(x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding="SAME") ->
     """Convolves x [N, H, W, C] with kernel [h, w, C, K].
 
     1x1 kernels are written as a matrix product (3 times faster on a CPU, the same program
-    elsewhere). On the CPU 3x3 kernels and strided 4x4 ones run in the form of `cpu_forms`.
+    elsewhere). On the CPU 3x3 kernels and strided 4x4 ones run in the form of `cpu_forms`, on
+    NVIDIA GPUs strided ones in that of `gpu_forms`.
     """
     size = kernel.shape[0]
     if stride == 1 and size == 1:
@@ -36,16 +39,25 @@ def conv(x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding="SAME") ->
     if size == 3 and stride == 1 and padding == "SAME":
         return _by_platform("none", general, x, kernel)
     if size == 4 and stride == 2 and padding == _OF_STRIDED:
-        return lax.platform_dependent(x, kernel, cpu=cpu_forms.strided, default=general)
+        return lax.platform_dependent(
+            x, kernel, cpu=cpu_forms.strided, cuda=gpu_forms.strided, default=general
+        )
     return general(x, kernel)
 
 
-def _by_platform(resample: str, elsewhere, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """`elsewhere(x, kernel)`; on a CPU the form that `cpu_forms` chooses for the shapes."""
+def _by_platform(
+    resample: str, elsewhere, x: jax.Array, kernel: jax.Array, **forms: Callable
+) -> jax.Array:
+    """`elsewhere(x, kernel)`; on a CPU the form that `cpu_forms` chooses for the shapes.
+
+    `forms` are those of other platforms.
+    """
     form = cpu_forms.choose(resample, x.shape, kernel.shape, x.dtype)
-    if form == cpu_forms.XLA:
+    if form != cpu_forms.XLA:
+        forms["cpu"] = cpu_forms.FORMS[resample, form]
+    if not forms:
         return elsewhere(x, kernel)
-    return lax.platform_dependent(x, kernel, cpu=cpu_forms.FORMS[resample, form], default=elsewhere)
+    return lax.platform_dependent(x, kernel, default=elsewhere, **forms)
 
 
 def upsample(x: jax.Array) -> jax.Array:
@@ -97,8 +109,10 @@ def transposed_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
       x: [N, H, W, C].
       kernel: [4, 4, C, K], not flipped: of torch's ConvTranspose2d it is the flip.
     """
-    # XLA's CPU backend has no fast kernel for dilated inputs; accelerators skip the zeros between.
-    return lax.platform_dependent(x, kernel, cpu=convolution.phases, default=convolution.dilated)
+    # Neither XLA's CPU backend nor cuDNN has a fast kernel for dilated inputs; TPUs skip the zeros.
+    return lax.platform_dependent(
+        x, kernel, cpu=convolution.phases, cuda=gpu_forms.dilated, default=convolution.dilated
+    )
 
 
 def upsample_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -117,7 +131,10 @@ def upsample_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     def elsewhere(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return convolution.dilated(x, convolution.spread(kernel))
 
-    return _by_platform("up", elsewhere, x, kernel)
+    def cuda(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return gpu_forms.dilated(x, convolution.spread(kernel))
+
+    return _by_platform("up", elsewhere, x, kernel, cuda=cuda)
 
 
 def conv_downsample(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -136,7 +153,10 @@ def conv_downsample(x: jax.Array, kernel: jax.Array) -> jax.Array:
     def elsewhere(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return convolution.strided(x, convolution.spread(kernel) * 0.25)
 
-    return _by_platform("down", elsewhere, x, kernel)
+    def cuda(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return gpu_forms.strided(x, convolution.spread(kernel) * 0.25)
+
+    return _by_platform("down", elsewhere, x, kernel, cuda=cuda)
 
 
 def resampled_conv(x: jax.Array, kernel: jax.Array, resample: str, *, fused: bool) -> jax.Array:

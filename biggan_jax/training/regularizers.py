@@ -100,13 +100,13 @@ def _check(form: str) -> None:
 def _product(matrix: jax.Array, form: Form) -> jax.Array:
     """(W W^T * (1 - I)) W or (W W^T - I) W."""
     if not _is_tall(matrix):
-        return matrices.matmul(_residual(_gram(matrix), form), matrix)
-    gram = _gram(matrix.T)
+        return matrices.product(_residual(matrices.gram(matrix), form), matrix)
+    gram = matrices.gram(matrix.T)
     if form == "off_diagonal":
         # The diagonal of W W^T holds the squared norms of the rows.
         norms = jnp.sum(jnp.square(matrix), axis=1, keepdims=True)
-        return matrices.matmul(matrix, gram) - norms * matrix
-    return matrices.matmul(matrix, _residual(gram, form))
+        return matrices.product(matrix, gram) - norms * matrix
+    return matrices.product(matrix, _residual(gram, form))
 
 
 def _squared_norm(matrix: jax.Array, form: Form) -> jax.Array:
