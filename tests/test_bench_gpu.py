@@ -84,6 +84,12 @@ PROFILE = {
 }
 
 
+def arguments(**given):
+    """A command line; 99 seconds an attempt and no end of all by default."""
+    defaults = {"tiny": False, "timeout": 99.0, "peer": None, "batches": [], "limit": None}
+    return argparse.Namespace(**({"resolutions": [128]} | defaults | given))
+
+
 class Machine:
     """Attempts of a machine that holds 40 images of ours and 20 of the peer."""
 
@@ -109,9 +115,7 @@ class Machine:
 def test_everything_is_measured_once_and_put_side_by_side(script, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XLA_FLAGS", "--mine")
     out, machine = tmp_path / "out.json", Machine()
-    args = argparse.Namespace(
-        out=out, tiny=False, timeout=9.0, peer=tmp_path, resolutions=[256]
-    )  # fmt: skip
+    args = arguments(out=out, peer=tmp_path, resolutions=[256])
     assert script.Bench(args, machine).run()
     result = json.loads(out.read_text())
     assert [row["batch_size"] for row in result["biggan256"]["ours"]["tried"]] == [32, 64, 48]
@@ -131,10 +135,38 @@ def test_everything_is_measured_once_and_put_side_by_side(script, tmp_path, monk
     assert script.Bench(args, again).run() and again.commands == []  # all of it is in the file
 
 
+def test_sizes_in_place_of_the_search(script, tmp_path):
+    """Each is profiled as it is timed, and the peer's fastest setting comes first."""
+    machine = Machine()
+    args = arguments(out=tmp_path / "o.json", peer=tmp_path, batches=[32, 16])
+    assert script.Bench(args, machine).run()
+    commands = [" ".join(command) for command, _ in machine.commands]
+    ours = [line for line in commands if "biggan_jax bench" in line]
+    assert len(ours) == 2 and all("--layers" in line for line in ours)
+    peer = [line for line in commands if "bench_peer" in line]
+    assert len(peer) == 8 and "--batch=32" in peer[0] and "--compile --channels-last" in peer[0]
+    result = json.loads(args.out.read_text())["biggan128"]
+    assert result["summary"]["ours"]["batch_size"] == 32 and result["ours"]["profile"]["layers"]
+    assert result["summary"]["peer"]["images_per_second"] == 72.0
+
+
+def test_what_there_was_no_time_for_the_next_run_measures(script, tmp_path):
+    out, machine = tmp_path / "o.json", Machine()
+    limits = []
+
+    def slow(command, timeout, **environment):
+        limits.append(timeout)
+        return {"error": f"took longer than {timeout:g} s"}
+
+    assert not script.Bench(arguments(out=out, batches=[32], limit=70.0), slow).run()
+    assert limits and max(limits) <= 70.0
+    assert not script.Bench(arguments(out=out, batches=[32], limit=1.0), machine).run()
+    assert machine.commands == []
+    assert script.Bench(arguments(out=out, batches=[32]), machine).run()
+
+
 def test_what_could_not_be_measured_is_no_success(script, tmp_path):
-    args = argparse.Namespace(
-        out=tmp_path / "o.json", tiny=True, timeout=9.0, peer=None, resolutions=[128]
-    )  # fmt: skip
+    args = arguments(out=tmp_path / "o.json", tiny=True)
     assert not script.Bench(args, lambda *_, **__: {"error": "no GPU"}).run()
     result = json.loads(args.out.read_text())
     assert result["biggan128"]["ours"]["tried"] == [{"batch_size": 8, "error": "no GPU"}]

@@ -50,6 +50,7 @@ def bench(
     """
     if profile is not None:
         profile.mkdir(parents=True, exist_ok=True)  # before minutes are spent on the rest
+    summary.cpu_device()
     stepper = Stepper(config)
     for _ in range(WARM_UP_STEPS):
         stepper()

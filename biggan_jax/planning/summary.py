@@ -7,7 +7,9 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from biggan_jax.models import walk
+from biggan_jax.errors import UserError
+from biggan_jax.models import layout, walk
+from biggan_jax.parallel import sharding
 from biggan_jax.planning import estimate
 from biggan_jax.training.step import TrainStep
 
@@ -67,8 +69,41 @@ def _layer(call: walk.Call, found: walk.Walk, batch: int) -> Layer:
 
 def _flops(function: Callable, *args) -> float:
     # Lowered for an accelerator wherever this runs: a CPU multiplies less (`models/winograd.py`).
-    lowered = jax.jit(function).trace(*args).lower(lowering_platforms=("tpu",))
+    with jax.default_device(cpu_device()):
+        lowered = jax.jit(function).trace(*args).lower(lowering_platforms=("tpu",))
     return float(lowered.cost_analysis().get("flops", 0.0))  # none where nothing is computed
+
+
+def cpu_device() -> jax.Device:
+    """Where FLOPs are counted; raises UserError where JAX was told to leave the CPU out."""
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        raise UserError(
+            "FLOPs are counted on the CPU, which JAX_PLATFORMS leaves out: add cpu to it, such as "
+            "JAX_PLATFORMS=cuda,cpu"
+        ) from None
+
+
+def _on_cpu(train_step: TrainStep) -> TrainStep:
+    """The step on one device of the CPU, where XLA counts FLOPs.
+
+    The backends of accelerators count none before they compile, and none of their own kernels of
+    attention after.
+    """
+    if layout.platform(train_step.mesh) == "cpu":
+        return train_step
+    mesh = sharding.make_mesh((1,), [cpu_device()])
+
+    def moved(player: nn.Module) -> nn.Module:
+        return player.clone(settings=dataclasses.replace(player.settings, mesh=mesh))
+
+    return dataclasses.replace(
+        train_step,
+        generator=moved(train_step.generator),
+        discriminator=moved(train_step.discriminator),
+        mesh=mesh,
+    )
 
 
 def step_flops(train_step: TrainStep, batch_size: int) -> float:
@@ -85,7 +120,7 @@ def step_flops(train_step: TrainStep, batch_size: int) -> float:
       FLOPs of `num_d_steps` D updates and one G update, divided by batch_size.
     """
     n = train_step.accumulation_steps
-    single = dataclasses.replace(train_step, accumulation_steps=1)
+    single = _on_cpu(dataclasses.replace(train_step, accumulation_steps=1))
     state = jax.eval_shape(single.init, jax.random.key(0))
     b = batch_size // n
     g = train_step.generator
@@ -108,6 +143,7 @@ def summarize(train_step: TrainStep, unfused: TrainStep, batch_size: int) -> tup
     Returns:
       (JSON keys and values, lines for a person).
     """
+    train_step, unfused = _on_cpu(train_step), _on_cpu(unfused)
     g, d = train_step.generator, train_step.discriminator
     state = jax.eval_shape(train_step.init, jax.random.key(0))
     counts = {

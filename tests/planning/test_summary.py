@@ -1,9 +1,12 @@
 """`biggan inspect`: layers, parameters and FLOPs."""
 
+import dataclasses
 import json
+import types
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from biggan_jax import cli
@@ -106,6 +109,20 @@ def test_real_images_of_a_paired_objective_are_counted():
     assert forward < more < 3 * forward
     r1 = bound("--config.loss=relativistic", "--config.regularizer.r1=1")
     assert summary.step_flops(r1, 16) > summary.step_flops(paired, 16) + 2 * forward
+
+
+def test_flops_of_a_step_on_a_gpu():
+    """Its backend counts none, and its own kernels have none: they are counted on the CPU."""
+    train_step = bound("--config.compute_dtype=bfloat16")
+    gpu = types.SimpleNamespace(platform="gpu", compute_capability="9.0")
+    mesh = types.SimpleNamespace(devices=np.array([gpu]), size=1, shape={"data": 1, "fsdp": 1})
+    moved = {
+        name: player.clone(settings=dataclasses.replace(player.settings, mesh=mesh))
+        for name in ("generator", "discriminator")
+        for player in [getattr(train_step, name)]
+    }
+    there = dataclasses.replace(train_step, mesh=mesh, **moved)
+    assert summary.step_flops(there, 16) == summary.step_flops(train_step, 16) > 0
 
 
 def test_unset_classes_are_refused(capsys, tmp_path):
