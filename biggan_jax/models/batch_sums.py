@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from biggan_jax.models import remat
+from biggan_jax.models import layout, remat
 from biggan_jax.models.batch_groups import manual_axes
 
 
@@ -24,10 +24,12 @@ class Split:
       parts: equal parts of the examples at hand, in order, each of which lies on one device.
       axes: over whose devices the rest of the batch lies, inside `jax.shard_map`; none under jit,
         which sees all of it.
+      one_pass: whether moments are taken by one pass over the examples; see `_within`.
     """
 
     parts: int
     axes: tuple[str, ...]
+    one_pass: bool = False
 
     @property
     def devices(self) -> int:
@@ -49,7 +51,7 @@ def split_of(examples: int, mesh: jax.sharding.Mesh | None) -> Split:
     """
     axes = manual_axes()
     parts = 1 if mesh is None or axes or examples % mesh.size else mesh.size
-    return Split(parts, axes)
+    return Split(parts, axes, mesh is not None and layout.platform(mesh) == "gpu")
 
 
 def moments(x: jax.Array, center: jax.Array, split: Split) -> tuple[jax.Array, jax.Array]:
@@ -72,9 +74,7 @@ def moments(x: jax.Array, center: jax.Array, split: Split) -> tuple[jax.Array, j
     References:
       Chan, Golub and LeVeque 1983, "Algorithms for computing the sample variance", equation 2.1.
     """
-    x_PNHWC = x.reshape(split.parts, -1, *x.shape[1:])
-    mean_PC = x_PNHWC.mean((1, 2, 3))
-    within_PC = jnp.square(x_PNHWC - mean_PC[:, None, None, None]).mean((1, 2, 3))
+    mean_PC, within_PC = _within(x.reshape(split.parts, -1, *x.shape[1:]), split.one_pass)
     if split.devices == 1:
         return mean_PC[0], within_PC[0]
     away_PC = mean_PC - center[None]
@@ -87,6 +87,22 @@ def moments(x: jax.Array, center: jax.Array, split: Split) -> tuple[jax.Array, j
     away = coarse + fine
     between = _spread(sums[0], sums[1], n) + (cross - fine * (2 * coarse + fine))
     return center + away, within + jnp.where(between > _rounding(away, n), between, 0)
+
+
+def _within(x_PNHWC: jax.Array, one_pass: bool) -> tuple[jax.Array, jax.Array]:
+    """Mean and biased variance of each part, [P, C].
+
+    Two passes, or on GPUs, where the second one reads all of x from memory again, one: its sums are
+    about the mean of each part's first example. That is at most sqrt(N) standard deviations of N
+    examples away from their mean, so that the difference of squares loses log2(N) bits at most.
+    """
+    if not one_pass:
+        mean_PC = x_PNHWC.mean((1, 2, 3))
+        return mean_PC, jnp.square(x_PNHWC - mean_PC[:, None, None, None]).mean((1, 2, 3))
+    near_PC = x_PNHWC[:, 0].mean((1, 2))
+    offset = x_PNHWC - near_PC[:, None, None, None]
+    away_PC, squares_PC = offset.mean((1, 2, 3)), jnp.square(offset).mean((1, 2, 3))
+    return near_PC + away_PC, jnp.maximum(squares_PC - jnp.square(away_PC), 0)
 
 
 def _leading_bits(x: jax.Array, part: int) -> jax.Array:

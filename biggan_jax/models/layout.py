@@ -1,4 +1,4 @@
-"""How arrays lie in a TPU's memory, where the compiler's own choice costs copies."""
+"""How arrays lie in the memory of an accelerator, where the compiler's own choice costs copies."""
 
 import jax
 from jax.experimental.layout import Layout, with_layout_constraint
@@ -11,13 +11,14 @@ def platform(mesh: Mesh) -> str:
 
 
 def row_major_gradient(x: jax.Array, mesh: Mesh | None) -> jax.Array:
-    """x itself, whose gradient lies in the order of its axes on the TPUs of a mesh.
+    """x itself, whose gradient lies in the order of its axes on the accelerators of a mesh.
 
     A gradient comes out of the convolution that makes it with its axes in any order. Left to itself
     the compiler then lays out the parameter, its moments and its average in that order too, with a
-    copy of each in float32 before and after the update.
+    copy of each in float32 before and after the update. A GPU also reads them column by column for
+    sigma's gradient, at a hundredth of its speed.
     """
-    if mesh is None or platform(mesh) != "tpu":
+    if mesh is None or platform(mesh) == "cpu":
         return x
     return _row_major_gradient(x)
 

@@ -27,7 +27,7 @@ def conv(x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding="SAME") ->
 
     1x1 kernels are written as a matrix product (3 times faster on a CPU, the same program
     elsewhere). On the CPU 3x3 kernels and strided 4x4 ones run in the form of `cpu_forms`, on
-    NVIDIA GPUs strided ones in that of `gpu_forms`.
+    NVIDIA GPUs those of an image's channels and strided ones in that of `gpu_forms`.
     """
     size = kernel.shape[0]
     if stride == 1 and size == 1:
@@ -37,7 +37,8 @@ def conv(x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding="SAME") ->
         return convolution.general(x, kernel, stride, padding)
 
     if size == 3 and stride == 1 and padding == "SAME":
-        return _by_platform("none", general, x, kernel)
+        form = gpu_forms.choose(kernel)
+        return _by_platform("none", general, x, kernel, **({"cuda": form} if form else {}))
     if size == 4 and stride == 2 and padding == _OF_STRIDED:
         return lax.platform_dependent(
             x, kernel, cpu=cpu_forms.strided, cuda=gpu_forms.strided, default=general

@@ -123,3 +123,22 @@ def test_constant_channels():
     x = np.full(SHAPE, 0.1, np.float32) * np.array([1, 3e4, 0], np.float32)
     _, var = batch_sums.moments(jnp.asarray(x), jnp.zeros(3), Split(8, ()))
     assert (np.asarray(var) <= 1e-12 * np.square(x[0, 0, 0])).all()
+
+
+@pytest.mark.parametrize("far", [0.0, 100.0])
+def test_one_pass_as_gpus_take_it(far):
+    """With a first example that lies like the others, or as far away as one of 64 can."""
+    x = batch(1000, 0.01, shape=(64, 8, 8, 3))
+    x[0] += np.float32(far)
+    split = Split(1, (), one_pass=True)
+    mean, var = jax.jit(lambda x: batch_sums.moments(x, jnp.zeros(3), split))(x)
+    wide = x.astype(np.float64)
+    np.testing.assert_allclose(mean, wide.mean((0, 1, 2)), atol=1e-4)
+    np.testing.assert_allclose(var, wide.var((0, 1, 2)), rtol=1e-2 if far == 0 else 1e-4)
+
+
+def test_constant_channels_in_one_pass():
+    x = np.full(SHAPE, 0.1, np.float32) * np.array([1, 3e4, 0], np.float32)
+    _, var = batch_sums.moments(jnp.asarray(x), jnp.zeros(3), Split(1, (), one_pass=True))
+    assert (np.asarray(var) >= 0).all()
+    assert (np.asarray(var) <= 1e-12 * np.square(x[0, 0, 0])).all()

@@ -11,6 +11,8 @@ from biggan_jax.models import activation, convolution, gpu_forms, resample
 FORMS = {
     "dilated": (convolution.dilated, (2, 4, 6, 3), (4, 4, 3, 5)),
     "strided": (convolution.strided, (2, 8, 6, 3), (4, 4, 3, 5)),
+    "of_image": (convolution.general, (2, 4, 6, 3), (3, 3, 3, 5)),
+    "to_image": (convolution.general, (2, 4, 6, 5), (3, 3, 5, 3)),
 }
 
 
@@ -57,6 +59,20 @@ def test_only_nvidia_gpus_take_them(f):
     texts = {p: traced.lower(lowering_platforms=(p,)).as_text() for p in ("cuda", "tpu")}
     zeros_between = {p: "lhs_dilate = [2, 2]" in text for p, text in texts.items()}
     assert zeros_between == {"cuda": False, "tpu": True}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "channels", "features", "form"),
+    [
+        ("bfloat16", 3, 96, gpu_forms.of_image),
+        ("bfloat16", 96, 3, gpu_forms.to_image),
+        ("bfloat16", 96, 96, None),
+        ("float32", 3, 96, None),
+    ],
+)
+def test_the_form_of_a_convolution_without_resampling(dtype, channels, features, form):
+    kernel = jax.ShapeDtypeStruct((3, 3, channels, features), dtype)
+    assert gpu_forms.choose(kernel) is form
 
 
 def test_relu_by_its_output_is_relu():
