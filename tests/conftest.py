@@ -38,8 +38,10 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_enable_compilation_cache", False)
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "False"  # of the processes that tests start
 
-# As in a shell: under nohup it is ignored, and stays so in every run that a test starts.
+# As in a shell: nohup ignores the one and a script's `&` the other, in all that a test starts too.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 
