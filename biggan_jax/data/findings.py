@@ -96,7 +96,7 @@ def _of_rare(ratio: float, balance: float) -> str:
         )
     return (
         "rare classes are seen as rarely in training; add images of them, or train with "
-        "--config.data.balance=1"
+        "data.balance=1"
     )
 
 

@@ -114,8 +114,8 @@ def _wanted(
         if not others:
             raise UserError(
                 f"--sweep-ema: {directory} keeps no average beside the main one: leave it out, or "
-                "train with --config.ema.decays=0.99,0.999 or --config.ema.profiles=0.05,0.1 "
-                "(--allow-change where the run goes on)"
+                "train with ema.decays or ema.profiles, as by "
+                "`biggan train --config.ema.decays=0.99,0.999`"
             )
         return {averages.MAIN: True} | {name: name for name in others}
     if isinstance(ema, str):

@@ -87,8 +87,8 @@ def of_generator(held: steps.Held, ema: bool | str) -> str:
     more = ""
     if len(there) == 1:
         more = (
-            "; a run keeps more of them with --config.ema.decays=0.99,0.999 or "
-            "--config.ema.profiles=0.05,0.1 (--allow-change where it goes on)"
+            "; a run keeps more of them that is trained with ema.decays or ema.profiles, as by "
+            "`biggan train --config.ema.decays=0.99,0.999`"
         )
     at = "" if held.step is None else f"step {held.step} of "
     raise UserError(

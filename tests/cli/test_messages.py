@@ -27,6 +27,11 @@ BEFORE = {
     ("biggan_jax.models.latents", "check_distribution"),
     ("biggan_jax.config.domains", "check"),
 }
+# What `init` makes is a whole config of settings that fit each other: nobody can have given it one.
+OWN_CONFIG = {
+    ("biggan_jax.config.validation", "validate"),
+    ("biggan_jax.training.build", "train_step"),
+}
 # Wordings of one message for several commands, each of which takes its own.
 WORDINGS = {
     ("biggan_jax.data.wording", "TRAIN"): "train",
@@ -49,6 +54,10 @@ NEVER = {
     },
     ("evaluate", "biggan_jax.storage.lock.TRAINING"): "a follower's lock has words of its own",
     ("evaluate", "biggan_jax.storage.lock._check_folders"): "a follower has read its workdir",
+    **{
+        ("train", f"biggan_jax.evaluation.{where}"): "it looks for no copies"
+        for where in ("memorisation.NO_HELD_OUT", "opening._FOR_COPIES")
+    },
     # only `sample` and `look` choose how many forwards standing statistics take
     **{
         (command, "biggan_jax.sampling.standing.check"): "the default is right"
@@ -61,14 +70,25 @@ NEVER = {
         for where in ("position", "select")
     },
     ("bench", "biggan_jax.data.record_writer.prepare"): "into a new temporary folder",
+    **{
+        ("init", f"biggan_jax.{where}"): "what it chooses fits the data and this machine"
+        for where in (
+            *("data.holdout.hold_out", "models.checks.choice", "models.checks.resolution"),
+            *("parallel.sharding._devices_of_equal_slices", "parallel.sharding.make_mesh"),
+            "training.fake_labels.ends",
+        )
+    },
     # doctor says what `train` would say of the run in its workdir, and names train's own flag
     ("doctor", "biggan_jax.config.resume.check_resume"): "it is advice for train",
     # a packaged config has every setting
-    ("configs", "biggan_jax.config.config_file._check_keys"): "it is a packaged one",
-    ("configs", "biggan_jax.config.config_file.find"): "it is a packaged one",
-    ("configs", "biggan_jax.config.config_file.load"): "it is a packaged one",
     **{
-        ("configs", f"biggan_jax.config.{where}"): "without overrides"
+        (command, f"biggan_jax.config.config_file.{where}"): "it is a packaged one"
+        for command in ("configs", "init")
+        for where in ("_check_keys", "find", "load")
+    },
+    **{
+        (command, f"biggan_jax.config.{where}"): "without overrides"
+        for command in ("configs", "init")
         for where in (
             *("overrides._check_key", "overrides._value", "overrides.explain"),
             *("values._refused",),
@@ -230,6 +250,7 @@ def is_taken(flag: str, options: set[str]) -> bool:
 def test_a_message_names_options_that_the_command_takes(command):
     options = takes()[command]
     without = WORDINGS.keys() | (set() if "--config." in options else BEFORE)
+    without |= OWN_CONFIG if command == "init" else set()
     needed = set()
     for module, name in sorted(reached(functions()[command], without)):
         for text in messages(modules()[module].symbols[name]):

@@ -29,7 +29,10 @@ def test_options_are_those_of_the_platform(monkeypatch):
     # The jitted step hands them on: XLA refuses what it does not know.
     monkeypatch.setattr(compiler_options, "of_step", lambda mesh: {"xla_no_such_option": True})
     bound = SimpleNamespace(
-        mesh=mesh, init=lambda key: {}, train_step=lambda state, batch: (state, batch)
+        mesh=mesh,
+        init=lambda key: {},
+        train_step=lambda state, batch: (state, batch),
+        objective=SimpleNamespace(is_lazy=False),
     )
     lowered = step.jit_train_step(bound).lower({}, np.zeros((1, 1), np.float32))
     with pytest.raises(jax.errors.JaxRuntimeError, match="xla_no_such_option"):
