@@ -77,6 +77,7 @@ def test_every_layer_has_its_colour_and_its_line(count):
     assert lit(picture).mean() > 0.4
 
 
+@pytest.mark.full
 def test_inspect_draws_all_singular_values(trained, tmp_path, capsys):
     out = tmp_path / "F.png"
     assert cli.main(["inspect", f"--from={trained}", f"--spectra={out}", "--json"]) == 0

@@ -161,6 +161,7 @@ def test_arrays_on_two_processes(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["best"]
 
 
+@pytest.mark.full
 def test_commands_take_it(run_copy, tmp_path, capsys):
     state, step = runs.load_state(run_copy)
     config = json.loads((run_copy / "config.json").read_text())

@@ -205,6 +205,7 @@ print(json.dumps([*found, *read(running)]))
 """
 
 
+@pytest.mark.full
 def test_no_step_of_a_resumed_run_is_twice_in_tensorboard(tmp_path):
     command = [sys.executable, "-c", RESUMED, tmp_path]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -210,6 +210,7 @@ def test_print_and_collect(fake, tmp_path, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 
+@pytest.mark.full
 def test_continues_a_run_and_takes_no_accelerator_itself(trained, tmp_path, cache_dir):
     """The real command, in a process that reads checkpoints but never starts a backend."""
     workdir = tmp_path / "num_steps=4"

@@ -46,6 +46,7 @@ def test_gradients_of_microbatches_are_summed_once_unrolled():
     check_sums(with_sgd(tiny((8, 1), accumulation_steps=2)))
 
 
+@pytest.mark.full
 def test_fsdp_gathers_each_weight_once(loops):  # noqa: F811
     """G's once a step, although every D update uses it; D's anew whenever it has changed."""
     train_step = with_sgd(tiny((4, 2), num_d_steps=2, accumulation_steps=2))

@@ -192,6 +192,7 @@ def judged(workdir, state):
     return logits
 
 
+@pytest.mark.full
 def test_a_resumed_run_measures_the_same(watched, tmp_path):
     resumed = tmp_path / "resumed"
     assert runs.train(resumed, *WATCHED, "--config.num_steps=3") == 0

@@ -96,7 +96,8 @@ def test_equals_r3gan():
         jax.tree.map(close, ours, theirs)
 
 
-@pytest.mark.parametrize("spectral_norm", [True, pytest.param(False, marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize("spectral_norm", [True, False])
 def test_steps_equal_the_textbook(spectral_norm):
     """Values and gradients of a whole update of either player, to 1e-9 in float64.
 
@@ -159,10 +160,8 @@ LAYOUTS = {
 ONE_DEVICE = {}
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["accumulation", *(pytest.param(name, marks=pytest.mark.full) for name in ("remat", "lazy"))],
-)
+@pytest.mark.full
+@pytest.mark.parametrize("name", LAYOUTS)
 def test_eight_devices_equal_one(name, monkeypatch):
     monkeypatch.setattr(microbatches, "unroll", lambda mesh: False)
     mesh, changes = LAYOUTS[name]
