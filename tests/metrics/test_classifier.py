@@ -60,6 +60,7 @@ def test_features_tell_classes_apart(fitted):
     assert (nearest == labels).mean() > 0.9
 
 
+@pytest.mark.full
 def test_the_same_seed_gives_the_same_weights(fitted, digits):
     again = classifier.fit(*digits, 10, recipe=SHORT, devices=ONE)
     assert again.digest == fitted.digest and again.meta == fitted.meta

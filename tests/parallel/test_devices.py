@@ -69,6 +69,7 @@ def test_the_first_line_of_a_training(run_copy, capsys):
     assert second.startswith("data digits: ")
 
 
+@pytest.mark.full
 def test_memory_that_is_full_in_training(tmp_path, run_copy, monkeypatch, capsys):
     """The settings that the line names are taken, each by itself; on a resumed run too."""
     monkeypatch.setattr(setup, "next_batch", too_large)

@@ -154,6 +154,7 @@ def test_kills_change_no_bit(killed, straight):
     assert runs.metric_lines(killed[0]) == runs.metric_lines(straight)
 
 
+@pytest.mark.full
 def test_one_process_of_eight_devices_agrees(straight, tmp_path):
     """From scratch, and from a checkpoint of two processes: on 8 devices and on 4."""
     end = steps(straight)[-1]

@@ -99,6 +99,7 @@ def test_updates_and_microbatches_multiply():
     assert parts == pytest.approx(flops[1])  # four microbatches of 16
 
 
+@pytest.mark.full
 def test_real_images_of_a_paired_objective_are_counted():
     """G's update then judges as many images more: D's forward, and its gradient by the images."""
     apart, paired = bound(), bound("--config.loss=relativistic")

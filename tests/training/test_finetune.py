@@ -171,6 +171,7 @@ def test_tables_of_unshared_classes():
     assert_equal(fresh["params"]["block_1"]["bn1"], new["params"]["block_1"]["bn1"])
 
 
+@pytest.mark.full
 def test_another_resolution(trained, source):
     """16 to 32 pixels: G grows at its end, D at its beginning."""
     state, lines, _ = start(trained, *OTHER)
@@ -385,6 +386,7 @@ def test_frozen_modules():
         stages.frozen_modules(d, 3, 7)
 
 
+@pytest.mark.full
 def test_a_tuned_run_and_its_resumption(run_copy, tmp_path, capsys):
     """With a restart, and without its source, it equals a straight run bit for bit."""
     straight, resumed = tmp_path / "straight", tmp_path / "resumed"

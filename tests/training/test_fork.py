@@ -72,6 +72,7 @@ def test_an_unchanged_fork_is_its_origin_and_needs_it_once(run_copy, trained, tm
 RULES = ("--config.optimizer.warmup_steps=8", "--config.optimizer.beta1=0.5")
 
 
+@pytest.mark.full
 def test_a_fork_of_other_rules(trained, tmp_path, capsys):
     """A schedule where there was none, moments where there were none, and another seed."""
     new = tmp_path / "new"

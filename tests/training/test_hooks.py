@@ -180,6 +180,7 @@ def test_the_advice_after_an_early_nan_works(tmp_path, capsys):
     assert runs.load_state(workdir)[1] == 8
 
 
+@pytest.mark.full
 def test_the_advice_after_a_later_nan_works(tmp_path, capsys):
     """Every step is saved, so the last checkpoint has diverged: it goes on, or starts anew."""
     command = (*DIVERGING, "--config.checkpoint_every_steps=1", "--config.keep_checkpoints=1")

@@ -181,6 +181,7 @@ def test_eight_devices_equal_one(name, monkeypatch):
         np.testing.assert_allclose(value, many[1][metric], rtol=1e-4, atol=1e-5, err_msg=metric)
 
 
+@pytest.mark.full
 def test_lazy_penalties():
     """Every 3 D updates, over steps: 3 times the gradient then, none in between."""
     sizes = {}
