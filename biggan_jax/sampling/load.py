@@ -51,7 +51,7 @@ def load_generator(
     held = steps.find(directory, step)
     weights = networks.of_generator(held, ema)
     saved = () if held.in_checkpoints else saved_names(held.directory)
-    if weights == "g_ema" not in saved:
+    if weights == "g_ema" and saved and weights not in saved:
         # The best state of a follower holds what it scored, and nothing else.
         others = [name for name in ("g", *networks.averages(held)) if name in saved]
         if others:

@@ -58,7 +58,8 @@ class LazySteps:
 
     XLA's CPU backend runs what stands in a branch without its fast kernels (a penalty takes 20
     times as long there), so that `regularizer.every_steps` would make a run slower. The price is
-    another program to compile, and that a step waits for the number of the one before.
+    another program to compile. The number of a step is read from a state that it did not make
+    itself alone: reading it waits for the step before.
 
     Args:
       train_step: a `step.TrainStep`.
@@ -68,10 +69,15 @@ class LazySteps:
     def __init__(self, train_step: Any, jit: Callable[[Callable], Callable]):
         self._step, self._jit = train_step, jit
         self._programs: dict[tuple[bool, ...], Callable] = {}
+        self._made: tuple[jax.Array | None, int] = None, 0  # the newest `state.step`, its value
 
     def __call__(self, state: state_lib.GANState, batch: dict[str, jax.Array]) -> tuple:
         """As `TrainStep.train_step`."""
-        return self._program(int(state.step))(state, batch)
+        made, number = self._made
+        number = number if state.step is made else int(state.step)
+        state, metrics = self._program(number)(state, batch)
+        self._made = state.step, number + 1
+        return state, metrics
 
     def lower(self, state: Any, batch: Any) -> jax.stages.Lowered:
         """The program of all steps, penalties being a branch of it, for those who read it."""

@@ -25,15 +25,22 @@ def test_a_program_for_each_pattern(num_d_steps):
 
     def jit(function):
         made.append(function.keywords["due"])
-        return lambda state, batch: taken.append(function.keywords["due"])
+
+        def program(state, batch):
+            taken.append(function.keywords["due"])
+            return state.replace(step=state.step + 1), {}
+
+        return program
 
     train_step = lazy(num_d_steps, 4)
     steps = jitted.LazySteps(train_step, jit)
     state = jax.eval_shape(train_step.init, jax.random.key(0))
-    for number in range(8):
-        steps(state.replace(step=jnp.int32(number)), None)
-    flat = [flag for due in taken for flag in due]
-    assert flat == [update % 4 == 0 for update in range(8 * num_d_steps)]
+    for start in (0, 1, 6):  # a run, and two that go on from another state
+        state, taken[:] = state.replace(step=jnp.int32(start)), []
+        for _ in range(8):
+            state, _ = steps(state, None)
+        flat = [flag for due in taken for flag in due]
+        assert flat == [(start * num_d_steps + i) % 4 == 0 for i in range(8 * num_d_steps)]
     assert len(made) == len(set(made)) == (2 if num_d_steps == 1 else 4)
 
 
