@@ -96,7 +96,7 @@ def _of_rare(ratio: float, balance: float) -> str:
         )
     return (
         "rare classes are seen as rarely in training; add images of them, or train with "
-        "data.balance=1"
+        "data.balance=0.5 (1: every class as often as any other)"
     )
 
 

@@ -12,8 +12,7 @@ import numpy as np
 from biggan_jax.errors import UserError
 from biggan_jax.metrics import checks
 from biggan_jax.metrics.distances import Points, keep_nearest, squared
-
-SPARE = 8  # neighbours kept beyond those asked for, in case rounding has put them in a wrong order
+from biggan_jax.metrics.neighbours import SPARE
 
 
 class Neighbours(NamedTuple):

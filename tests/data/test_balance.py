@@ -181,7 +181,7 @@ def test_doctor_says_what_rare_classes_get(tmp_path, capsys):
     args = ["doctor", f"--config={runs.DIGITS}", f"--config.data.source=folder:{tmp_path}"]
     cli.main(args)
     out = capsys.readouterr().out
-    assert "as rarely in training; add images of them, or train with data.balance=1" in out
+    assert "as rarely in training; add images of them, or train with data.balance=0.5" in out
     cli.main([*args, "--config.data.balance=1"])
     out = capsys.readouterr().out
     assert "of an epoch, 31 images, are drawn of each class: cat 16, dog 16" in out
