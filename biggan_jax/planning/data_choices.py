@@ -1,12 +1,10 @@
 """Settings that follow from a data set and the length of a run, each with its reason."""
 
-from typing import Any
-
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from biggan_jax.config import default_config, flatten
+from biggan_jax.config import default_config
 from biggan_jax.data import findings, holdout
 from biggan_jax.data.files import shown
 from biggan_jax.data.survey import Survey
@@ -58,9 +56,8 @@ def choose(found: Recommendation, survey: Survey, images: float) -> None:
         why = "pictures and their mirror images look alike on average; False for writing"
         found.choose("data.flip", True, why)
     _hold_out(found, survey)
-    known = flatten(found.config)
-    _balance(found, survey, known)
-    _small(found, survey, known, images)
+    _balance(found, survey)
+    remedies(found, survey, images)
 
 
 def _hold_out(found: Recommendation, survey: Survey) -> None:
@@ -90,16 +87,15 @@ def _leaves_every_class(survey: Survey, share: float) -> bool:
     return bool((kept[survey.histogram > 0] > 0).all())
 
 
-def _balance(found: Recommendation, survey: Survey, known: dict[str, Any]) -> None:
+def _balance(found: Recommendation, survey: Survey) -> None:
     present = survey.histogram[survey.histogram > 0]
-    if "data.balance" not in known or present.max() < findings.IMBALANCE * present.min():
+    if present.max() < findings.IMBALANCE * present.min():
         return
     names = [shown(survey.class_names[i]) for i in (_most(survey), _least(survey))]
     why = f"{names[0]} has {present.max():,} images and {names[1]} {present.min():,}"
     found.choose("data.balance", BALANCE, f"{why}: rare classes are seen more often than they are")
-    if "data.fake_labels" in known:
-        why = "fakes have the classes as often, or D would tell by the class"
-        found.choose("data.fake_labels", "data", why)
+    why = "fakes have the classes as often, or D would tell by the class"
+    found.choose("data.fake_labels", "data", why)
 
 
 def _most(survey: Survey) -> int:
@@ -110,18 +106,27 @@ def _least(survey: Survey) -> int:
     return int(np.where(survey.histogram > 0, survey.histogram, survey.count + 1).argmin())
 
 
-def _small(found: Recommendation, survey: Survey, known: dict[str, Any], images: float) -> None:
-    """The remedies of small sets, as far as this version has them."""
+def remedies(found: Recommendation, survey: Survey, images: float) -> None:
+    """Chooses the remedies of small sets, or takes them back where they are not small.
+
+    Before a step is measured, so that it has them, and again when the length of the run is known.
+
+    Args:
+      found: the settings so far.
+      survey: what the data are like.
+      images: that the run will see.
+    """
+    for key in ("augment.policy", "augment.ops", "regularizer.lecam"):
+        found.leave(key)
     epochs = images / survey.count
-    often = f"each of the {survey.count:,} images will be seen about {epochs:,.0f} times"
     if epochs < EPOCHS:
         return
-    if "augment.policy" in known:
-        found.choose("augment.policy", "diffaugment", f"{often}: D would know them by heart")
-        if found.config.model.channels == 1:
-            why = "as in the config longtail; a grey picture is little but its brightness"
-            found.choose("augment.ops", ("translation", "cutout"), why)
-    if "regularizer.lecam" in known and survey.count < LECAM_IMAGES:
+    often = f"each of the {survey.count:,} images will be seen about {epochs:,.0f} times"
+    found.choose("augment.policy", "diffaugment", f"{often}: D would know them by heart")
+    if found.config.model.channels == 1:
+        why = "as in the config longtail; a grey picture is little but its brightness"
+        found.choose("augment.ops", ("translation", "cutout"), why)
+    if survey.count < LECAM_IMAGES:
         why = f"{survey.count:,} images are few: D's logits are held near their averages"
         found.choose("regularizer.lecam", LECAM, why)
 

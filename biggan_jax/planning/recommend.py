@@ -244,6 +244,7 @@ def _length(found: Recommendation, survey: Survey, minutes: float) -> None:
             f"{found.config.model.resolution} pixels good samples took about {needed:,}: give more "
             "--minutes, or a lower --resolution"
         )
+    data_choices.remedies(found, survey, seen)
     data_choices.by_length(found, steps, scored=scored)
 
 

@@ -38,6 +38,11 @@ class Recommendation:
         self.config.update_from_flattened_dict({key: value})
         self.reasons[key] = why
 
+    def leave(self, key: str) -> None:
+        """Takes a choice back: the setting has its default, and no reason."""
+        if self.reasons.pop(key, None) is not None:
+            self.config.update_from_flattened_dict({key: flatten(default_config())[key]})
+
     @property
     def images_per_step(self) -> int:
         """Real images of one update of G."""

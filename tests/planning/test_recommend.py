@@ -10,7 +10,7 @@ from biggan_jax.config import effect
 from biggan_jax.data import holdout
 from biggan_jax.data.survey import Survey
 from biggan_jax.errors import UserError
-from biggan_jax.planning import config_text, machine, recommend
+from biggan_jax.planning import config_text, data_choices, machine, recommend
 from tests import runs
 
 SECONDS = 0.2
@@ -182,19 +182,26 @@ def test_length_and_all_that_goes_by_it():
     assert short.checkpoint_every_steps == short.log_every_steps == 1
 
 
-def test_remedies_for_unequal_classes_and_for_small_sets_where_this_version_has_them():
-    known = config_lib.flatten(config_lib.default_config())
+def test_remedies_for_unequal_classes_and_for_small_sets():
     tail = recommended(surveyed(histogram=np.array([1000, 2]))).settings()
     even = recommended(surveyed(100_000)).settings()
     for key in ("data.balance", "augment.policy", "regularizer.lecam"):
-        assert (key in tail) == (key in known)
-        assert key not in even
+        assert key in tail and key not in even
     grey = recommended(surveyed(500, grey=1.0)).settings()
-    assert grey.get("augment.ops") == (
-        ("translation", "cutout") if "augment.ops" in known else None
-    )
+    assert grey["augment.ops"] == ("translation", "cutout")
     for minutes in (0.01, 1.0, 60.0):  # it starts within the run
         recommended(surveyed(100), minutes=minutes)
+
+
+@pytest.mark.parametrize("seconds", [0.05, SECONDS, 5.0])
+def test_remedies_go_by_the_measured_length_and_say_it(seconds):
+    """Steps that are faster, or slower, than the machine's products of matrices promised."""
+    found = recommended(surveyed(4000), measure=lambda config: (seconds, 10.0), resolution=32)
+    times = found.config.num_steps * found.images_per_step / 4000
+    reason = found.reasons.get("augment.policy")
+    assert (reason is not None) == (times >= data_choices.EPOCHS), times
+    assert reason is None or f"seen about {times:,.0f} times" in reason
+    assert (found.config.regularizer.lecam > 0) == (reason is not None)
 
 
 def test_memory_halves_the_batch(monkeypatch):
