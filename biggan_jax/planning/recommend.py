@@ -128,12 +128,16 @@ def _size(found: Recommendation, survey: Survey, budget: float, asked: int | Non
         found.config.model.resolution = fixed
         models.check_resolution(found.config.model)
     largest, why = _largest(survey)
+    too_slow = []
     for size in [fixed] if fixed is not None else _descending(largest):
         _game(found, survey, size)
         seen = found.images(budget)
         if fixed is not None or seen >= NEEDED[size] or size == min(G_WIDTHS):
             break
-        why = f"at {size} pixels this machine trains too slowly for the time; {why}"
+        too_slow.insert(0, str(size))
+    if too_slow:
+        sizes = " and ".join(filter(None, [", ".join(too_slow[:-1]), too_slow[-1]]))
+        why = f"at {sizes} pixels this machine trains too slowly for the time; {why}"
     if asked is not None:
         why = "as asked"
     elif fixed is not None:
