@@ -62,7 +62,7 @@ def sample(
 def truncate(
     key: jax.Array,
     z: jax.Array,
-    truncation: float,
+    truncation: float | jax.Array,
     distribution: str = "normal",
     kind: str = "resample",
 ) -> jax.Array:
@@ -76,7 +76,7 @@ def truncate(
     Args:
       key: typed PRNG key, independent of the one that drew z.
       z: latents [..., dim_z] from `sample`.
-      truncation: threshold T > 0.
+      truncation: threshold T > 0; a traced scalar is taken as it is.
       distribution: the one that z was drawn from.
       kind: 'resample' redraws every |z_i| > T; 'scale' redraws every |z_i| > 2 and multiplies by T,
         as the TF-Hub models.
@@ -90,7 +90,8 @@ def truncate(
     References:
       Brock et al. 2019, section 3.1.
     """
-    check_truncation(truncation, distribution)
+    if not isinstance(truncation, jax.core.Tracer):  # else the caller has checked it
+        check_truncation(truncation, distribution)
     limit = truncation if kind == "resample" else 2.0
     # A censored entry above the threshold is positive, and is redrawn among the positive values.
     low = 0.0 if distribution == "censored_normal" else -limit

@@ -10,11 +10,13 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from biggan_jax.errors import UserError
+from biggan_jax.models import layers
 from biggan_jax.parallel import compiler_options
 
 AXIS = "batch"
@@ -68,7 +70,35 @@ def call(
     """
     even = len(inputs[0]) % _mesh().size == 0
     put = jax.device_put(inputs, NamedSharding(_mesh(), P(AXIS) if even else P()))
-    return _jitted()(module, variables, *put, train=train, collections=collections)
+    return _jitted(_forward)(module, variables, *put, train=train, collections=collections)
+
+
+def between(
+    module: nn.Module,
+    variables: Any,
+    z: np.ndarray,
+    labels: np.ndarray,
+    others: np.ndarray,
+    weights: np.ndarray,
+    *,
+    train: bool = False,
+    collections: tuple[str, ...] = (),
+) -> tuple[jax.Array, dict[str, Any]]:
+    """Computes one forward of a generator between two classes.
+
+    Args:
+      module, variables, train, collections: see `call`.
+      z: latents [B, dim_z].
+      labels, others: class ids [B].
+      weights: of `others` [B], float32; 0 gives `labels` alone.
+
+    Returns:
+      See `call`.
+    """
+    inputs = z, labels, others, weights
+    even = len(z) % _mesh().size == 0
+    put = jax.device_put(inputs, NamedSharding(_mesh(), P(AXIS) if even else P()))
+    return _jitted(_between)(module, variables, *put, train=train, collections=collections)
 
 
 def ahead(
@@ -120,11 +150,28 @@ def _forward(module, variables, *inputs, train: bool, collections: tuple[str, ..
     return module.apply(variables, *inputs, train=train, mutable=mutable)
 
 
+def _between(module, variables, z, labels, others, weights, **settings):
+    """Every table of classes gives the weighted mean of two of its rows."""
+
+    def mixed(call, args, kwargs, context):
+        if not isinstance(context.module, layers.Embed) or context.method_name != "__call__":
+            return call(*args, **kwargs)
+        _, *rest = args
+        # One lookup of both: a module makes its parameters once.
+        rows = call(jnp.concatenate([labels, others]), *rest, **kwargs)
+        one, other = jnp.split(rows, 2)
+        share = weights[:, None].astype(rows.dtype)
+        return (1 - share) * one + share * other
+
+    with nn.intercept_methods(mixed):
+        return _forward(module, variables, z, labels, **settings)
+
+
 @functools.cache
-def _jitted() -> Callable:
+def _jitted(function: Callable) -> Callable:
     # Not at the import: the options depend on the backend, which nobody has chosen by then.
     return jax.jit(
-        _forward,
+        function,
         static_argnames=("module", "train", "collections"),
         compiler_options=compiler_options.of_network(),
     )

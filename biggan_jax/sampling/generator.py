@@ -4,6 +4,7 @@ loop."""
 import copy
 from collections.abc import Iterable, Iterator
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -127,6 +128,42 @@ class LoadedGenerator:
         inverse = np.argsort(np.concatenate(order)) if order else []
         layers = parts[0] if parts else {}
         return {name: np.concatenate([p[name] for p in parts])[inverse] for name in layers}
+
+    def between(
+        self,
+        z: np.ndarray,
+        labels: np.ndarray,
+        others: np.ndarray,
+        weights: np.ndarray,
+        *,
+        attention: bool = False,
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Makes images between two classes: all of them in one forward, compiled for their number.
+
+        Args:
+          z: latents [N, dim_z].
+          labels, others: class ids [N].
+          weights: of `others` [N], in [0, 1]. Of what depends on a class (embedding, gains and
+            biases) the weighted mean of the two is taken.
+          attention: whether the maps are returned.
+
+        Returns:
+          (images as of `__call__`, maps as of `attention`; {} where not asked for).
+
+        Raises:
+          UserError: see `__call__`; or a weight lies outside [0, 1].
+
+        References:
+          Brock et al. 2019, figure 8: interpolations between pairs (z, c).
+        """
+        z, labels = self._check(z, labels)
+        others, weights = self._check(z, others)[1], forward.as_float32(weights, "weights")
+        if weights.shape != labels.shape or ((weights < 0) | (weights > 1)).any():
+            raise UserError(f"weights must be {len(z)} numbers from 0 to 1, one a sample")
+        inputs = self._generator, self._variables, z, labels, others, weights
+        wanted = ("attention",) if attention else ()
+        images, sown = forward.between(*inputs, train=self._batch_statistics, collections=wanted)
+        return jax.tree.map(np.asarray, (images, forward.attention_maps(sown)))
 
     def sample_z(
         self,

@@ -30,6 +30,7 @@ def draw(
     truncation: float | None,
     kind: str,
     distribution: str,
+    any_truncation: bool = False,
 ) -> np.ndarray:
     """Draws the latents of some samples of a seed.
 
@@ -42,6 +43,8 @@ def draw(
       dim_z: length of a latent.
       truncation, kind: see `LoadedGenerator.sample_z`.
       distribution: a name of `models.latents.DISTRIBUTIONS`.
+      any_truncation: one program serves every threshold, for who tries many of them; its entries
+        may differ by their rounding.
 
     Returns:
       z [len(numbers), dim_z], float32.
@@ -56,9 +59,12 @@ def draw(
     # A constant of the program: XLA may round a truncation that it is given as an argument
     # differently, and the latents of a seed stay what they were.
     truncation = None if truncation is None else float(truncation)
+    block = _block
+    if any_truncation and truncation is not None:
+        block, truncation = _block_of_any_truncation, np.float32(truncation)
     first = numbers.start // BLOCK * BLOCK
     blocks = [  # all under way before the first is waited for
-        _block(key, np.int32(start), dim_z, distribution, truncation, kind)
+        block(key, np.int32(start), dim_z, distribution, truncation, kind)
         for start in range(first, numbers.stop, BLOCK)
     ]
     z = np.concatenate([np.asarray(block) for block in blocks])
@@ -70,13 +76,12 @@ def labels(seed: int, count: int, num_classes: int) -> np.ndarray:
     return np.random.default_rng(checks.seed(seed)).integers(0, num_classes, count, np.int32)
 
 
-@functools.partial(jax.jit, static_argnames=("dim_z", "distribution", "truncation", "kind"))
-def _block(
+def _drawn(
     key: jax.Array,
     start: jax.Array,
     dim_z: int,
     distribution: str,
-    truncation: float | None,
+    truncation: float | jax.Array | None,
     kind: str,
 ) -> jax.Array:
     """The latents `start` to `start + BLOCK - 1`."""
@@ -89,3 +94,7 @@ def _block(
         return latents.truncate(redraw, z, truncation, distribution, kind)
 
     return jax.vmap(one)(start + jnp.arange(BLOCK))
+
+
+_block = jax.jit(_drawn, static_argnames=("dim_z", "distribution", "truncation", "kind"))
+_block_of_any_truncation = jax.jit(_drawn, static_argnames=("dim_z", "distribution", "kind"))
