@@ -1,7 +1,5 @@
 """Latents by seed and number."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
