@@ -35,6 +35,7 @@ test-full: $(VENV)/installed
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright --pythonpath $(BIN)/python --level error
 	$(BIN)/shellcheck launch/*.sh launch/*.sbatch .ci/run
 
 clean:

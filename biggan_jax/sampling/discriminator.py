@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from ml_collections import ConfigDict
+from numpy.typing import ArrayLike
 
 from biggan_jax import models
 from biggan_jax.errors import UserError
@@ -37,7 +38,7 @@ class LoadedDiscriminator:
         """{layer: gamma} of every self-attention block; at 0, as it starts, it does nothing."""
         return forward.gammas(self._variables)
 
-    def __call__(self, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    def __call__(self, images: ArrayLike, labels: ArrayLike) -> np.ndarray:
         """Judges images; a logit depends on its companions in the rounding alone.
 
         Args:
@@ -57,7 +58,7 @@ class LoadedDiscriminator:
             logits[index] = out
         return logits
 
-    def attention(self, images: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+    def attention(self, images: ArrayLike, labels: ArrayLike) -> dict[str, np.ndarray]:
         """Attention maps of every self-attention block.
 
         Args:

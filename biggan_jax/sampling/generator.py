@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 import jax
 import numpy as np
 from ml_collections import ConfigDict
+from numpy.typing import ArrayLike
 
 from biggan_jax import models
 from biggan_jax.errors import UserError
@@ -38,7 +39,7 @@ class LoadedGenerator:
         self.class_names = classes.names_of(config)
         self.resolution, self.channels = m.resolution, m.channels
 
-    def __call__(self, z: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    def __call__(self, z: ArrayLike, labels: ArrayLike) -> np.ndarray:
         """Makes images; never changes z.
 
         A sample does not depend on its companions but for the rounding of the arithmetic, which may
@@ -100,7 +101,7 @@ class LoadedGenerator:
         other._bn_mode, other.step = "running", step
         return other
 
-    def attention(self, z: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+    def attention(self, z: ArrayLike, labels: ArrayLike) -> dict[str, np.ndarray]:
         """Attention maps of every self-attention block.
 
         Args:
@@ -237,7 +238,7 @@ class LoadedGenerator:
         parts = np.split(z, batches), np.split(labels, batches)
         self.set_standing(zip(*parts, strict=True))
 
-    def set_standing(self, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> None:
+    def set_standing(self, batches: Iterable[tuple[ArrayLike, ArrayLike]]) -> None:
         """Takes standing statistics from given batches.
 
         Args:

@@ -1,6 +1,7 @@
 """The training loop."""
 
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -12,7 +13,7 @@ from biggan_jax.training.rollback import RollBack
 @orbax_noise.logging_untouched()
 def train(
     config: ConfigDict, workdir: str | Path, *, allow_change: bool = False, fork: str | None = None
-) -> dict:
+) -> dict[str, Any]:
     """Trains a GAN; continues the run that `workdir` holds, if any.
 
     Args:
