@@ -1,5 +1,4 @@
-"""A trained generator as a plain function of numpy arrays: no dataset, no optimizer, no training
-loop."""
+"""A trained generator as a plain function of numpy arrays: no dataset, optimizer or training."""
 
 import copy
 from collections.abc import Iterable, Iterator
@@ -196,8 +195,8 @@ class LoadedGenerator:
             if isinstance(value, bool) or not hasattr(value, "__index__") or value < 0:
                 raise UserError(f"{name} is {value!r}; it must be an integer, at least 0")
         distribution = self.config.model.z_distribution
-        numbers, how = range(first, first + n), {"truncation": truncation, "kind": kind}
-        return latents.draw(seed, numbers, self.dim_z, distribution=distribution, **how)
+        how = {"truncation": truncation, "kind": kind, "distribution": distribution}
+        return latents.draw(seed, range(first, first + n), self.dim_z, **how)
 
     def check_latents(
         self, seed: int, truncation: float | None = None, kind: str = "resample"
@@ -244,12 +243,10 @@ class LoadedGenerator:
         Args:
           batches: pairs of z [B, dim_z] and labels [B], one pair a training forward.
         """
-        wanted = ("spectral", "moments")
 
-        def moments(variables, z, labels):
-            return forward.call(
-                self._generator, variables, z, labels, train=True, collections=wanted
-            )[1]
+        def moments(variables, *batch):
+            wanted = {"train": True, "collections": ("spectral", "moments")}
+            return forward.call(self._generator, variables, *batch, **wanted)[1]
 
         checked = (self._check(z, labels) for z, labels in batches)
         self._variables = forward.place(standing.accumulate(moments, self._trained, checked))
