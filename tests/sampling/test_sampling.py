@@ -141,7 +141,8 @@ def test_programs_are_compiled_once(trained, generator, monkeypatch):
     """For all networks of an architecture, all calls, numbers of samples and seeds."""
     z, labels = inputs(generator, 10)
     generator(z, labels), generator.sample_z(0, 10, 0.25)
-    programs = forward._jitted()._cache_size(), sample_latents._block._cache_size()
+    program = forward._jitted(forward._forward)
+    programs = program._cache_size(), sample_latents._block._cache_size()
     monkeypatch.setattr(jax, "device_put", counting := Counting(jax.device_put))
     other = generator.replace(jax.tree.map(np.asarray, generator._variables))
     counting.bytes = 0
@@ -152,12 +153,12 @@ def test_programs_are_compiled_once(trained, generator, monkeypatch):
     assert counting.bytes <= 4 * 64 * (12 + 1) * 2  # no weights once more
     raw = load.load_generator(trained, ema=False)
     raw(z, labels)
-    assert (forward._jitted()._cache_size(), sample_latents._block._cache_size()) == programs
+    assert (program._cache_size(), sample_latents._block._cache_size()) == programs
     # Training forwards feed their own spectral vectors to the next one.
     for g in (generator.replace(generator._variables), raw):
         g.set_bn_mode("standing", batches=3, batch_size=8)
         g(z, labels)
-    assert forward._jitted()._cache_size() == programs[0] + 1
+    assert program._cache_size() == programs[0] + 1
 
 
 class Counting:
