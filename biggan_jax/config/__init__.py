@@ -157,8 +157,11 @@ def default_config() -> ConfigDict:
     a.groups = ("blit", "geometric", "colour")  # of ada; also filter, noise, cutout
     # Of every transform for every image. Unset: 1 (diffaugment), from 0 held by a target (ada).
     a.probability = placeholder(float)  # 0 to 1; with a target it is where it starts
-    # E[sign(D(real))] where the probability is held, -1 to 1; unset: none (a fixed probability), or
-    # 0.6 where ada has no probability either (Karras et al. 2020).
+    # How far D overfits: r_t, E[sign(D(real))], or r_v, where D sees the images of data.holdout
+    # between training and generated ones (Karras et al. 2020, equation 1).
+    a.heuristic = "signs"  # signs (r_t) | held_out (r_v)
+    # Of that, where the probability is held, -1 to 1; unset: none (a fixed probability),
+    # or where ada has no probability either 0.6 (signs) or 0.5 (held_out).
     a.target = placeholder(float)
     a.every_steps = 4  # D updates between two adjustments of the probability
     a.ramp_images = 500_000  # real images in which it can go from 0 to 1

@@ -151,6 +151,7 @@ DOMAINS: dict[str, Range | Choice | Each] = {
     "regularizer.every_steps": AT_LEAST_1,
     "augment.policy": Choice("none", "diffaugment", "ada"),
     "augment.probability": Range(0, 1, closed=True),
+    "augment.heuristic": Choice("signs", "held_out"),
     "augment.target": Range(-1, 1, closed=True),
     "augment.every_steps": Range(1, 2**31),
     "augment.ramp_images": AT_LEAST_1,

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
-from biggan_jax.config import default_config
+from biggan_jax.config import augmentation, default_config
 from biggan_jax.config.flat import flatten
 
 _ATTENTION = ("attention_kind", "attention_form", "attention_reduction")
@@ -143,10 +143,9 @@ def _of_augmentation(given: dict) -> Iterator[tuple[str, str, str]]:
         return
     other = {"diffaugment": "groups", "ada": "ops"}.get(policy)
     yield f"augment.{other}", f"augment.policy is {policy}", "leave it out"
-    if given["augment.target"] is None and (
-        policy == "diffaugment" or given["augment.probability"] is not None
-    ):
-        for key in ("augment.every_steps", "augment.ramp_images"):
+    probability, target = given["augment.probability"], given["augment.target"]
+    if not augmentation.is_controlled(policy, probability, target):
+        for key in ("augment.every_steps", "augment.ramp_images", "augment.heuristic"):
             yield key, "the probability is fixed", "set --config.augment.target=0.6"
 
 

@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from biggan_jax.config import domains
+from biggan_jax.config import augmentation, domains
 from biggan_jax.config.flat import flatten
 from biggan_jax.errors import UserError
 
@@ -37,6 +37,7 @@ def validate(config: ConfigDict, num_devices: int) -> None:
         )
     _check_decay(config.optimizer, config.num_steps)
     _check_clamp(config.regularizer)
+    _check_heuristic(config.augment, config.data.holdout)
 
 
 def _of_one_example(config: ConfigDict, num_devices: int) -> str:
@@ -85,3 +86,13 @@ def _check_clamp(regularizer: ConfigDict) -> None:
                 f"which is never below 1: set --config.regularizer.{key} to 1 or more, or "
                 "--config.regularizer.sigma_clamp_form=value"
             )
+
+
+def _check_heuristic(augment: ConfigDict, holdout: float) -> None:
+    """The held-out heuristic of augmentation needs images that are held out."""
+    controlled = augmentation.is_controlled(augment.policy, augment.probability, augment.target)
+    if controlled and augment.heuristic == augmentation.HELD_OUT and not holdout:
+        raise UserError(
+            "augment.heuristic is held_out, but data.holdout is 0: set --config.data.holdout=0.1 "
+            "to keep a tenth of the images for it, or --config.augment.heuristic=signs"
+        )

@@ -54,11 +54,26 @@ def both_sides(source: Source, most: int) -> tuple[np.ndarray, np.ndarray]:
     Returns:
       (indices of training examples, indices of held-out ones), each [n] and sorted, drawn evenly.
     """
-    hashes = _hashes(len(source))
-    sides = [np.flatnonzero(~source.held_out), np.flatnonzero(source.held_out)]
-    count = min(most, *map(len, sides))
-    train, held_out = (np.sort(side[np.argsort(hashes[side])[:count]]) for side in sides)
-    return train, held_out
+    count = min(most, *np.bincount(source.held_out, minlength=2))
+    return _drawn(source, ~source.held_out, count), drawn(source, count)
+
+
+def drawn(source: Source, most: int) -> np.ndarray:
+    """The first held-out examples of an order that is the same in every run.
+
+    Args:
+      source: with `held_out`.
+      most: of them.
+
+    Returns:
+      Indices, sorted, at most `most`.
+    """
+    return _drawn(source, source.held_out, most)
+
+
+def _drawn(source: Source, side: np.ndarray, most: int) -> np.ndarray:
+    indices = np.flatnonzero(side)
+    return np.sort(indices[np.argsort(_hashes(len(source))[indices])[:most]])
 
 
 def _hashes(count: int) -> np.ndarray:

@@ -11,7 +11,11 @@ from biggan_jax.evaluation.run_parts import Section, Table, present
 
 WIDER, FARTHER = 1.25, 0.5  # of the spread of the data: from there on it looks like a leak
 LAST = 5  # a fifth of the run is looked at, its end
-PROBABILITY = {"augment/probability": "probability of each transform", "augment/r_t": "r_t"}
+PROBABILITY = {
+    "augment/probability": "probability of each transform",
+    "augment/r_t": "r_t",
+    "augment/r_v": "r_v",
+}
 # Statistic -> (what it is, what of `augment` changes it).
 NAMES = {
     "brightness": ("mean brightness", "colour, or what moves in or is cut out,"),
@@ -27,7 +31,7 @@ _SPREAD = re.compile(r"augment/real_([a-z]+)_spread")
 def augmentation(run: History) -> Section:
     """The probability over training, and statistics of samples and data side by side."""
     section = Section("augmentation", "Augmentation")
-    options = {"y": "probability, r_t", "limits": (-1, 1)}
+    options = {"y": "probability, r_t, r_v", "limits": (-1, 1)}
     drawn = run_parts.plot(run, "augment", "Augmentation of D's images", PROBABILITY, **options)
     section.plots += present([drawn])
     rows, found, seen = [], [], 0

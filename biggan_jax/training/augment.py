@@ -2,7 +2,8 @@
 
 T is drawn for every image by itself in every forward of D. R1, R2 and other penalties are of
 D(T(x)) with respect to x, as in the authors' codes. The probability of each transform is fixed, or
-held where D is as sure of real images as `augment.target` says, by scalars of `GANState.objective`.
+held where D overfits as far as `augment.target` says (`heuristics`), by scalars of
+`GANState.objective`.
 """
 
 import dataclasses
@@ -10,21 +11,16 @@ import functools
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from biggan_jax.config.augmentation import is_controlled
 from biggan_jax.errors import UserError, did_you_mean
 from biggan_jax.parallel import sharding
-from biggan_jax.training import ada, diffaugment, leaks
-from biggan_jax.training.logit_terms import LogitTerm, State
+from biggan_jax.training import ada, diffaugment, heuristics, leaks
+from biggan_jax.training.heuristics import P
+from biggan_jax.training.logit_terms import State
 from biggan_jax.training.objective import Network, Objective
-
-TARGET = 0.6  # of r_t, in ADA's paper
-P, SIGNS, IMAGES = "augment_probability", "augment_signs", "augment_images"
-# The logit in the middle between what a loss wants of real and of generated images. Other losses
-# compare the two: there an image is judged real where its logit is above that of a generated one.
-_MIDDLE = {"hinge": 0.0, "non_saturating": 0.0, "least_squares": 0.5}
 
 # (key, images, p) -> augmented images.
 Transform = Callable[[jax.Array, jax.Array, float | jax.Array], jax.Array]
@@ -43,8 +39,8 @@ def of_objective(
 
     Returns:
       The objective itself where the policy is none. Among the metrics of the new one's D are
-      `augment/probability` and `augment/r_t`, the heuristic of overfitting E[sign(D(T(real)))], and
-      those of `leaks`.
+      `augment/probability` and `augment/r_t`, the heuristic of overfitting E[sign(D(T(real)))],
+      with held-out images also `augment/r_v`, and those of `leaks`.
 
     Raises:
       UserError: a word of `ops` or `groups` that is none of them.
@@ -61,17 +57,18 @@ def of_objective(
         loss, metrics = objective.d(D, real, real_labels, fake, fake_labels, key)
         return loss, metrics | leaks.metrics(real, fake)
 
-    term = _control(section, loss) if fixed is None else LogitTerm(_watch(loss, fixed))
+    if fixed is None:
+        term = heuristics.HEURISTICS[section.heuristic](section, loss)
+    else:
+        term = heuristics.watched(loss, fixed)
     return dataclasses.replace(objective, d=d, augment=augmented, terms=(*objective.terms, term))
 
 
 def fixed_probability(section: ConfigDict) -> float | None:
     """The probability of every transform, where it is fixed; None where it is controlled."""
-    if section.target is not None:
+    if is_controlled(section.policy, section.probability, section.target):
         return None
-    if section.policy == "diffaugment" and section.probability is None:
-        return 1.0
-    return section.probability
+    return 1.0 if section.probability is None else section.probability
 
 
 class Augmented:
@@ -127,45 +124,3 @@ def _check_words(key: str, words: tuple[str, ...], known: tuple[str, ...]) -> No
             f"{key} is empty: set --config.{key}={','.join(known[:2])}, or leave images as they "
             "are by --config.augment.policy=none"
         )
-
-
-def _signs(loss: str, real_logits: jax.Array, fake_logits: jax.Array) -> jax.Array:
-    """[B], 1 where D takes a real image for a real one, -1 where it does not."""
-    middle = _MIDDLE.get(loss, fake_logits)
-    return jax.lax.stop_gradient(jnp.sign(real_logits - middle))
-
-
-def _watch(loss: str, p: float) -> Callable:
-    """`LogitTerm.of_logits` of a fixed probability: metrics alone."""
-
-    def of_logits(real_logits, fake_logits, state, update):
-        r_t = _signs(loss, real_logits, fake_logits).mean()
-        return None, {"augment/probability": jnp.asarray(p, r_t.dtype), "augment/r_t": r_t}, state
-
-    return of_logits
-
-
-def _control(section: ConfigDict, loss: str) -> LogitTerm:
-    """The probability as a state, adjusted every few D updates.
-
-    References:
-      Karras et al. 2020, section 3.1: r_t of equation 1, and the adjustment after it.
-    """
-    target = TARGET if section.target is None else section.target
-
-    def of_logits(real_logits, fake_logits, state, update):
-        signs = _signs(loss, real_logits, fake_logits)
-        seen = {SIGNS: state[SIGNS] + signs.sum(), IMAGES: state[IMAGES] + len(signs)}
-        metrics = {"augment/probability": state[P], "augment/r_t": seen[SIGNS] / seen[IMAGES]}
-        return None, metrics, state | seen
-
-    def settle(state: State, update: jax.Array) -> State:
-        due = (update + 1) % section.every_steps == 0
-        # Compared without a quotient: as many images as their signs sum up to, if r_t were 1.
-        direction = jnp.sign(state[SIGNS] - target * state[IMAGES])
-        p = jnp.clip(state[P] + direction * state[IMAGES] / section.ramp_images, 0, 1)
-        zero = jnp.zeros_like(p)
-        new = {P: p, SIGNS: zero, IMAGES: zero}
-        return state | {name: jnp.where(due, value, state[name]) for name, value in new.items()}
-
-    return LogitTerm(of_logits, {P: section.probability or 0.0, SIGNS: 0.0, IMAGES: 0.0}, settle)

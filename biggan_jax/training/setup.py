@@ -24,8 +24,8 @@ from biggan_jax.storage import checkpoint, guard_log, lock, paths, writers
 from biggan_jax.training import build as build_lib
 from biggan_jax.training import fork as fork_lib
 from biggan_jax.training import guard as guard_lib
+from biggan_jax.training import held_out_images, rollback, run_data, sample_grid
 from biggan_jax.training import origin as origin_lib
-from biggan_jax.training import rollback, run_data, sample_grid
 from biggan_jax.training import step as step_lib
 from biggan_jax.training import workdir as workdir_lib
 from biggan_jax.training.guard import Guard
@@ -203,6 +203,7 @@ def prepare(
     guard = guard_lib.build(config, workdir, events, kept, checkpoints, start)
     writer, log = _logs(config, workdir, checkpoints, start, guard)
     step = processes.compile_together(step_lib.jit_train_step(train_step))
+    step = held_out_images.adjusting(step, train_step, config, workdir, source, start)
     return Run(
         config, workdir, train_step, step, state, start, source, batches, checkpoints, writer, log,
         meta, owned, guard, report.lines() if main else (),

@@ -9,7 +9,7 @@ from biggan_jax import config as config_lib
 from biggan_jax.config import default_config
 from biggan_jax.errors import UserError
 from biggan_jax.parallel import sharding
-from biggan_jax.training import ada, augment, build, diffaugment, objectives
+from biggan_jax.training import ada, augment, build, diffaugment, heuristics, objectives
 from biggan_jax.training import step as step_lib
 from tests import small_state
 from tests.models.test_biggan import section
@@ -151,8 +151,8 @@ def test_r_t_is_the_mean_sign_of_real_logits():
         ("hinge", 0.5), ("non_saturating", 0.5), ("least_squares", 0.0), ("relativistic", 0.5),
         ("wasserstein", 0.5),
     ):  # fmt: skip
-        assert augment._signs(loss, real, fake).mean() == expected, loss
-    assert augment._signs("relativistic", real, fake + 0.5).mean() == 0
+        assert heuristics.signs(loss, real, fake).mean() == expected, loss
+    assert heuristics.signs("relativistic", real, fake + 0.5).mean() == 0
 
 
 def control(**changes):
@@ -190,9 +190,9 @@ def test_a_target_may_be_set_for_either_policy_and_a_start():
     assert augment.fixed_probability(config("ada", probability=0.3).augment) == 0.3
     for policy in ("diffaugment", "ada"):
         (term,) = game(policy, target=0.2, probability=0.25).terms
-        assert term.initial[augment.P] == 0.25
+        assert term.initial[heuristics.P] == 0.25
     kept, seen = control(target=0.4, every_steps=1, ramp_images=8)
-    assert seen([1.0, 1.0, 1.0, -1.0], kept, 0)[1][augment.P] == 0.5  # r_t is 0.5
+    assert seen([1.0, 1.0, 1.0, -1.0], kept, 0)[1][heuristics.P] == 0.5  # r_t is 0.5
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from biggan_jax import cli
 from biggan_jax.storage import checkpoint
-from biggan_jax.training import augment, objectives
+from biggan_jax.training import heuristics, objectives
 from biggan_jax.training import state as state_lib
 from tests import runs
 
@@ -43,9 +43,9 @@ def straight(tmp_path_factory):
 def test_a_resumed_run_ends_as_one_that_was_not_stopped(straight, tmp_path):
     """From a checkpoint in which the probability is neither 0 nor what it is at the end."""
     found = {number: kept(straight, number) for number in (2, 4, 5)}
-    p = [found[number][augment.P] for number in (2, 4, 5)]
+    p = [found[number][heuristics.P] for number in (2, 4, 5)]
     assert 0 < p[0] < 1 and p[0] != p[1]
-    assert found[5][augment.IMAGES] == 16 != found[4][augment.IMAGES]
+    assert found[5][heuristics.IMAGES] == 16 != found[4][heuristics.IMAGES]
     lines = runs.metric_lines(straight)
     by_step = {line["step"]: line for line in lines if "augment/r_t" in line}
     # As it was during the step: after two more updates it moves by 32 of the 128 images.
@@ -69,7 +69,7 @@ def test_a_term_that_the_saved_config_lacks_starts_afresh():
     state = state_lib.GANState(0, None, player, player, None, restored)
     saved = runs.tiny_config().to_dict()
     new = state_lib.continued(state, 2, saved, config, None).objective
-    assert new[augment.P] == 0.5 and new[augment.SIGNS] == new[augment.IMAGES] == 0
+    assert new[heuristics.P] == 0.5 and new[heuristics.SIGNS] == new[heuristics.IMAGES] == 0
     del saved["augment"]  # of an earlier version
     assert state_lib.continued(state, 2, saved, config, None).objective == new
     saved = runs.tiny_config(*ADA).to_dict()
@@ -84,7 +84,8 @@ def test_it_is_turned_on_and_off_in_the_middle_of_a_run(run_copy, straight, tmp_
     runs.assert_one_error(capsys.readouterr(), "augment.policy none -> ada", "--allow-change")
     assert runs.train(run_copy, *on, "--allow-change") == 0
     state = kept(run_copy, 5)
-    assert state[augment.P] == 0.5 and state[augment.IMAGES] == 16  # one update, half a window
+    # One update, half a window.
+    assert state[heuristics.P] == 0.5 and state[heuristics.IMAGES] == 16
     history = json.loads((run_copy / "config_history.jsonl").read_text().splitlines()[-1])
     assert history["changes"]["augment.policy"] == {"old": "none", "new": "ada"}
 
