@@ -88,8 +88,13 @@ def add_draw(sub) -> None:
 def add_weights(sub) -> None:
     """--bn-mode, --raw and --ema, for a parser or a group of one."""
     sub.add_argument("--bn-mode", choices=("running", "batch", "standing"), default=UNSET)
+    add_which(sub, "raw weights instead of the average")
+
+
+def add_which(sub, raw: str) -> None:
+    """--raw, with its help, and --ema, of which one may be given."""
     one = sub.add_mutually_exclusive_group()
-    one.add_argument("--raw", action="store_true", help="raw weights instead of the average")
+    one.add_argument("--raw", action="store_true", help=raw)
     add_ema(one)
 
 
@@ -106,6 +111,11 @@ def add_ema(sub) -> None:
 def ema(args: argparse.Namespace) -> bool | str:
     """Which weights of G: True the average, False the raw ones, or the name of another average."""
     return not args.raw if args.ema is None else args.ema
+
+
+def which(args: argparse.Namespace) -> bool | str | None:
+    """As `ema`, but None where neither option is given."""
+    return ema(args) if args.raw or args.ema is not None else None
 
 
 def add_standing(sub: argparse.ArgumentParser) -> None:

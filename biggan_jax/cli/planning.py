@@ -1,6 +1,7 @@
 """`biggan inspect`, `plan` and `bench`: a config on paper and on the clock."""
 
 import argparse
+import functools
 import sys
 from pathlib import Path
 
@@ -27,6 +28,7 @@ def add(command) -> None:
         metavar="F.png",
         help="with --from: draw the singular values of every layer",
     )
+    options.add_which(sub, "of --spectra: raw weights of G (the default)")
 
     sub = command("plan", run_plan, "compile the training step for a TPU topology; no TPU needed")
     options.add_config(sub)
@@ -123,6 +125,11 @@ def run_inspect(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, i
         config = options.load_config(args, overrides)
     if args.spectra is not None:
         formats.suffix(args.spectra, option="--spectra")
+    elif options.which(args) is not None:
+        raise UserError(
+            "--raw and --ema say of which weights --spectra draws the singular values: add "
+            "--spectra F.png, or leave them out (what else inspect says is the same for all)"
+        )
     mesh = sharding.make_mesh((1,))
     config_lib.validate(config, mesh.size)
     fused, textbook = (build.train_step(config, mesh, fused=fused) for fused in (True, False))
@@ -133,7 +140,8 @@ def run_inspect(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, i
         from biggan_jax.planning import spectra
 
         with writing(args.spectra):
-            result["spectra"] = spectra.draw(args.source, args.spectra, step=args.step)
+            draw = functools.partial(spectra.draw, step=args.step, ema=options.which(args))
+            result["spectra"] = draw(args.source, args.spectra)
         lines.append(f"spectra of the {spectra.text(result['spectra'])}")
     say(args, "\n".join(lines))
     return result, 0

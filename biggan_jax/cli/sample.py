@@ -116,6 +116,7 @@ def add_attention(one: argparse.ArgumentParser) -> None:
 def add_bn(one: argparse.ArgumentParser) -> None:
     """The options of `look bn`."""
     one.set_defaults(draw=bn)
+    options.add_which(one, "raw weights alone; default: the average and the raw ones")
     add_classes(one, "5, spread over all")
     one.add_argument(
         "--per-class", type=int, default=options.UNSET, metavar="N", help="of the images; 5"
@@ -204,6 +205,7 @@ def bn(args: argparse.Namespace) -> tuple[dict, str]:
         step=args.step,
         **options.given(args, *names),
         standing=options.standing(args),
+        ema=options.which(args),
     )
     return result, f"{' and '.join(result['weights'])} weights in {result['out']}"
 

@@ -15,13 +15,21 @@ from biggan_jax.storage.weights import saved_names
 from biggan_jax.training import monitors
 
 
-def draw(directory: str | Path, out: Path, *, step: int | str | None = None) -> dict:
+def draw(
+    directory: str | Path,
+    out: Path,
+    *,
+    step: int | str | None = None,
+    ema: bool | str | None = None,
+) -> dict:
     """Draws the spectra of the weights as the layers use them, after spectral normalisation.
 
     Args:
       directory: a workdir or a model directory.
       out: `F.png` or another of `pictures.formats`.
       step: see `steps.find`.
+      ema: of G, False the raw weights, True the average, a name another average; None the raw
+        ones, or the average where there are no others.
 
     Returns:
       {out, step, weights: names of the networks drawn, sigma0: {player: {layer: value}}}.
@@ -36,7 +44,7 @@ def draw(directory: str | Path, out: Path, *, step: int | str | None = None) -> 
         "d": walk.of_discriminator(discriminator, held.config.model.channels),
     }
     spectra, drawn, found = {}, [], held.step
-    for player, name in _networks(held).items():
+    for player, name in _networks(held, ema).items():
         variables, found = networks.read(held, name)
         params, spectral = variables["params"], variables.get("spectral", {})
         layers = monitors.layers_of(walks[player])
@@ -53,18 +61,22 @@ def draw(directory: str | Path, out: Path, *, step: int | str | None = None) -> 
 def text(result: dict) -> str:
     """What was drawn, for a person."""
     words = {"g": "raw generator", "g_ema": "averaged generator", "d": "discriminator"}
-    return f"{' and '.join(words[name] for name in result['weights'])} in {result['out']}"
+    drawn = [words.get(name, f"generator's average {name}") for name in result["weights"]]
+    return f"{' and '.join(drawn)} in {result['out']}"
 
 
-def _networks(held: steps.Held) -> dict[str, str]:
+def _networks(held: steps.Held, ema: bool | str | None) -> dict[str, str]:
     """The weights to draw by player: those in training, the average where there is no other G."""
+    asked = None if ema is None else networks.of_generator(held, ema)
     if held.in_checkpoints:
-        return {"g": "g", "d": "d"}
+        return {"g": asked or "g", "d": "d"}
     saved = saved_names(held.directory)
     found = {}
-    for player, names in (("g", ("g", "g_ema")), ("d", ("d",))):
+    for player, names in (("g", (asked,) if asked else ("g", "g_ema")), ("d", ("d",))):
         there = [name for name in names if name in saved]
         found |= {player: there[0]} if there else {}
+    if asked and "g" not in found:
+        raise UserError(f"{held.directory} has no weights {asked}: leave --raw and --ema out")
     if not found:
         raise UserError(f"{held.directory} holds no weights: give a directory with weights/")
     return found

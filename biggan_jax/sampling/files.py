@@ -191,6 +191,7 @@ def bn_matrix(
     truncation_kind: str = "resample",
     seed: int = 0,
     standing: dict | None = None,
+    ema: bool | str | None = None,
 ) -> dict:
     """Draws the same samples with every kind of batch-norm statistics, averaged and raw weights.
 
@@ -199,6 +200,7 @@ def bn_matrix(
       out: `F.png` or another of `pictures.formats`.
       step, classes, per_class, truncation, truncation_kind, seed, standing: see `write`; by default
         5 classes spread over all.
+      ema: the only weights to be drawn, as `write` takes them; None draws the average and the raw.
 
     Returns:
       {out, step, modes, weights, seconds}.
@@ -210,7 +212,10 @@ def bn_matrix(
     checked_count(per_class, "--per-class", 1)
     start = time.perf_counter()
     like_samples = {"truncation": truncation, "kind": truncation_kind}
-    weights = networks.generator_weights(directory, step)
+    if ema is None:
+        weights = networks.generator_weights(directory, step)
+    else:
+        weights = {{True: "EMA", False: "raw"}.get(ema, ema): ema}
     rows: list[list] = [[] for _ in weights]
     for row, ema in zip(rows, weights.values(), strict=True):
         generator = load.load_generator(directory, step=step, ema=ema)

@@ -90,9 +90,10 @@ def of_generator(held: steps.Held, ema: bool | str) -> str:
             "; a run keeps more of them that is trained with ema.decays or ema.profiles, as by "
             "`biggan train --config.ema.decays=0.99,0.999`"
         )
+    hint = did_you_mean(averages_lib.meant(ema, there), there)
     at = "" if held.step is None else f"step {held.step} of "
     raise UserError(
-        f"--ema {ema}: {at}{held.directory} has no such average{did_you_mean(ema, there)}: it has "
+        f"--ema {ema}: {at}{held.directory} has no such average{hint}: it has "
         f"{some(there, 12)}{more}"
     )
 

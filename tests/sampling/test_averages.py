@@ -7,12 +7,15 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from biggan_jax import cli, load_generator
-from biggan_jax.errors import UserError
+from biggan_jax.config import averages
+from biggan_jax.errors import UserError, did_you_mean
 from biggan_jax.evaluation import inputs
 from biggan_jax.metrics import classifier
 from biggan_jax.metrics.fitting import Recipe
+from biggan_jax.planning import spectra
 from biggan_jax.storage import best, checkpoint
 from biggan_jax.training import state as state_lib
 from tests import runs
@@ -54,6 +57,8 @@ def test_a_generator_by_the_name_of_its_average(averaged):
     ("settings", "words"),
     [
         ({"ema": "decay0.5"}, r"no such average \(did you mean 'decay_0.5'\?\): it has ema, dec"),
+        ({"ema": "decay_0.6"}, r"\(did you mean 'decay_0.5'\?\)"),
+        ({"ema": "profile_0.25"}, r"\(did you mean 'profile_0.1'\?\)"),
         ({"ema": "x"}, "no such average: it has ema, decay_0.5, profile_0.1$"),
         # Of a step before they were taken up.
         ({"ema": NAMES[0], "step": 4}, "step 4 of .* has no such average.*--config.ema.decays=0.9"),
@@ -82,6 +87,46 @@ def test_the_commands_take_the_name(averaged, tmp_path, capsys):
     wrong = [f"--from={averaged}", "--ema=decay0.5", f"--out={tmp_path / 'n.safetensors'}"]
     assert cli.main(["export", *wrong]) == 2
     runs.assert_one_error(capsys.readouterr(), "--ema decay0.5: .*did you mean 'decay_0.5'")
+
+
+def test_the_nearest_number_is_meant():
+    there = ["ema", "decay_0.5", "decay_0.99", "decay_0.999", "profile_0.05", "profile_0.1"]
+    for asked, meant in (
+        ("decay_0.6", "decay_0.5"), ("decay_0.9", "decay_0.99"), ("decay_1", "decay_0.999"),
+        ("Profile_0.2", "profile_0.1"), ("decay_.5", "decay_0.5"), ("decay0.99", "decay_0.99"),
+    ):  # fmt: skip
+        said = did_you_mean(averages.meant(asked, there), there)
+        assert said == f" (did you mean {meant!r}?)", asked
+    assert [averages.meant(word, ["ema"]) for word in ("decay", "x_1")] == ["decay", "x_1"]
+
+
+def test_statistics_and_spectra_of_one_average(averaged, tmp_path, capsys):
+    """`look bn` and `inspect --spectra` take --ema and --raw; here this average is a copy of G."""
+    found = {}
+    for option, names in (("--ema=decay_0.5", ["decay_0.5"]), ("--raw", ["raw"])):
+        out = tmp_path / f"{option}.png"
+        args = ["look", "bn", f"--from={averaged}", option, f"--out={out}", "--per-class=1"]
+        args += ["--classes=1", "--standing-batches=1", "--standing-batch-size=4", "--json"]
+        assert cli.main(args) == 0
+        assert json.loads(capsys.readouterr().out)["weights"] == names
+        found[option] = np.asarray(Image.open(out).convert("L"))[:, -60:]
+    pixels = list(found.values())
+    np.testing.assert_array_equal(*(image[-30:] for image in pixels))
+
+    drawn = {
+        ema: spectra.draw(averaged, tmp_path / "s.png", ema=ema)
+        for ema in (None, False, True, *NAMES)
+    }
+    weights = {ema: result["weights"][0] for ema, result in drawn.items()}
+    assert weights == {None: "g", False: "g", True: "g_ema"} | {name: name for name in NAMES}
+    sigma = {ema: result["sigma0"]["g"] for ema, result in drawn.items()}
+    assert sigma[None] == sigma[False] == sigma[NAMES[0]] != sigma[NAMES[1]]
+    assert "average decay_0.5 and discriminator in" in spectra.text(drawn[NAMES[0]])
+    capsys.readouterr()
+    assert cli.main(["inspect", f"--from={averaged}", "--ema=decay_0.5"]) == 2
+    runs.assert_one_error(capsys.readouterr(), "add --spectra F.png")
+    assert cli.main(["look", "bn", f"--from={averaged}", "--ema=decay_0.6", "--out=x.png"]) == 2
+    runs.assert_one_error(capsys.readouterr(), "--ema decay_0.6: .*mean 'decay_0.5'")
 
 
 def test_the_best_state_holds_them_too(averaged, tmp_path):
