@@ -1,8 +1,9 @@
 """Speed of the very step that `train` runs: synthetic batches on the device, never a dataset."""
 
+import contextlib
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from biggan_jax.parallel import devices, sharding
 from biggan_jax.planning import forms, layer_times, summary
 from biggan_jax.storage import compiled as compiled_lib
 from biggan_jax.training import build as build_lib
+from biggan_jax.training import jitted as jitted_lib
 from biggan_jax.training import monitors, step
 from biggan_jax.training import state as state_lib
+from biggan_jax.training.jitted import Kind
 
 WARM_UP_STEPS = 2
 TIMED_STEPS = 5
@@ -41,7 +44,9 @@ def bench(
 
     Returns:
       images_per_second (real images consumed: d_steps * batch per update), step_seconds (median of
-      5 after 2 warm-ups), compile_seconds, compiled_before (whether the program came from the
+      5 after 2 warm-ups; with penalties in one update of several the mean of a step over a period,
+      and beside it penalty_step_seconds and plain_step_seconds, of steps with and without any),
+      compile_seconds, compiled_before (whether the program came from the
       cache of compiled programs), peak_bytes (of device memory, as the backend reports it, or as
       the compiler laid it out), flops_per_second; with `with_monitors` also monitor_seconds (median
       of 5) and monitor_share (of the time of the steps between two calls, `monitor_every_steps` of
@@ -52,21 +57,22 @@ def bench(
         profile.mkdir(parents=True, exist_ok=True)  # before minutes are spent on the rest
     summary.cpu_device()
     stepper = Stepper(config)
-    for _ in range(WARM_UP_STEPS):
-        stepper()
-    if profile is not None:
-        jax.profiler.start_trace(str(profile))
-    seconds = [stepper() for _ in range(TIMED_STEPS)]
-    if profile is not None:
-        jax.profiler.stop_trace()
-    step_seconds = statistics.median(seconds)
+    found = {}
+    for kind in stepper.kinds:
+        for _ in range(WARM_UP_STEPS):
+            stepper(kind)
+        traced = profile is not None and kind == stepper.kinds[0]  # it has penalties, if any has
+        with jax.profiler.trace(str(profile)) if traced else contextlib.nullcontext():
+            found[kind] = statistics.median(stepper(kind) for _ in range(TIMED_STEPS))
+    step_seconds = mean_seconds(found)
     flops = summary.step_flops(stepper.train_step, config.batch_size) * config.batch_size
     result = {
         "images_per_second": config.batch_size * config.num_d_steps / step_seconds,
         "step_seconds": step_seconds,
+        **_apart(found),
         "compile_seconds": stepper.compile_seconds,
         "compiled_before": stepper.from_cache,
-        "peak_bytes": peak_bytes(stepper.compiled),
+        "peak_bytes": max(map(peak_bytes, stepper.programs.values())),
         "flops_per_second": flops / step_seconds,
     }
     if with_monitors:
@@ -80,6 +86,22 @@ def bench(
     return result
 
 
+def mean_seconds(seconds: Mapping[Kind, float]) -> float:
+    """The mean step of a run whose kinds of steps take so long."""
+    return sum(kind.share * value for kind, value in seconds.items()) / sum(
+        kind.share for kind in seconds
+    )
+
+
+def _apart(seconds: Mapping[Kind, float]) -> dict[str, float]:
+    """The mean steps with and without penalties, where they are in one update of several."""
+    sides = {
+        "penalty_step_seconds": {k: v for k, v in seconds.items() if k.due and any(k.due)},
+        "plain_step_seconds": {k: v for k, v in seconds.items() if k.due and not any(k.due)},
+    }
+    return {name: mean_seconds(side) for name, side in sides.items() if side}
+
+
 class Stepper:
     """The compiled step of a config with a state and a batch on the device; a call runs it once.
 
@@ -89,9 +111,11 @@ class Stepper:
 
     Attributes:
       train_step: the bound step.
-      compiled: the program.
-      compile_seconds: of lowering and compiling it, or of finding it in the cache.
-      from_cache: whether it was found there.
+      kinds: of steps, where they differ in the penalties that are due; the first has some.
+      programs: the program of each kind.
+      compiled: the program, that of the most frequent kind where they differ.
+      compile_seconds: of lowering and compiling all, or of finding them in the cache.
+      from_cache: whether all were found there.
     """
 
     def __init__(self, config: ConfigDict, create: Callable | None = None):
@@ -106,15 +130,29 @@ class Stepper:
         self._batch = sharding.global_batch(synthetic_batch(config), mesh, axis=1)
         start = time.perf_counter()
         jitted = step.jit_train_step(self.train_step)
-        with compiled_lib.answers() as answers:
-            self.compiled = jitted.lower(self._state, self._batch).compile()
-        self.from_cache = answers.hits > 0
+        self.kinds = jitted_lib.kinds(self.train_step)
+        self.programs, hits = {}, []
+        lazy = isinstance(jitted, jitted_lib.LazySteps)
+        for kind in self.kinds:
+            if lazy or not self.programs:  # elsewhere one program has a branch for all
+                program = jitted.of_kind(kind) if lazy else jitted
+                with compiled_lib.answers() as answers:
+                    compiled = program.lower(self._state, self._batch).compile()
+                hits.append(answers.hits > 0)
+            self.programs[kind] = compiled
+        self.from_cache = all(hits)
         self.compile_seconds = time.perf_counter() - start
+        self._usual = max(self.kinds, key=lambda kind: kind.share)
+        self.compiled = self.programs[self._usual]
 
-    def __call__(self) -> float:
-        """Runs one step to its end; seconds that it took."""
+    def __call__(self, kind: Kind | None = None) -> float:
+        """Runs one step to its end, of the most frequent kind by default; seconds that it took."""
+        kind = kind or self._usual
+        if len(self.kinds) > 1:  # the number of a step says what is due in it
+            number = jax.device_put(np.int32(kind.step), self._state.step.sharding)
+            self._state = self._state.replace(step=number)
         start = time.perf_counter()
-        self._state, metrics = self.compiled(self._state, self._batch)
+        self._state, metrics = self.programs[kind](self._state, self._batch)
         jax.block_until_ready((self._state, metrics))
         return time.perf_counter() - start
 

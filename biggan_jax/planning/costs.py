@@ -53,15 +53,19 @@ def group_size(instruction: Instruction, devices: int) -> int:
 def collectives(module: Module) -> dict[str, dict[str, int]]:
     """{kind: {'count', 'bytes'}} of one run of the program on one device.
 
-    Kinds are HLO opcodes with `-start` folded in; bytes as in `collective_bytes`.
+    Kinds are HLO opcodes with `-start` folded in; bytes as in `collective_bytes`. Whole numbers,
+    also of what only some runs have; what any has counts once at least.
     """
-    found: dict[str, dict[str, int]] = {}
+    found: dict[str, dict[str, float]] = {}
     for computation, instruction, times in module.instructions():
         if kind := collective_kind(instruction):
             row = found.setdefault(kind, {"count": 0, "bytes": 0})
-            row["count"] += int(times)
-            row["bytes"] += int(times) * collective_bytes(computation, instruction)
-    return found
+            row["count"] += times
+            row["bytes"] += times * collective_bytes(computation, instruction)
+    return {
+        kind: {"count": max(1, round(row["count"])), "bytes": round(row["bytes"])}
+        for kind, row in found.items()
+    }
 
 
 def wire_bytes(module: Module, devices: int) -> float:
@@ -153,7 +157,7 @@ def traffic(module: Module) -> Iterator[tuple[str, Instruction, int]]:
         computation = module.computations[scheduled]
         for name, instruction in computation.items():
             count = _traffic(module, computation, instruction)
-            yield name, instruction, int(module.runs[scheduled]) * count
+            yield name, instruction, round(module.runs[scheduled] * count)
 
 
 def _traffic(module: Module, computation: Computation, instruction: Instruction) -> int:

@@ -51,6 +51,11 @@ Computation = dict[str, Instruction]
 class Module:
     """A compiled program.
 
+    Args:
+      text: the HLO.
+      taken: share of the runs of a conditional that take its true branch; None counts both
+        branches as run.
+
     Attributes:
       computations: {name: {instruction name: Instruction}}.
       entry: name of the computation that runs first.
@@ -60,7 +65,8 @@ class Module:
       unknown_loops: loops whose length is not written in the text; they count once.
     """
 
-    def __init__(self, text: str):
+    def __init__(self, text: str, taken: float | None = None):
+        self._taken = taken
         self.computations, self.entry = _parse(text)
         self.runs: dict[str, float] = dict.fromkeys(self.computations, 0)
         self.scheduled: set[str] = set()
@@ -78,9 +84,15 @@ class Module:
                 if trips is None:
                     self.unknown_loops.add(label)
                 inner *= 1 if trips is None else trips
-            for _, called in instruction.called():
+            runs = list(instruction.called())
+            for i, (role, called) in enumerate(runs):
                 if called in self.computations:
-                    self._visit(called, inner, scheduled and instruction.opcode in CONTROL)
+                    often = inner
+                    if instruction.opcode == "conditional" and self._taken is not None:
+                        # By an index or by a truth: the true branch is the second of two.
+                        true = role == "true_computation" or (role == "branch" and i == 1)
+                        often *= self._taken if true else 1 - self._taken
+                    self._visit(called, often, scheduled and instruction.opcode in CONTROL)
 
     def _trip_count(self, loop: Instruction) -> int | None:
         known = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes)

@@ -98,7 +98,10 @@ def plan(
         result |= dict.fromkeys(_UNKNOWN)
         result |= {"collectives": {}, "unexpected_collectives": []}
     else:
-        module = hlo.Module(compiled.as_text())
+        # Penalties that are not in every update of D are the only branch of a step.
+        game = train_step.objective
+        taken = 1 / game.penalty_every_steps if game.is_lazy else None
+        module = hlo.Module(compiled.as_text(), taken)
         result |= _of_program(compiled, module, train_step, shape, slices)
         result |= {"traffic": breakdown.rows(module, n)} if traffic else {}
         result |= _duration(config, result, usd_per_chip_hour)

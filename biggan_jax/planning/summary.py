@@ -1,6 +1,7 @@
 """What a model is made of: layers, shapes, parameters and FLOPs, without compiling anything."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -117,7 +118,8 @@ def step_flops(train_step: TrainStep, batch_size: int) -> float:
       batch_size: the global batch of one update.
 
     Returns:
-      FLOPs of `num_d_steps` D updates and one G update, divided by batch_size.
+      FLOPs of `num_d_steps` D updates and one G update, divided by batch_size; the mean where
+      penalties are in one D update of several.
     """
     n = train_step.accumulation_steps
     single = _on_cpu(dataclasses.replace(train_step, accumulation_steps=1))
@@ -126,7 +128,17 @@ def step_flops(train_step: TrainStep, batch_size: int) -> float:
     g = train_step.generator
     z, labels = walk.generator_inputs(g, b)
     images, _ = walk.discriminator_inputs(single.discriminator, g.channels, b)
-    d_flops = _flops(single.d_step, state, images, labels, z, labels)
+    d_arguments = (state, images, labels, z, labels)
+    every = single.objective.penalty_every_steps if single.objective.is_lazy else 1
+    # Of the mean update: XLA counts a branch whole, however seldom it is taken.
+    due = {True: 1} if every == 1 else {True: 1, False: every - 1}
+    d_flops = (
+        sum(
+            times * _flops(functools.partial(single.d_step, due=flag), *d_arguments)
+            for flag, times in due.items()
+        )
+        / every
+    )
     real = (images, labels) if single.objective.paired else ()
     g_flops = _flops(single.g_step, state, z, labels, *real)
     return (train_step.num_d_steps * d_flops + g_flops) / b

@@ -1,6 +1,8 @@
 """The training step under jit: one program, or one for each pattern of updates with penalties."""
 
+import dataclasses
 import functools
+import math
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -38,6 +40,42 @@ def jit_train_step(train_step: Any) -> Callable:
     if train_step.objective.is_lazy and microbatches.unroll(mesh):
         return LazySteps(train_step, jit)
     return jit(train_step.train_step)
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """Steps of a run in which the same updates have penalties.
+
+    Attributes:
+      due: whether penalties are due in each of the D updates; None where no step differs.
+      step: the first of these steps.
+      share: of all steps.
+    """
+
+    due: tuple[bool, ...] | None
+    step: int = 0
+    share: float = 1.0
+
+
+def kinds(train_step: Any) -> list[Kind]:
+    """The kinds of steps of a run, in the order in which they come.
+
+    Args:
+      train_step: a `step.TrainStep`.
+    """
+    if not train_step.objective.is_lazy:
+        return [Kind(None)]
+    n, every = train_step.num_d_steps, train_step.objective.penalty_every_steps
+    period = every // math.gcd(n, every)  # as many updates are a whole number of either
+    all_due = [_due(step, n, every) for step in range(period)]
+    return [
+        Kind(due, all_due.index(due), all_due.count(due) / period) for due in dict.fromkeys(all_due)
+    ]
+
+
+def _due(step: int, n: int, every: int) -> tuple[bool, ...]:
+    """Whether penalties are due in each of the n D updates of a step, counted from 0."""
+    return tuple((step * n + i) % every == 0 for i in range(n))
 
 
 def one_by_one(due: tuple[bool, ...]) -> Callable:
@@ -83,9 +121,12 @@ class LazySteps:
         """The program of all steps, penalties being a branch of it, for those who read it."""
         return self._jit(self._step.train_step).lower(state, batch)
 
+    def of_kind(self, kind: Kind) -> Callable:
+        """The jitted program that runs the steps of a kind."""
+        return self._program(kind.step)
+
     def _program(self, step: int) -> Callable:
-        n, every = self._step.num_d_steps, self._step.objective.penalty_every_steps
-        due = tuple((step * n + i) % every == 0 for i in range(n))
+        due = _due(step, self._step.num_d_steps, self._step.objective.penalty_every_steps)
         if due not in self._programs:
             own = functools.partial(self._step.train_step, due=due)
             self._programs[due] = self._jit(own)

@@ -3,11 +3,13 @@
 import json
 import types
 
+import jax.numpy as jnp
 import pytest
 
 from biggan_jax import cli, data
 from biggan_jax.models import cpu_forms
 from biggan_jax.planning import bench
+from biggan_jax.training import jitted
 from tests import runs
 
 
@@ -111,6 +113,77 @@ def test_figures_of_known_durations(monkeypatch):
         "peak_bytes": 1107,
         "flops_per_second": 96e6,  # 16 images of 3 MFLOP in half a second
     }
+
+
+@pytest.mark.parametrize("branch", [False, True])
+def test_lazy_steps_of_known_durations(monkeypatch, branch):
+    """Each kind of step by the program that runs it; the mean of a period, and both sides."""
+    # 3 D updates a step, penalties in one of 6: every second step has them.
+    c = runs.tiny_config(
+        *("--config.num_d_steps=3", "--config.regularizer.r1=1"),
+        *("--config.regularizer.every_steps=6",),
+    )
+    clock, made, numbers = Clock(), [], []
+
+    class State(types.SimpleNamespace):
+        def replace(self, step):
+            numbers.append(int(step))
+            return State(step=step)
+
+    class Program:
+        """Slow where penalties are due, which the program knows or the number of the step says."""
+
+        def __init__(self, due=None):
+            self.due = due
+            made.append(due)
+
+        def lower(self, state, batch):
+            return self
+
+        def compile(self):
+            clock.now += 10
+            return self
+
+        def __call__(self, state, batch):
+            due = state.step % 2 == 0 if self.due is None else any(self.due)
+            clock.now += 5.0 if due else 1.0
+            return State(step=jnp.int32(state.step + 1)), {}
+
+    train_step = bench.build_lib.train_step(c, bench.sharding.make_mesh((1,)))
+    steps = Program() if branch else jitted.LazySteps(train_step, lambda f: Program(**f.keywords))
+    monkeypatch.setattr(bench, "time", clock)
+    monkeypatch.setattr(bench.state_lib, "create", lambda *_: State(step=jnp.int32(0)))
+    monkeypatch.setattr(bench.step, "jit_train_step", lambda train_step: steps)
+    monkeypatch.setattr(bench.summary, "step_flops", lambda train_step, batch_size: 3e6)
+    monkeypatch.setattr(bench, "peak_bytes", lambda program: 7)
+    result = bench.bench(c)
+    assert made == ([None] if branch else [(True, False, False), (False, False, False)])
+    assert numbers == 7 * [0] + 7 * [1]
+    assert result == {
+        "images_per_second": 16.0,  # 3 D updates of 16 images in 3 seconds
+        "step_seconds": 3.0,
+        "penalty_step_seconds": 5.0,
+        "plain_step_seconds": 1.0,
+        "compile_seconds": 10.0 if branch else 20.0,
+        "compiled_before": False,
+        "peak_bytes": 7,
+        "flops_per_second": 16e6,
+    }
+
+
+def test_kinds_of_steps():
+    """Their shares of a run, by counting its steps."""
+    for n, every in ((1, 4), (2, 4), (4, 2), (3, 4), (2, 3), (1, 1)):
+        objective = types.SimpleNamespace(is_lazy=every > 1, penalty_every_steps=every)
+        found = jitted.kinds(types.SimpleNamespace(objective=objective, num_d_steps=n))
+        if every == 1:
+            assert found == [jitted.Kind(None, 0, 1.0)]
+            continue
+        run = [tuple((s * n + i) % every == 0 for i in range(n)) for s in range(12 * every)]
+        for kind in found:
+            assert run.index(kind.due) == kind.step
+            assert kind.share == pytest.approx(run.count(kind.due) / len(run))
+        assert {kind.due for kind in found} == set(run) and any(found[0].due)
 
 
 def test_synthetic_batch():

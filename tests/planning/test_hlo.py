@@ -155,3 +155,35 @@ def test_a_gathered_table_counts_by_the_rows_that_are_read():
     module, _ = compiled(rows_of, table, jnp.arange(32, dtype=jnp.int32))
     rows = 32 * 64 * 4
     assert 2 * rows <= costs_lib.hbm_bytes(module) < 8 * rows < table.nbytes
+
+
+def test_a_branch_counts_as_often_as_it_is_taken():
+    """Such as the penalties of one update in four; without a share both branches count."""
+    w = jnp.ones((32, 32))
+
+    def f(x, taken):
+        return lax.scan(
+            lambda x, _: (lax.cond(taken, lambda: jnp.tanh(x @ w) @ w, lambda: x @ w), None),
+            *(x, None),
+            length=3,
+        )[0]
+
+    text = jax.jit(f).lower(jnp.ones((8, 32)), True).compile().as_text()
+    product = 2 * 8 * 32 * 32
+    for share, products in ((None, 3), (0.25, 1.25), (1.0, 2), (0.0, 1)):
+        found = costs_lib.flops(hlo.Module(text, share))
+        assert found == pytest.approx(3 * products * product), share
+
+
+def test_collectives_of_a_branch_that_is_seldom_taken():
+    """Whole numbers; of the mean run, and once at least."""
+    text = TEXT.replace("%while = ", "%one = pred[] constant(true)\n  %while = ").replace(
+        "while(%start), condition=%condition, body=%body",
+        "conditional(%one, %start, %start), true_computation=%body, false_computation=%idle",
+    )
+    text = text.replace("%condition (p.1", "%idle (p.1")
+    module = hlo.Module(text, 0.25)
+    assert module.runs["body"] == 0.25 and module.runs["idle"] == 0.75
+    array = 8 * 4 * 4
+    wanted = {"count": 1, "bytes": 2 * array // 4 + array}
+    assert costs_lib.collectives(module)["all-reduce"] == wanted

@@ -131,3 +131,33 @@ def test_unset_classes_are_refused(capsys, tmp_path):
     path.write_text("from biggan_jax.config import default_config as get_config\n")
     assert cli.main(["inspect", "--config", str(path)]) == 2
     runs.assert_one_error(capsys.readouterr(), "--config.model.num_classes=N")
+
+
+@pytest.mark.full
+def test_penalties_of_one_update_in_four_count_a_quarter():
+    """The mean step lies that far between those without and with penalties in every update."""
+    dcgan = ("--config.model.name=dcgan", "--config.model.g_attention=()")
+
+    def flops(*settings):
+        return summary.step_flops(bound(*dcgan, *settings), 16)
+
+    without, always = flops(), flops("--config.regularizer.r1=1")
+    lazy = flops("--config.regularizer.r1=1", "--config.regularizer.every_steps=4")
+    assert always > 1.1 * without
+    assert lazy == pytest.approx(without + (always - without) / 4, rel=0.01)
+
+
+def test_both_kinds_of_updates_are_counted(monkeypatch):
+    """By how often they come, each at its own cost."""
+    found = []
+
+    def flops(function, *arguments):
+        keywords = getattr(function, "keywords", {})
+        found.append(keywords.get("due"))
+        return {True: 500.0, False: 100.0, None: 10.0}[found[-1]]
+
+    monkeypatch.setattr(summary, "_flops", flops)
+    settings = ("--config.regularizer.r1=1", "--config.num_d_steps=2")
+    lazy = bound(*settings, "--config.regularizer.every_steps=4")
+    assert summary.step_flops(lazy, 16) == (2 * 200 + 10) / 16 and found == [True, False, None]
+    assert summary.step_flops(bound(*settings), 16) == (2 * 500 + 10) / 16

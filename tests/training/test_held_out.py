@@ -154,6 +154,18 @@ def test_it_is_done_once_in_so_many_updates_of_d(monkeypatch):
             assert found == [count - before for count in expected[start:]]
 
 
+def test_another_heuristic_goes_on_with_the_probability():
+    """As `--allow-change` and a fork change it; its own sums start afresh."""
+    new, old = runs.tiny_config(*ADA), runs.tiny_config(*ADA, "--config.augment.heuristic=signs")
+    player = state_lib.Player({}, {}, {}, ())
+    for c, saved in ((new, old), (old, new)):
+        names = objectives.of_config(c).initial
+        restored = {name: jnp.float32(0.125) for name in names}
+        state = state_lib.GANState(0, None, player, player, None, restored)
+        kept = state_lib.continued(state, 2, saved.to_dict(), c, None).objective
+        assert kept.pop(heuristics.P) == 0.125 and not any(kept.values()) and len(kept) > 1
+
+
 def read(tmp_path, batch_size, mesh=(1, 1), **changes):
     c = runs.tiny_config(*ADA)
     c.batch_size = batch_size
