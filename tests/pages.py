@@ -19,7 +19,7 @@ SHELL = ("", "bash", "sh")  # what the blocks of commands are marked as
 
 _FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.M | re.S)
 _SPAN = re.compile(r"`([^`]+)`")
-_LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 _OVERRIDE = re.compile(
     r"""(?:--config\.|(?<=--sweep ))([a-z][a-z0-9_.]*)=("[^"]*"|'[^']*'|\([^)]*\)|[^\s`"'|\]]*)"""
 )
@@ -83,7 +83,7 @@ def spans(page: str, text: str | None = None) -> Iterator[Text]:
 def links(page: str) -> Iterator[tuple[str, str]]:
     """(PAGE:LINE, target) of every link and picture of a page."""
     text = _FENCE.sub(lambda found: "\n" * found[0].count("\n"), (ROOT / page).read_text())
-    for found in _LINK.finditer(text):
+    for found in LINK.finditer(text):
         yield f"{page}:{text.count(chr(10), 0, found.start()) + 1}", found[1]
 
 
@@ -150,8 +150,11 @@ def _simple(line: str, variables: dict[str, str]) -> Iterator[tuple[tuple[str, .
         if ">" in kept:
             kept = kept[: kept.index(">")]
         whole = tuple(word for word in kept if word != "...")
+        partly = len(whole) < len(kept)
+        if len(whole) > 1 and whole[0].endswith("python") and whole[1].startswith("launch/"):
+            whole = whole[1:]
         if whole:
-            yield whole, len(whole) < len(kept)
+            yield whole, partly
 
 
 # Settings.

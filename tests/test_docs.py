@@ -152,7 +152,8 @@ def test_the_reader_reads(tmp_path, monkeypatch):
         "many=\"--config.seed=1 --config.loss='hinge'\"   # a variable\n"
         "apt-get install x && biggan train --config digits $many \\\n"
         "    --workdir r  # why\n"
-        "biggan train ... [--config.seed=2] > file\n```\n"
+        "biggan train ... [--config.seed=2] > file\n"
+        ".venv/bin/python launch/sweep.py --collect\n```\n"
         "`biggan sample\n--out F.png` and `bench --suite`, `--config.mesh='(-1,8)'`, `seed=3`\n"
         "`augment.policy`\n"
     )
@@ -163,15 +164,16 @@ def test_the_reader_reads(tmp_path, monkeypatch):
         ("docs/page.md:7", ("apt-get", "install", "x"), True, False),
         ("docs/page.md:7", (*train, "--workdir", "r"), True, False),
         ("docs/page.md:9", ("biggan", "train", "--config.seed=2"), True, True),
+        ("docs/page.md:10", ("launch/sweep.py", "--collect"), True, False),
         ("docs/page.md:3", ("biggan", "look"), False, False),
-        ("docs/page.md:11", ("biggan", "sample", "--out", "F.png"), False, False),
-        ("docs/page.md:12", ("biggan", "bench", "--suite"), False, False),
+        ("docs/page.md:12", ("biggan", "sample", "--out", "F.png"), False, False),
+        ("docs/page.md:13", ("biggan", "bench", "--suite"), False, False),
     ]
     values = [(key, value) for _, key, value in pages.settings("docs/page.md")]
     assert values == [
         *(("seed", "1"), ("loss", "'hinge'"), ("seed", "2"), ("mesh", "'(-1,8)'"), ("seed", "3")),
     ]
-    assert list(pages.bare_settings("docs/page.md")) == [("docs/page.md:13", "augment.policy")]
+    assert list(pages.bare_settings("docs/page.md")) == [("docs/page.md:14", "augment.policy")]
     assert pages.anchors(page) == {"one-page", "biggan-look-a-link-twice"}
 
 
