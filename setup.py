@@ -14,6 +14,8 @@ NO_CPU_WHEEL = "platform_machine != 'x86_64' or platform_system != 'Linux'"
 # Stated once, where `biggan --version` reads it; importing it would need what is to be installed.
 (VERSION,) = re.findall(r'^__version__ = "(.+)"', Path("biggan_jax/__init__.py").read_text(), re.M)
 
+# What `biggan explore` serves its page with.
+SERVER = ["starlette>=0.46", "uvicorn>=0.34"]
 # Orbax asks it about a bucket.
 GCS = "google-cloud-storage>=2.18"
 
@@ -40,7 +42,11 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["biggan_jax", "biggan_jax.*"]),
-    package_data={"biggan_jax": ["py.typed"], "biggan_jax.evaluation": ["templates/*.html"]},
+    package_data={
+        "biggan_jax": ["py.typed"],
+        "biggan_jax.evaluation": ["templates/*.html"],
+        "biggan_jax.sampling": ["templates/*.html"],
+    },
     entry_points={"console_scripts": ["biggan = biggan_jax.cli:main"]},
     install_requires=[
         "jax>=0.10.2,<0.13",
@@ -69,7 +75,10 @@ setup(
         "gpu": ["jax[cuda13]"],
         "import": ["torch>=2.6"],
         "gcs": [GCS],
+        "explore": SERVER,
+        "browser": ["playwright>=1.49"],  # for the tests that look at its page, with Chromium
         "dev": [
+            *SERVER,
             "pytest>=8",
             "pytest-xdist>=3.5",
             "ruff>=0.6",

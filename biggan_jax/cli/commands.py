@@ -12,6 +12,7 @@ from biggan_jax.cli import (
     configs,
     doctor,
     evaluate,
+    explore,
     init,
     options,
     planning,
@@ -27,9 +28,10 @@ from biggan_jax.errors import UserError, did_you_mean
 # Each `add(command)` calls `command(NAME, FUNCTION, HELP)` for every command of its group and puts
 # the options into the parser that it gets. FUNCTION takes (args, overrides) and returns (the JSON
 # object, the exit code). The order is that of `biggan --help`.
-GROUPS = (train, sample, evaluate, report, init, doctor, planning, weights, prepare, configs)
+GROUPS = (train, sample, evaluate, report, explore, init, doctor)
+GROUPS += (planning, weights, prepare, configs)
 # What they compile is kept for the next time. Not `plan`, which tells how long compiling takes.
-KEPT = ("train", "sample", "look", "evaluate", "bench", "init")
+KEPT = ("train", "sample", "look", "explore", "evaluate", "bench", "init")
 # They compute for minutes.
 HEAVY = ("train", "evaluate", "bench", "init")
 

@@ -13,7 +13,7 @@ import numpy as np
 from biggan_jax.errors import UserError
 from biggan_jax.pictures import formats, grids
 from biggan_jax.sampling import generator as generator_lib
-from biggan_jax.sampling import image_folder, load
+from biggan_jax.sampling import image_folder, latents, load
 from biggan_jax.sampling.classes import parse_classes, row_labels, spread
 from biggan_jax.storage import networks, paths
 from biggan_jax.storage import truncation_statistics as statistics
@@ -251,11 +251,4 @@ def great_circle(a: np.ndarray, b: np.ndarray, count: int) -> np.ndarray:
     Returns:
       [count, dim_z], float32.
     """
-    cosine = np.dot(a, b) / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-12)
-    angle = np.arccos(np.clip(cosine, -1, 1))
-    t = np.linspace(0, 1, count)[:, None]
-    if np.sin(angle) < 1e-6:
-        return ((1 - t) * a + t * b).astype(np.float32)
-    return ((np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle)).astype(
-        np.float32
-    )
+    return latents.great_circle(a, b, np.linspace(0, 1, count))

@@ -69,6 +69,26 @@ def draw(
     return z[numbers.start - first : numbers.stop - first]
 
 
+def great_circle(a: np.ndarray, b: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Interpolates latents so that their norm stays typical of N(0, I), unlike a straight line.
+
+    Args:
+      a, b: latents [dim_z].
+      shares: of the way from a to b [N]; 0 is a, 1 is b.
+
+    Returns:
+      [N, dim_z], float32.
+    """
+    cosine = np.dot(a, b) / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-12)
+    angle = np.arccos(np.clip(cosine, -1, 1))
+    t = np.asarray(shares, np.float64)[:, None]
+    if np.sin(angle) < 1e-6:
+        return ((1 - t) * a + t * b).astype(np.float32)
+    return ((np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle)).astype(
+        np.float32
+    )
+
+
 def labels(seed: int, count: int, num_classes: int) -> np.ndarray:
     """Draws class ids, int32 [count], evenly from [0, num_classes)."""
     return np.random.default_rng(checks.seed(seed)).integers(0, num_classes, count, np.int32)
