@@ -2,6 +2,10 @@
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +14,7 @@ import pytest
 
 from biggan_jax import cli
 from biggan_jax.storage import checkpoint
+from biggan_jax.storage.digest import digests
 from biggan_jax.training import heuristics, objectives
 from biggan_jax.training import state as state_lib
 from tests import runs
@@ -95,3 +100,48 @@ def test_it_is_turned_on_and_off_in_the_middle_of_a_run(run_copy, straight, tmp_
     np.testing.assert_equal(kept(fork, 2), kept(straight, 2))
     assert runs.train(fork, "--config.num_steps=4", "--allow-change") == 0
     assert kept(fork, 4) == {}
+
+
+LECAM = ("--config.regularizer.lecam=0.3", "--config.regularizer.lecam_start_step=2")
+HELD_OUT = ("--config.augment.heuristic=held_out", "--config.data.holdout=0.1")
+KILLED_AT = 6  # the step whose line is waited for: between the saves of 4 and 8
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("more", [(), HELD_OUT], ids=["signs", "held_out"])
+def test_killed_between_two_saves(more, tmp_path, cache_dir):
+    """SIGKILL of `biggan train` with ADA and LeCam: what they keep ends as if there was none."""
+    every = ("--config.num_steps=12", "--config.checkpoint_every_steps=4")
+    settings = (*runs.TINY, *ADA, *LECAM, *more, *every)
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+
+    def start(workdir):
+        command = [sys.executable, "-m", "biggan_jax", "train", f"--workdir={workdir}", *settings]
+        environment = runs.environment(cache_dir)
+        errors = subprocess.DEVNULL
+        return subprocess.Popen(command, env=environment, cwd=runs.ROOT, stderr=errors)
+
+    def last_step(workdir):
+        path = workdir / "metrics.jsonl"
+        lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+        return json.loads(lines[-1])["step"] if lines else 0
+
+    assert start(straight).wait(timeout=600) == 0
+    for _ in range(20):  # a step takes milliseconds: a kill may come too late
+        shutil.rmtree(killed, ignore_errors=True)
+        process = start(killed)
+        while process.poll() is None and last_step(killed) < KILLED_AT:
+            time.sleep(0.001)
+        process.kill()
+        assert process.wait() in (-signal.SIGKILL, 0)
+        saved = checkpoint.Checkpoints(killed / "checkpoints").latest_step()
+        if process.returncode and saved == 4 < KILLED_AT <= last_step(killed):
+            break
+    else:
+        pytest.fail("no kill came between the two saves")
+    assert start(killed).wait(timeout=600) == 0
+    runs.assert_same_state(killed, straight, 12)
+    assert digests(runs.load_state(killed, 12)[0]) == digests(runs.load_state(straight, 12)[0])
+    assert runs.metric_lines(killed) == runs.metric_lines(straight)
+    kept = jax.device_get(runs.load_state(straight, 12)[0].objective)
+    assert kept["lecam_seen"] == 1 and 0 < kept[heuristics.P] < 1
