@@ -19,7 +19,7 @@ SHELL = ("", "bash", "sh")  # what the blocks of commands are marked as
 
 _FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.M | re.S)
 _SPAN = re.compile(r"`([^`]+)`")
-LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+LINK = re.compile(r'!?\[[^\]]*\]\(([^)\s]+)\)|(?:src|href)="([^"]+)"')
 _OVERRIDE = re.compile(
     r"""(?:--config\.|(?<=--sweep ))([a-z][a-z0-9_.]*)=("[^"]*"|'[^']*'|\([^)]*\)|[^\s`"'|\]]*)"""
 )
@@ -84,7 +84,7 @@ def links(page: str) -> Iterator[tuple[str, str]]:
     """(PAGE:LINE, target) of every link and picture of a page."""
     text = _FENCE.sub(lambda found: "\n" * found[0].count("\n"), (ROOT / page).read_text())
     for found in LINK.finditer(text):
-        yield f"{page}:{text.count(chr(10), 0, found.start()) + 1}", found[1]
+        yield f"{page}:{text.count(chr(10), 0, found.start()) + 1}", found[1] or found[2]
 
 
 def anchors(page: Path) -> set[str]:
