@@ -14,6 +14,7 @@ from biggan_jax.cli import (
     evaluate,
     explore,
     init,
+    look,
     options,
     planning,
     prepare,
@@ -28,7 +29,7 @@ from biggan_jax.errors import UserError, did_you_mean
 # Each `add(command)` calls `command(NAME, FUNCTION, HELP)` for every command of its group and puts
 # the options into the parser that it gets. FUNCTION takes (args, overrides) and returns (the JSON
 # object, the exit code). The order is that of `biggan --help`.
-GROUPS = (train, sample, evaluate, report, explore, init, doctor)
+GROUPS = (train, sample, look, evaluate, report, explore, init, doctor)
 GROUPS += (planning, weights, prepare, configs)
 # What they compile is kept for the next time. Not `plan`, which tells how long compiling takes.
 KEPT = ("train", "sample", "look", "explore", "evaluate", "bench", "init")

@@ -33,7 +33,13 @@ def add(command) -> None:
     group = sub.add_argument_group("the samples")
     add = group.add_argument
     add("--samples", type=int, metavar="N", help="50,000 with inception, 10,000 with classifier")
-    add("--truncation", type=thresholds, default=(None,), metavar="T,...", help="several: a curve")
+    add(
+        "--truncation",
+        type=options.thresholds,
+        default=(None,),
+        metavar="T,...",
+        help="several: a curve",
+    )
     options.add_draw(group)
     options.add_weights(group)
     add("--matrix", action="store_true", help="every bn mode with averaged and raw weights")
@@ -59,29 +65,6 @@ def add(command) -> None:
         action="store_true",
         help="score checkpoints as they land, until the run has finished",
     )
-
-
-def thresholds(text: str) -> tuple[float, ...]:
-    """Truncation thresholds of a list such as 0.1,0.5,1.0.
-
-    Args:
-      text: what the user wrote.
-
-    Returns:
-      The thresholds in ascending order, each once.
-
-    Raises:
-      ArgumentTypeError: it is no list of positive numbers.
-    """
-    try:
-        values = sorted({float(part) for part in text.split(",")})
-    except ValueError:
-        values = []
-    if not values or not all(0 < value < float("inf") for value in values):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no list of thresholds: write positive numbers such as 0.1,0.5,1.0"
-        )
-    return tuple(values)
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:

@@ -132,6 +132,29 @@ def add_standing(sub: argparse.ArgumentParser) -> None:
     )
 
 
+def thresholds(text: str) -> tuple[float, ...]:
+    """Truncation thresholds of a list such as 0.1,0.5,1.0.
+
+    Args:
+      text: what the user wrote.
+
+    Returns:
+      The thresholds in ascending order, each once.
+
+    Raises:
+      ArgumentTypeError: it is no list of positive numbers.
+    """
+    try:
+        values = sorted({float(part) for part in text.split(",")})
+    except ValueError:
+        values = []
+    if not values or not all(0 < value < float("inf") for value in values):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no list of thresholds: write positive numbers such as 0.1,0.5,1.0"
+        )
+    return tuple(values)
+
+
 def add_sweep(sub: argparse.ArgumentParser, help: str) -> None:
     """--sweep KEY=A,B, as often as there are axes; `combinations.parse` reads it."""
     sub.add_argument("--sweep", action="append", default=[], metavar="KEY=A,B", help=help)

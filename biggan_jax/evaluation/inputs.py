@@ -8,7 +8,7 @@ import numpy as np
 
 from biggan_jax.data import Source
 from biggan_jax.errors import UserError
-from biggan_jax.metrics import inception
+from biggan_jax.metrics import classifier, inception
 from biggan_jax.metrics.classifier import Classifier, cached
 from biggan_jax.metrics.features import Extractor
 from biggan_jax.storage import paths
@@ -101,6 +101,12 @@ def fitted_classifier(
         refit=refit,
         progress=progress,
     )
+
+
+def has_classifier(source: Source, stamp: str, cache: Path) -> bool:
+    """Whether `fitted_classifier`, which takes the same arguments, has been called before."""
+    made = classifier.place(cache, stamp, source.num_classes, source.resolution, source.channels)
+    return (made / classifier.FILE).is_file()
 
 
 def open_inception(given: Path | None) -> Extractor:

@@ -241,17 +241,7 @@ def cached(
     Raises:
       UserError: the cached file is damaged, or `read` gives what `fit` refuses.
     """
-    identity = {
-        "version": VERSION,
-        **dataclasses.asdict(recipe or Recipe()),
-        "data_digest": data_digest,
-        "num_classes": num_classes,
-        "resolution": resolution,
-        "channels": channels,
-        "seed": seed,
-    }
-    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-    path = Path(folder) / f"classifier-{key}"
+    path = place(folder, data_digest, num_classes, resolution, channels, seed, recipe)
     if (path / FILE).exists() and not refit:
         return Classifier.load(path, devices=devices)
     images, labels = read()
@@ -262,3 +252,26 @@ def cached(
     if jax.process_index() == 0:
         write(path / FILE, classifier.to_bytes())
     return classifier
+
+
+def place(
+    folder: str | Path,
+    data_digest: str,
+    num_classes: int,
+    resolution: int,
+    channels: int,
+    seed: int = 0,
+    recipe: Recipe | None = None,
+) -> Path:
+    """Where `cached`, which takes the same arguments, keeps a classifier."""
+    identity = {
+        "version": VERSION,
+        **dataclasses.asdict(recipe or Recipe()),
+        "data_digest": data_digest,
+        "num_classes": num_classes,
+        "resolution": resolution,
+        "channels": channels,
+        "seed": seed,
+    }
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    return Path(folder) / f"classifier-{key}"

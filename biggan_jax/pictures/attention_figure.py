@@ -4,12 +4,15 @@ Nothing here knows a model: images and attention maps come as plain arrays.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw
 
-from biggan_jax.pictures import grids, text
+from biggan_jax.errors import UserError
+from biggan_jax.pictures import grids, sheet, text
+from biggan_jax.pictures.size import DPI, SCREEN, Size, check_pixels
 
 # Okabe and Ito's palette without black: told apart by colour-blind readers too. Ordered so that
 # neighbours differ in lightness as well.
@@ -25,6 +28,7 @@ COLORS = (
 PAPER, INK = (255, 255, 255), (40, 40, 40)
 CELL = 160  # px, the least side of a panel
 BORDER, GAP, MARGIN = 6, 10, 12  # px
+LEAST_FITTED = 24  # px that a panel must have in a width
 DOT = 0.045  # radius of a dot over the side of a panel
 SMOOTH = 4  # dots are drawn at this multiple of their size and averaged down
 HEAT = "inferno"
@@ -94,7 +98,7 @@ def draw(
     queries: Sequence[Sequence[int]],
     maps: np.ndarray,
     row_labels: Sequence[str] | None = None,
-    row_fallbacks: Sequence[str] | None = None,
+    size: Size = SCREEN,
 ) -> Image.Image:
     """Draws a row for each image: the image with its dots, then a map for each dot.
 
@@ -104,7 +108,8 @@ def draw(
       images: [N, S, S, 1 or 3], uint8 or floating in [-1, 1].
       queries: for each image P indices into Q, P at most 7.
       maps: [N, Q, K], queries and keys in row-major order.
-      row_labels, row_fallbacks: one text a row; see `grids.grid`.
+      row_labels: one text a row; see `grids.grid`.
+      size: of the picture; a width is met exactly.
 
     Returns:
       The picture, in mode 'RGB'.
@@ -113,47 +118,88 @@ def draw(
       Zhang et al. 2019, "Self-Attention GANs", figure 5.
     """
     images = grids.to_uint8(images)
-    size = images.shape[1]
-    cell = size * max(1, -(-CELL // size))
-    panel = cell + 2 * BORDER
-    labels, font = text.fitted(row_labels or [""] * len(images), 22, 2 * CELL, row_fallbacks)
-    left = MARGIN + round(max(font.getlength(label) for label in labels))
-    left += GAP if row_labels else 0
     columns = 1 + max(len(points) for points in queries)
+    plan = _plan(images.shape[1], columns, row_labels, size)
+    cell, gap, labels = plan.cell, plan.gap, plan.labels
+    border = plan.border
+    panel = cell + 2 * border
     # The image stands a little apart from its maps.
-    x_of = [left + c * (panel + GAP) + (GAP if c else 0) for c in range(columns + 1)]
-    y_of = [MARGIN + r * (panel + GAP) for r in range(len(images) + 1)]
-    paper = Image.new("RGB", (x_of[-1] - GAP + MARGIN, y_of[-1] - GAP + MARGIN), PAPER)
+    x_of = [plan.left + c * (panel + gap) + (gap if c else 0) for c in range(columns + 1)]
+    heading = round(1.3 * plan.letters) if plan.above and row_labels else 0
+    y_of = [MARGIN + r * (panel + gap + heading) + heading for r in range(len(images) + 1)]
+    height = y_of[-1] - gap - heading + MARGIN
+    check_pixels(plan.width, height)
+    paper = Image.new("RGB", (plan.width, height), PAPER)
     pen = ImageDraw.Draw(paper)
     for row, (image, points) in enumerate(zip(images, queries, strict=True)):
         y = y_of[row]
-        pen.text((left - GAP, y + panel / 2), labels[row], fill=INK, font=font, anchor="rm")
+        if labels:
+            at = (plan.left - gap, y + panel / 2)
+            at = (MARGIN, y - heading / 2) if plan.above else at
+            words, anchor = " ".join(labels[row].lines), "lm" if plan.above else "rm"
+            pen.text(at, words, fill=INK, font=labels[row].font, anchor=anchor)
         centres = [_centre(q, grid_side(maps.shape[1]), cell) for q in points]
-        picture = _picture(image, cell)
-        corner = (x_of[0] + BORDER, y + BORDER)
+        picture = sheet.enlarged(image, cell)
+        corner = (x_of[0] + border, y + border)
         paper.paste(picture, corner)
         for place, color in zip(centres, COLORS, strict=False):
             _dot(paper, corner, place, DOT * cell, color)
         for column, (query, place) in enumerate(zip(points, centres, strict=True)):
             x, color = x_of[column + 1], COLORS[column]
             pen.rectangle((x, y, x + panel - 1, y + panel - 1), fill=color)
-            corner = (x + BORDER, y + BORDER)
+            corner = (x + border, y + border)
             paper.paste(_heat(maps[row, query], picture), corner)
             _dot(paper, corner, place, DOT * cell, color)
     return paper
+
+
+class _Plan(NamedTuple):
+    """Lengths of the figure in px, and its labels; `above`: they stand above their rows."""
+
+    width: int
+    cell: int
+    left: int
+    gap: int
+    border: int
+    letters: int
+    labels: list[text.Drawn]
+    above: bool
+
+
+def _plan(source: int, columns: int, row_labels, size: Size) -> _Plan:
+    letters = 22 if size == SCREEN else size.letters
+    factor = size.dpi / DPI if size.width is None else min(1.0, size.width / 1000)
+    gap, border = max(3, round(GAP * factor)), max(2, round(BORDER * factor))
+    around = 2 * MARGIN - gap + columns * (2 * border + gap) + (gap if columns > 1 else 0)
+
+    def labelled(room: float) -> list[text.Drawn]:
+        return text.drawn(row_labels or [], letters, room)
+
+    labels = labelled(2 * CELL * factor if size.width is None else 0.25 * size.width)
+    beside = round(max((d.width for d in labels), default=-gap)) + gap
+    if size.width is None:
+        cell = round(factor * source * max(1, -(-CELL // source)))
+        width = MARGIN + beside + columns * (cell + 2 * border + gap) - gap + MARGIN
+        width += gap if columns > 1 else 0
+        return _Plan(width, cell, MARGIN + beside, gap, border, letters, labels, False)
+    cell = (size.width - around - beside) // columns
+    above = bool(labels) and cell < 5 * letters
+    if above:
+        labels, beside = labelled(size.width - 2 * MARGIN), 0
+        cell = (size.width - around) // columns
+    if cell < LEAST_FITTED:
+        raise UserError(
+            f"--width leaves {max(0, cell)} pixels for each of {columns} images in a row: ask for "
+            f"{around + beside + columns * LEAST_FITTED} at least, or for fewer --num-points"
+        )
+    left = MARGIN + beside + (size.width - around - beside - columns * cell)
+    return _Plan(size.width, cell, left, gap, border, letters, labels, above)
 
 
 def _centre(query: int, side: int, cell: int) -> tuple[float, float]:
     """(x, y) in px of the middle of a query pixel."""
     row, column = divmod(query, side)
     return (column + 0.5) * cell / side, (row + 0.5) * cell / side
-
-
-def _picture(image: np.ndarray, cell: int) -> Image.Image:
-    """An image, its pixels enlarged to sharp squares."""
-    factor = cell // image.shape[0]
-    enlarged = image.repeat(factor, 0).repeat(factor, 1)
-    return Image.fromarray(np.broadcast_to(enlarged, (cell, cell, 3)).copy())
 
 
 def _heat(weights: np.ndarray, picture: Image.Image) -> Image.Image:

@@ -10,6 +10,8 @@ from biggan_jax.pictures import text
 
 BACKGROUND = 236  # a light grey: black and white images both stand out from it
 INK = 32
+MIN_SIDE, PADDING = 48, 2  # px
+TITLE = 20  # px of the letters of headings
 LABEL_MARGIN = 6  # px on both sides of a row label
 LEAST_LABEL, LABEL_SHARE = 160, 0.4  # px that a label may take, or this share of the images' width
 
@@ -37,8 +39,8 @@ def grid(
     *,
     row_labels: Sequence[str] | None = None,
     row_fallbacks: Sequence[str] | None = None,
-    min_side: int = 48,
-    padding: int = 2,
+    min_side: int = MIN_SIDE,
+    padding: int = PADDING,
 ) -> Image.Image:
     """Lays images out row by row.
 
@@ -102,10 +104,10 @@ def table(
     Returns:
       The picture, in mode 'RGB'.
     """
-    font = ImageFont.load_default(size=20)
+    font = ImageFont.load_default(size=TITLE)
     width, height = rows[0][0].size
     left = round(max(font.getlength(label) for label in row_labels)) + 2 * gap
-    top = 20 + 2 * gap
+    top = TITLE + 2 * gap
     pitch_x, pitch_y = width + gap, height + gap
     size = (left + len(column_labels) * pitch_x, top + len(rows) * pitch_y)
     canvas = Image.new("RGB", size, (255,) * 3)
@@ -118,6 +120,29 @@ def table(
         draw.text(place, label, fill=(INK,) * 3, font=font, anchor="rm")
         for column, picture in enumerate(pictures):
             canvas.paste(picture, (left + column * pitch_x, top + row * pitch_y))
+    return canvas
+
+
+def column(pictures: Sequence[Image.Image], titles: Sequence[str], *, gap: int = 12) -> Image.Image:
+    """Lays pictures of one size out one below another, each under its title.
+
+    Args:
+      pictures: all of one size.
+      titles: one text a picture.
+      gap: px between and around the pictures.
+
+    Returns:
+      The picture, in mode 'RGB'.
+    """
+    font = ImageFont.load_default(size=TITLE)
+    width, height = pictures[0].size
+    pitch = TITLE + 2 * gap + height
+    canvas = Image.new("RGB", (width + 2 * gap, len(pictures) * pitch + gap), (255,) * 3)
+    draw = ImageDraw.Draw(canvas)
+    for i, (picture, title) in enumerate(zip(pictures, titles, strict=True)):
+        place = (gap, i * pitch + gap + TITLE / 2)
+        draw.text(place, title, fill=(INK,) * 3, font=font, anchor="lm")
+        canvas.paste(picture, (gap, i * pitch + TITLE + 2 * gap))
     return canvas
 
 

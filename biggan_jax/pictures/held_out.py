@@ -5,24 +5,28 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image
 
-from biggan_jax.pictures.plots import DPI, rendered
+from biggan_jax.pictures.plots import EPSILON, rendered
+from biggan_jax.pictures.size import SCREEN, Size
 
 SIDES = {"train": ("training", "-"), "held_out": ("held out", "--")}
 PANELS = {
     "accuracy": "share of real images with a positive logit",
     "logit": "mean logit of real images",
 }
+WIDTH, NARROW = 11, 0.6  # inches; the share of them below which one panel stands below the other
 WINDOW = 5  # measurements of the running mean: one is of as many images as one batch has
 
 
 def over_training(
     curves: Mapping[str, Mapping[str, tuple[Sequence[int], Sequence[float]]]],
+    size: Size = SCREEN,
 ) -> Image.Image:
     """Draws D's accuracy and mean logit on training and on held-out images over training.
 
     Args:
       curves: {run: {'accuracy_train', 'accuracy_held_out', 'logit_train' and 'logit_held_out':
         (steps [N], values [N])}}.
+      size: of the picture.
 
     Returns:
       The picture, in mode 'RGB': what was measured as thin lines, its running mean as thick ones.
@@ -32,8 +36,11 @@ def over_training(
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4.4), layout="constrained", dpi=DPI)
-    for axes, (what, label) in zip(figure.subplots(1, 2), PANELS.items(), strict=True):
+    width = size.inches(WIDTH)
+    narrow = width < NARROW * WIDTH
+    shape, high = ((2, 1), 1.7 * width) if narrow else ((1, 2), 4.4 * max(0.7, width / WIDTH))
+    figure = Figure(figsize=(width + EPSILON, high), layout="constrained", dpi=size.dpi)
+    for axes, (what, label) in zip(figure.subplots(*shape), PANELS.items(), strict=True):
         for number, (run, found) in enumerate(curves.items()):
             color = f"C{number % 10}"
             for side, (name, style) in SIDES.items():

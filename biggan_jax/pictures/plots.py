@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 DPI = 110
+EPSILON = 1e-6  # inches: so that a width in whole pixels is not rounded down
 VARIETY = ("precision", "recall", "density", "coverage", "class_accuracy")
 
 

@@ -1,5 +1,6 @@
 """Text in pictures: labels of any script, shortened so that a picture keeps its shape."""
 
+import dataclasses
 import functools
 import unicodedata
 from collections.abc import Sequence
@@ -12,6 +13,85 @@ SHIPPED = "fonts/ttf/DejaVuSans.ttf"  # of matplotlib: Latin, Greek, Cyrillic, A
 WIDE = ("CJK", "Noto Sans", "Droid Sans Fallback", "WenQuanYi", "Unifont", "Arial Unicode",
         "PingFang", "Hiragino", "YaHei", "SimSun", "Malgun", "MS Gothic")  # fmt: skip
 ELLIPSIS = "\u2026"
+# Unicode categories of what a name does without: symbols such as emoji, joiners, marks behind them.
+ORNAMENTS = ("So", "Sk", "Cf", "Co", "Cn", "Mn")
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+    """A label as it is drawn.
+
+    Attributes:
+      lines: texts from top to bottom.
+      font: of all of them.
+    """
+
+    lines: tuple[str, ...]
+    font: ImageFont.FreeTypeFont | None
+
+    @property
+    def width(self) -> float:
+        """Of the longest line, px."""
+        return max((self.font.getlength(line) for line in self.lines), default=0.0)
+
+
+def drawn(
+    labels: Sequence[str],
+    size: int,
+    width: float,
+    fallbacks: Sequence[str] | None = None,
+    *,
+    lines: int = 1,
+) -> list[Drawn]:
+    """Makes labels that can be drawn, each with a font that has its letters.
+
+    Args:
+      labels: texts in any script.
+      size: of the fonts, px.
+      width: px that a line may take.
+      fallbacks: what is written in the place of a label that no font at hand can draw; '#i' for
+        label i where absent.
+      lines: that a label may take; one that needs more loses its middle to an ellipsis.
+    """
+    found = []
+    for i, label in enumerate(map(_line, labels)):
+        known = known_part(label)
+        if known is None:
+            known = f"#{i}" if fallbacks is None else fallbacks[i]
+        plain = ImageFont.load_default(size=size)
+        font = plain if known.isascii() else ImageFont.truetype(_path_for(known), size)
+        found.append(Drawn(tuple(_wrapped(known, font, width, lines)), font))
+    return found
+
+
+def known_part(label: str) -> str | None:
+    """What a font at hand can draw of a label: all, or all but emoji; None without its letters.
+
+    Args:
+      label: a text in any script.
+    """
+    label = _line(label)
+    if label.isascii() or _is_drawable(label, _characters(_path_for(label))):
+        return label
+    bare = "".join(c for c in label if unicodedata.category(c) not in ORNAMENTS or c.isascii())
+    bare = " ".join(bare.split())
+    if any(c.isalnum() for c in bare) and bare != label:
+        return bare if bare.isascii() or _is_drawable(bare, _characters(_path_for(bare))) else None
+    return None
+
+
+def _wrapped(label: str, font: ImageFont.FreeTypeFont, width: float, lines: int) -> list[str]:
+    """Lines of a label, broken between words, or inside one that is longer than a line."""
+    done, rest = [], label.strip()
+    while rest and len(done) < lines - 1 and font.getlength(rest) > width:
+        fits = len(rest)
+        while fits > 1 and font.getlength(rest[:fits]) > width:
+            fits -= 1
+        breaks = [rest.rfind(" ", 1, fits + 1), *(rest.rfind(c, 1, fits) + 1 for c in "/-_")]
+        cut = max(breaks) if max(breaks) > 0 else fits
+        done.append(rest[:cut].rstrip())
+        rest = rest[cut:].lstrip()
+    return [*done, _shortened(rest, font, width)] if rest else done
 
 
 def fitted(

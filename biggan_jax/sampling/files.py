@@ -14,13 +14,12 @@ from biggan_jax.errors import UserError
 from biggan_jax.pictures import formats, grids
 from biggan_jax.sampling import generator as generator_lib
 from biggan_jax.sampling import image_folder, latents, load
-from biggan_jax.sampling.classes import parse_classes, row_labels, spread
-from biggan_jax.storage import networks, paths
+from biggan_jax.sampling.classes import parse_classes, row_labels
+from biggan_jax.storage import paths
 from biggan_jax.storage import truncation_statistics as statistics
 
 FOLDER = "folder"  # in the place of a suffix
 FOLDER_BATCH = 512  # samples made before they are written as single files
-MATRIX_CLASSES = 5  # rows of one panel of the batch-norm matrix
 
 
 def write(
@@ -178,67 +177,6 @@ def _write_file(out: Path, kind: str, samples: Samples) -> int:
         picture = grids.grid(images, samples.per_class, **named)
         paths.write_bytes(out, formats.encode(picture, out))
     return len(labels)
-
-
-def bn_matrix(
-    directory: str | Path,
-    out: Path,
-    *,
-    step: int | str | None = None,
-    classes: str | None = None,
-    per_class: int = 5,
-    truncation: float | None = None,
-    truncation_kind: str = "resample",
-    seed: int = 0,
-    standing: dict | None = None,
-    ema: bool | str | None = None,
-) -> dict:
-    """Draws the same samples with every kind of batch-norm statistics, averaged and raw weights.
-
-    Args:
-      directory: a workdir or a model directory (which may hold one of the weights alone).
-      out: `F.png` or another of `pictures.formats`.
-      step, classes, per_class, truncation, truncation_kind, seed, standing: see `write`; by default
-        5 classes spread over all.
-      ema: the only weights to be drawn, as `write` takes them; None draws the average and the raw.
-
-    Returns:
-      {out, step, modes, weights, seconds}.
-
-    Raises:
-      UserError: for a class that does not exist, or an unusable directory.
-    """
-    formats.suffix(out)
-    checked_count(per_class, "--per-class", 1)
-    start = time.perf_counter()
-    like_samples = {"truncation": truncation, "kind": truncation_kind}
-    if ema is None:
-        weights = networks.generator_weights(directory, step)
-    else:
-        weights = {{True: "EMA", False: "raw"}.get(ema, ema): ema}
-    rows: list[list] = [[] for _ in weights]
-    for row, ema in zip(rows, weights.values(), strict=True):
-        generator = load.load_generator(directory, step=step, ema=ema)
-        # The other weights are those of the very step, also where a run goes on meanwhile.
-        step = step if generator.step is None else generator.step
-        ids = spread(generator.num_classes, MATRIX_CLASSES)
-        if classes is not None:
-            ids = generator.labels(classes, option="--classes")
-        labels = np.repeat(ids, per_class)
-        z = generator.sample_z(seed, len(labels), truncation, truncation_kind)
-        for mode in generator_lib.BN_MODES:
-            generator.set_bn_mode(mode, **(like_samples | (standing or {})))
-            named = row_labels(ids, generator)
-            row.append(grids.grid(generator(z, labels), per_class, **named))
-    picture = grids.table(rows, list(weights), generator_lib.BN_MODES)
-    paths.write_bytes(out, formats.encode(picture, out))
-    return {
-        "out": str(out),
-        "step": generator.step,
-        "modes": list(generator_lib.BN_MODES),
-        "weights": list(weights),
-        "seconds": time.perf_counter() - start,
-    }
 
 
 def great_circle(a: np.ndarray, b: np.ndarray, count: int) -> np.ndarray:

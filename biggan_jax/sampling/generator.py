@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterable, Iterator
 
+import flax.linen as nn
 import jax
 import numpy as np
 from ml_collections import ConfigDict
@@ -10,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from biggan_jax import models
 from biggan_jax.errors import UserError
-from biggan_jax.sampling import classes, forward, latents, standing
+from biggan_jax.sampling import batches, classes, forward, latents, standing
 
 BN_MODES = ("running", "batch", "standing")
 
@@ -25,6 +26,7 @@ class LoadedGenerator:
       dim_z, num_classes, resolution, channels: of the model.
       class_names: one name per class; empty where they are not known.
       config: the config it was trained with (at least its `model` section).
+      bn_mode: which batch-norm statistics it takes; `set_bn_mode` chooses them.
       step: generator updates it has had, None when the directory does not say.
     """
 
@@ -32,7 +34,7 @@ class LoadedGenerator:
         self.config, self.step = config, step
         self._generator, _ = models.build(config.model, dtype=config.compute_dtype)
         self._variables = self._trained = forward.place(variables)
-        self._bn_mode = "running"
+        self.bn_mode = "running"
         m = config.model
         self.dim_z, self.num_classes = m.dim_z, m.num_classes
         self.class_names = classes.names_of(config)
@@ -60,8 +62,8 @@ class LoadedGenerator:
         """
         z, labels = self._check(z, labels)
         images = np.empty((len(z), self.resolution, self.resolution, self.channels), np.float32)
-        batches = self._batches(z, labels, forward.BATCH_SIZE)
-        for index, out in forward.ahead(batches, lambda *batch: self._forward(*batch)[0]):
+        made = self._batches(z, labels, forward.BATCH_SIZE)
+        for index, out in forward.ahead(made, lambda *batch: self._forward(*batch)[0]):
             images[index] = out
         return images
 
@@ -97,7 +99,7 @@ class LoadedGenerator:
         """
         other = copy.copy(self)
         other._variables = other._trained = forward.place(variables)
-        other._bn_mode, other.step = "running", step
+        other.bn_mode, other.step = "running", step
         return other
 
     def attention(self, z: ArrayLike, labels: ArrayLike) -> dict[str, np.ndarray]:
@@ -230,7 +232,7 @@ class LoadedGenerator:
         standing.check(batches, batch_size)
         self.check_latents(seed, truncation, kind)
         if mode != "standing":
-            self._bn_mode, self._variables = mode, self._trained
+            self.bn_mode, self._variables = mode, self._trained
             return
         z = self.sample_z(seed, batches * batch_size, truncation, kind)
         labels = latents.labels(seed, len(z), self.num_classes)
@@ -250,11 +252,16 @@ class LoadedGenerator:
 
         checked = (self._check(z, labels) for z, labels in batches)
         self._variables = forward.place(standing.accumulate(moments, self._trained, checked))
-        self._bn_mode = "standing"
+        self.bn_mode = "standing"
+
+    @property
+    def applied(self) -> tuple[nn.Module, dict]:
+        """(the module, its variables on the devices with the statistics of `bn_mode`)."""
+        return self._generator, self._variables
 
     @property
     def _batch_statistics(self) -> bool:
-        return self._bn_mode == "batch"
+        return self.bn_mode == "batch"
 
     def _forward(self, z, labels, collections: tuple[str, ...] = ()):
         train = self._batch_statistics
@@ -269,27 +276,9 @@ class LoadedGenerator:
             raise UserError(f"labels have shape {labels.shape}; z asks for [{len(z)}]")
         return z, classes.check_labels(labels, self.num_classes)
 
-    def _batches(
-        self, z: np.ndarray, labels: np.ndarray, size: int
-    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Yields (indices, z, labels), the last two always of one size."""
-        rng = np.random.default_rng(0)
-        shuffled = self._batch_statistics  # a batch of one class has the statistics of that class
-        order = rng.permutation(len(z)) if shuffled else np.arange(len(z))
-        # Batch statistics are always those of 64, whatever the number of devices.
-        rows = size if shuffled else forward.rounded(size)
-        for start in range(0, len(z), rows):
-            index = order[start : start + rows]
-            missing = rows - len(index)
-            fill_z = np.zeros((missing, self.dim_z), np.float32)
-            if shuffled:  # only batch statistics see what a batch is filled up with
-                fill_z = self.sample_z(start, missing)
-            fill_labels = rng.integers(0, self.num_classes, missing, np.int32)
-            yield (
-                index,
-                np.concatenate([z[index], fill_z]),
-                np.concatenate([labels[index], fill_labels]),
-            )
+    def _batches(self, z: np.ndarray, labels: np.ndarray, size: int) -> Iterator[tuple]:
+        draw = self.sample_z if self._batch_statistics else None
+        return batches.filled(z, labels, size, num_classes=self.num_classes, draw=draw)
 
 
 def check_bn_mode(mode: str) -> None:

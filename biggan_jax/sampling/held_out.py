@@ -1,12 +1,12 @@
 """`biggan look held-out`: does D know its training images by heart? What the monitors wrote."""
 
 import math
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from biggan_jax.errors import UserError
 from biggan_jax.pictures import formats, held_out
+from biggan_jax.pictures.size import SCREEN, Size
 from biggan_jax.sampling import spectra
 from biggan_jax.storage import paths
 from biggan_jax.storage.directory import open_directory
@@ -15,33 +15,31 @@ NAMES = tuple(f"{what}_{side}" for what in held_out.PANELS for side in held_out.
 Curves = dict[str, tuple[list[int], list[float]]]
 
 
-def draw(directories: Sequence[str | Path], out: Path) -> dict:
+def draw(directories: Sequence[str | Path], out: Path, *, size: Size = SCREEN) -> dict:
     """Draws D's judgement of training and held-out images; needs no data and no weights.
 
     Args:
       directories: workdirs, each a colour of its own.
       out: `F.png` or another of `pictures.formats`.
+      size: of the picture.
 
     Returns:
-      {out, runs: [{from, steps: [first, last], last: {name: mean of the last measurements}}],
-      seconds}.
+      {runs: [{from, steps: [first, last], last: {name: mean of the last measurements}}]}.
 
     Raises:
       UserError: a run has no held-out images, or no monitors.
     """
-    start = time.perf_counter()
-    formats.suffix(out)
     found = {str(directory): read(directory) for directory in directories}
     labels = _labels(list(found))
-    picture = held_out.over_training(dict(zip(labels, found.values(), strict=True)))
-    paths.write_bytes(out, formats.encode(picture, out))
+    picture = held_out.over_training(dict(zip(labels, found.values(), strict=True)), size)
+    paths.write_bytes(out, formats.encode(picture, out, size.dpi))
     runs = []
     for directory, curves in found.items():
         steps = curves[NAMES[0]][0]
         last = {name: float(held_out.running_mean(curves[name][1])[-1]) for name in NAMES}
         last = {name: value if math.isfinite(value) else None for name, value in last.items()}
         runs.append({"from": directory, "steps": [steps[0], steps[-1]], "last": last})
-    return {"out": str(out), "runs": runs, "seconds": time.perf_counter() - start}
+    return {"runs": runs}
 
 
 def read(directory: str | Path) -> Curves:
@@ -83,7 +81,7 @@ def text(result: dict) -> str:
             for what in held_out.PANELS
         )
         lines.append(f"{run['from']}, step {run['steps'][1]:,}: {shown}")
-    return "\n".join([*lines, f"drawn to {result['out']}"])
+    return "\n".join(lines)
 
 
 def _shown(value: float | None) -> str:

@@ -3,11 +3,11 @@
 import math
 import re
 import sys
-import time
 from pathlib import Path
 
 from biggan_jax.errors import UserError, did_you_mean
 from biggan_jax.pictures import formats, spectra
+from biggan_jax.pictures.size import SCREEN, Size
 from biggan_jax.storage import json_lines, paths
 from biggan_jax.storage.directory import open_directory
 
@@ -17,31 +17,29 @@ _MOST = 1e300  # of a number that is drawn
 Curves = dict[str, dict[str, tuple[list[int], list[float]]]]
 
 
-def draw(directory: str | Path, out: Path, *, value: str = DEFAULT) -> dict:
+def draw(directory: str | Path, out: Path, *, value: str = DEFAULT, size: Size = SCREEN) -> dict:
     """Draws one value of every layer over training; needs no data and no weights.
 
     Args:
       directory: a workdir.
       out: `F.png` or another of `pictures.formats`.
       value: a name of the monitors that layers have, such as raw_sigma0, sigma0 or ratio.
+      size: of the picture.
 
     Returns:
-      {out, value, steps: [first, last], layers: {player: count}, seconds}.
+      {value, steps: [first, last], layers: {player: count}}.
 
     Raises:
       UserError: the run has no monitors, or none of this name.
     """
-    start = time.perf_counter()
-    formats.suffix(out)
     curves = read(directory, value)
-    paths.write_bytes(out, formats.encode(spectra.over_training(curves, value), out))
+    picture = spectra.over_training(curves, value, size)
+    paths.write_bytes(out, formats.encode(picture, out, size.dpi))
     steps = [step for layers in curves.values() for at, _ in layers.values() for step in at]
     return {
-        "out": str(out),
         "value": value,
         "steps": [min(steps), max(steps)],
         "layers": {player: len(layers) for player, layers in curves.items()},
-        "seconds": time.perf_counter() - start,
     }
 
 
@@ -85,6 +83,12 @@ def read(directory: str | Path, value: str = DEFAULT) -> Curves:
             f"{did_you_mean(value, known)}"
         )
     return drawn
+
+
+def text(result: dict) -> str:
+    """What `draw` returns, for a person."""
+    first, last = result["steps"]
+    return f"{result['value']} of steps {first:,} to {last:,}"
 
 
 def lines_of(path: Path) -> list[dict]:

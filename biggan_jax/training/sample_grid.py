@@ -8,19 +8,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from biggan_jax import data
-from biggan_jax.models import latents
 from biggan_jax.parallel import compiler_options, processes, sharding
 from biggan_jax.pictures import grids
+from biggan_jax.sampling import run_grid
 from biggan_jax.sampling.classes import described, names_of
+from biggan_jax.sampling.run_grid import GRID, path, rows
 from biggan_jax.storage import paths, writers
 from biggan_jax.training import step
-
-GRID = 10  # rows and columns
-
-
-def path(workdir: Path, done: int) -> Path:
-    """Where the samples of a step are."""
-    return workdir / "samples" / f"step_{done:08d}.png"
 
 
 def save(
@@ -53,13 +47,6 @@ def save_real(source: data.Source, batch: dict, workdir: Path, config: ConfigDic
     paths.write_bytes(workdir / "samples" / "real.png", grids.png(picture))
 
 
-def rows(config: ConfigDict) -> np.ndarray:
-    """The class of every row of a grid of samples, int32: spread over all where they are more."""
-    num_classes = config.model.num_classes
-    count = min(num_classes, GRID) if num_classes > 1 else GRID
-    return np.linspace(0, num_classes - 1, count).round().astype(np.int32)
-
-
 def _labels(classes: Sequence[Sequence[int]], config: ConfigDict) -> dict:
     """Labels of rows by the classes that they show, as arguments of `grids.grid`."""
     if config.model.num_classes == 1:
@@ -75,11 +62,9 @@ def _labels(classes: Sequence[Sequence[int]], config: ConfigDict) -> dict:
 def sampler(train_step: step.TrainStep, config: ConfigDict):
     """A function of generator variables: a fixed grid of samples, uint8, a class a row."""
     labels = np.repeat(rows(config), GRID)
-    key = jax.random.fold_in(jax.random.key(config.seed), 2**31 - 1)
-    shape = (len(labels), config.model.dim_z)
     # numpy: the same argument of a computation that several processes share. As a constant of it
     # another seed would be another program.
-    z = np.asarray(latents.sample(key, shape, distribution=config.model.z_distribution))
+    z = run_grid.draw(config)
     replicated = sharding.replicated(train_step.mesh)
 
     def forward(variables, z, labels):

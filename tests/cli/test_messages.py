@@ -14,7 +14,7 @@ import pytest
 
 from biggan_jax import cli
 from biggan_jax import config as config_lib
-from biggan_jax.cli import commands
+from biggan_jax.cli import commands, look
 from biggan_jax.data import kinds
 from tests import runs
 
@@ -223,11 +223,8 @@ def functions() -> dict[str, list[tuple[str, str]]]:
             return argparse.ArgumentParser()
 
         group.add(note)
-    found["look"] += [
-        ("biggan_jax.cli.sample", name)
-        for name in modules()["biggan_jax.cli.sample"].symbols
-        if not name.startswith(("add", "run", "_"))
-    ]
+    found["look"] += [("biggan_jax.cli.look", name) for name in ("rows_of", "check_target")]
+    found["look"] += [(f"biggan_jax.{kind.module}", "draw") for kind in look.KINDS.values()]
     return found
 
 

@@ -1,4 +1,4 @@
-"""`biggan look`: attention figures of G and D, and the matrix of batch-norm modes."""
+"""`biggan look attention` and `bn`: figures of G and D, and the matrix of batch-norm modes."""
 
 import json
 
@@ -11,7 +11,10 @@ from PIL import Image
 from biggan_jax import cli, models
 from biggan_jax.errors import UserError
 from biggan_jax.pictures import attention_figure, grids
-from biggan_jax.sampling import load, look
+from biggan_jax.pictures.size import SCREEN
+from biggan_jax.sampling import load
+from biggan_jax.sampling.look import attention as look
+from biggan_jax.sampling.look.rows import Rows
 from biggan_jax.storage import networks
 from biggan_jax.storage.weights import save_weights
 from tests import runs
@@ -120,10 +123,11 @@ def test_generator(trained, tmp_path, capsys):
 
 
 def test_points_by_hand(trained, tmp_path):
-    result = look.attention(
+    result = look.draw(
         trained,
         tmp_path / "a.png",
-        rows=look.Rows(classes="3,7", count=3),
+        rows=Rows(classes="3,7", count=3),
+        size=SCREEN,
         points="0,0; 15,15;6,9",
     )
     assert [row["class"] for row in result["rows"]] == [3, 7, 3]
@@ -144,8 +148,13 @@ def test_discriminator_on_files(with_d_attention, tmp_path):
     read = look.read_images([folder, large], 16, 1)
     assert read.shape == (3, 16, 16, 1) and read.dtype == np.uint8
     np.testing.assert_array_equal(read[:2, :, :, 0], pixels[::-1])  # in the order of their names
-    result = look.attention(
-        with_d_attention, tmp_path / "d.png", discriminator=True, images=[folder, large]
+    result = look.draw(
+        with_d_attention,
+        tmp_path / "d.png",
+        rows=Rows(),
+        size=SCREEN,
+        discriminator=True,
+        images=[folder, large],
     )
     assert result["gamma"] == 0.25 and result["layers"] == ["attention_8"]
     assert len(result["rows"]) == 3 and all("class" not in row for row in result["rows"])
@@ -160,8 +169,10 @@ def test_discriminator_on_files(with_d_attention, tmp_path):
 
 
 def test_discriminator_on_samples(with_d_attention, tmp_path):
-    rows = look.Rows(classes="2,5", bn_mode="batch", truncation=0.5)
-    result = look.attention(with_d_attention, tmp_path / "d.png", discriminator=True, rows=rows)
+    rows = Rows(classes="2,5", bn_mode="batch", truncation=0.5)
+    result = look.draw(
+        with_d_attention, tmp_path / "d.png", discriminator=True, rows=rows, size=SCREEN
+    )
     assert [row["class"] for row in result["rows"]] == [2, 5]
 
 
@@ -220,7 +231,7 @@ def test_a_generator_without_attention(trained, tmp_path):
         weights[name] = {k: v for k, v in weights[name].items() if k != "attention_8"}
     save_weights(tmp_path, "g_ema", weights)
     with pytest.raises(UserError, match="generator has no attention.*model.g_attention"):
-        look.attention(tmp_path, tmp_path / "x.png")
+        look.draw(tmp_path, tmp_path / "x.png", rows=Rows(), size=SCREEN)
 
 
 def test_bn_matrix(trained, with_d_attention, tmp_path, capsys):

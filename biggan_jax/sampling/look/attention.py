@@ -1,7 +1,6 @@
-"""`biggan look`: pictures of a trained model at work."""
+"""`biggan look attention`: where chosen points of an image attend to, SAGAN's figure 5."""
 
 import dataclasses
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,62 +8,17 @@ import numpy as np
 
 from biggan_jax.errors import UserError
 from biggan_jax.pictures import attention_figure, formats
-from biggan_jax.sampling import files, load
+from biggan_jax.pictures.size import Size
 from biggan_jax.sampling import generator as generator_lib
-from biggan_jax.sampling.classes import described, row_labels, spread
+from biggan_jax.sampling import load
+from biggan_jax.sampling.classes import described
 from biggan_jax.sampling.discriminator import LoadedDiscriminator
 from biggan_jax.sampling.given_images import read_images
+from biggan_jax.sampling.look import rows as rows_lib
+from biggan_jax.sampling.look.rows import Rows
 from biggan_jax.storage import paths
 
 ROWS, POINTS = 6, 5  # of an attention figure when no numbers were asked for
-
-
-@dataclasses.dataclass(frozen=True)
-class Rows:
-    """The samples that a picture shows, one a row.
-
-    Attributes:
-      classes: a list such as 'cat,dog' or '0,3,5-7', taken in turn; None spreads the rows over all
-        classes.
-      count: rows; None is one for each of `classes`, or 6.
-      seed, truncation, truncation_kind: see `LoadedGenerator.sample_z`.
-      ema: averaged weights; False takes the raw ones, a name another average.
-      bn_mode: see `LoadedGenerator.set_bn_mode`.
-    """
-
-    classes: str | None = None
-    count: int | None = None
-    seed: int = 0
-    truncation: float | None = None
-    truncation_kind: str = "resample"
-    ema: bool | str = True
-    bn_mode: str = "running"
-
-    def load(
-        self, directory: str | Path, step: int | str | None = None
-    ) -> generator_lib.LoadedGenerator:
-        """The generator, in the batch-norm mode of these samples."""
-        return load.load_generator(
-            directory,
-            step=step,
-            ema=self.ema,
-            bn_mode=self.bn_mode,
-            standing_truncation=self.truncation,
-            standing_kind=self.truncation_kind,
-        )
-
-    def latents(self, generator: generator_lib.LoadedGenerator) -> tuple[np.ndarray, np.ndarray]:
-        """(z [N, dim_z], labels [N]) of the rows; UserError where they ask for none."""
-        if self.count is not None:
-            files.checked_count(self.count, "--count", 1)
-        if self.classes is None:
-            ids = spread(generator.num_classes, self.count or ROWS)
-            labels = np.resize(ids, self.count or ROWS)
-        else:
-            ids = generator.labels(self.classes, option="--classes")
-            labels = np.resize(ids, self.count or len(ids))
-        z = generator.sample_z(self.seed, len(labels), self.truncation, self.truncation_kind)
-        return z, labels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,12 +38,12 @@ class View:
     maps: dict[str, np.ndarray]
 
 
-def attention(
+def draw(
     directory: str | Path,
     out: Path,
     *,
-    step: int | str | None = None,
-    rows: Rows = Rows(),
+    rows: Rows,
+    size: Size,
     layer: str | None = None,
     points: str | None = None,
     num_points: int | None = None,
@@ -101,8 +55,8 @@ def attention(
     Args:
       directory: a workdir or a model directory.
       out: `F.png` or another of `pictures.formats`.
-      step: see `load.load_generator`.
-      rows: which samples.
+      rows: which samples, a row each; 6 by default.
+      size: of the picture.
       layer: such as 'attention_16'; by default the one of the highest resolution.
       points: 'r,c;r,c', rows and columns in image pixels from the top left; None picks those whose
         maps differ most, anew for each sample.
@@ -111,9 +65,8 @@ def attention(
       images: PNG or JPEG files or folders that D looks at; none gives it the samples of G.
 
     Returns:
-      {out, step, layer, layers, gamma, rows: [{class, name, points, distance}], seconds}: points
-      are the image pixels of the dots, the distance is the mean total variation distance of the
-      maps shown.
+      {step, layer, layers, gamma, rows: [{class, name, points, distance}]}: points are the image
+      pixels of the dots, the distance is the mean total variation distance of the maps shown.
 
     Raises:
       UserError: for a model without attention, an unknown layer, points outside the image, or an
@@ -122,31 +75,27 @@ def attention(
     References:
       Zhang et al. 2019, "Self-Attention GANs", figure 5.
     """
-    start = time.perf_counter()
-    formats.suffix(out)
     if images and not discriminator:
         raise UserError("--images are for the discriminator: add --discriminator, or leave it out")
     if discriminator:
-        view = view_discriminator(directory, step, rows, layer, images)
+        view = view_discriminator(directory, rows, layer, images)
     else:
-        view = view_generator(directory, step, rows, layer)
+        view = view_generator(directory, rows, layer)
     layer = layer or max(view.maps, key=lambda name: view.maps[name].shape[1])
     maps = view.maps[layer]
     queries = choose_queries(maps, points, num_points, view.player.resolution)
     labels = None
     if view.labels is not None and view.player.num_classes > 1:
         labels = [int(c) for c in view.labels]
-    names = {} if labels is None else row_labels(labels, view.player)
-    figure = attention_figure.draw(view.images, queries, maps, **names)
-    paths.write_bytes(out, formats.encode(figure, out))
+    names = None if labels is None else rows_lib.named(labels, view.player)
+    figure = attention_figure.draw(view.images, queries, maps, names, size=size)
+    paths.write_bytes(out, formats.encode(figure, out, size.dpi))
     return {
-        "out": str(out),
         "step": view.player.step,
         "layer": layer,
         "layers": sorted(view.maps),
         "gamma": view.player.gammas[layer],
         "rows": rows_of(queries, maps, labels, view.player),
-        "seconds": time.perf_counter() - start,
     }
 
 
@@ -156,21 +105,19 @@ def rows_of(
     labels: list[int] | None,
     player: generator_lib.LoadedGenerator | LoadedDiscriminator,
 ) -> list[dict]:
-    """{points, distance, class, name} of every row of a figure; see `attention`."""
+    """{points, distance, class, name} of every row of a figure; see `draw`."""
     rows, size = [], player.resolution
     for row, beta in zip(queries, maps, strict=True):
         points = [pixel_of(query, maps.shape[1], size) for query in row]
         distance = attention_figure.mean_distance(beta[row])
         rows.append({"points": points, "distance": distance})
     for row, label in zip(rows, labels or [], strict=labels is not None):
-        row["class"] = label
-        if player.class_names:
-            row["name"] = player.class_names[label]
+        row |= rows_lib.class_of(label, player)
     return rows
 
 
 def text(result: dict) -> str:
-    """What `attention` found, for a person."""
+    """What `draw` found, for a person."""
     lines = [f"{result['layer']} (of {', '.join(result['layers'])}): gamma {result['gamma']:.4f}"]
     for i, row in enumerate(result["rows"], start=1):
         of = f" (class {row['class']})" if "class" in row else ""
@@ -181,28 +128,22 @@ def text(result: dict) -> str:
             f"row {i}{of}: the maps of {points} differ by {row['distance']:.2f} "
             "(total variation; 0 equal, 1 disjoint)"
         )
-    return "\n".join([*lines, result["out"]])
+    return "\n".join(lines)
 
 
-def view_generator(
-    directory: str | Path, step: int | str | None, rows: Rows, layer: str | None
-) -> View:
+def view_generator(directory: str | Path, rows: Rows, layer: str | None) -> View:
     """Samples of G and its attention while it made them."""
-    generator = rows.load(directory, step)
+    generator = rows.load(directory)
     check_layer(layer, generator.gammas, "generator", "g_attention")
-    z, labels = rows.latents(generator)
+    z, labels = rows.latents(generator, ROWS)
     return View(generator, generator(z, labels), labels, generator.attention(z, labels))
 
 
 def view_discriminator(
-    directory: str | Path,
-    step: int | str | None,
-    rows: Rows,
-    layer: str | None,
-    files: Sequence[Path],
+    directory: str | Path, rows: Rows, layer: str | None, files: Sequence[Path]
 ) -> View:
     """Files, or samples of G, and D's attention to them."""
-    d = load.load_discriminator(directory, step=step)
+    d = load.load_discriminator(directory, step=rows.step)
     check_layer(layer, d.gammas, "discriminator", "d_attention")
     if files:
         images = read_images(files, d.resolution, d.channels)
@@ -211,8 +152,9 @@ def view_discriminator(
         floats = images.astype(np.float32) / 127.5 - 1
         return View(d, images, None, d.attention(floats, classes))
     # The very step, also where a run goes on meanwhile.
-    generator = rows.load(directory, step if d.step is None else d.step)
-    z, labels = rows.latents(generator)
+    step = rows.step if d.step is None else d.step
+    generator = dataclasses.replace(rows, step=step).load(directory)
+    z, labels = rows.latents(generator, ROWS)
     images = generator(z, labels)
     return View(d, images, labels, d.attention(images, labels))
 

@@ -1,0 +1,107 @@
+"""Sheets of any width, labels in any script, and moving pictures."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from biggan_jax.errors import UserError
+from biggan_jax.pictures import formats, sheet, size, text
+
+
+def page(rows=2, across=3, side=8, **more):
+    images = np.arange(rows * across, dtype=np.uint8).reshape(rows, across, 1, 1, 1) * 20
+    return sheet.Sheet(np.broadcast_to(images, (rows, across, side, side, 1)), **more)
+
+
+@pytest.mark.parametrize("width", [None, 120, 390, 1001])
+@pytest.mark.parametrize("dpi", [72, 300])
+def test_width_is_met_and_nothing_overlaps(width, dpi):
+    labels = ["cat", "a name of forty characters, which is long"]
+    shown, asked = page(row_labels=labels, columns=list("abc")), size.Size(dpi, width)
+    drawn, plan = sheet.draw(shown, asked), sheet._plan(shown, asked)
+    if width is not None:
+        assert drawn.width == width
+    pixels = np.asarray(drawn.convert("L"))
+    # The images of the last row are whole, with gaps between them.
+    for back, value in enumerate((100, 80, 60)):
+        right = drawn.width - plan.gap - back * (plan.side + plan.gap)
+        cell = pixels[-plan.gap - plan.side : -plan.gap, right - plan.side : right]
+        assert cell.shape == (plan.side, plan.side) and (cell == value).all()
+        assert (pixels[-plan.gap - plan.side :, right : right + plan.gap] == 255).all()
+    if not plan.above:  # names end before the images begin
+        assert (pixels[:, plan.left - 1 : plan.left + 1] == 255).all()
+    assert (pixels[-1] == 255).all() and (pixels[:, -1] == 255).all()
+
+
+def test_letters_grow_with_dpi_and_natural_pictures_too():
+    small, large = (sheet.draw(page(), size.Size(dpi)) for dpi in (110, 220))
+    assert large.width == pytest.approx(2 * small.width, abs=4)
+    assert size.Size(300).letters == 38 and size.Size(36).letters == 9
+
+
+@pytest.mark.parametrize(
+    ("width", "dpi", "pixels"),
+    [("390px", None, 390), ("390", 300, 390), ("6.5in", 300, 1950), ("2.54cm", 200, 200),
+     ("25.4 mm", 200, 200), (None, 100, None)],
+)  # fmt: skip
+def test_widths(width, dpi, pixels):
+    assert size.parse(width, dpi).width == pixels
+
+
+def test_too_large_and_too_narrow():
+    with pytest.raises(UserError, match="ask for 1?[0-9]{3} pixels at least"):
+        sheet.draw(page(across=40), size.Size(110, 200))
+    with pytest.raises(UserError, match="250,000,000 is the most"):
+        sheet.draw(page(across=1, rows=200), size.Size(110, 16_000))
+
+
+def test_enlarged_images_keep_their_mean():
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    for side in (16, 24, 48, 50):
+        drawn = np.asarray(sheet.enlarged(image, side))
+        assert drawn.shape == (side, side, 3)
+        assert drawn.mean() == pytest.approx(image.mean(), abs=1)
+    np.testing.assert_array_equal(
+        np.asarray(sheet.enlarged(image, 48)), image.repeat(3, 0).repeat(3, 1)
+    )
+
+
+def test_labels_wrap_and_keep_their_ends():
+    long = "a name of forty characters, all of them!"
+    one = text.drawn([long], 14, 120)[0]
+    assert len(one.lines) == 1 and text.ELLIPSIS in one.lines[0] and one.width <= 120
+    assert one.lines[0].startswith("a name") and one.lines[0].endswith("!")
+    three = text.drawn([long], 14, 120, lines=3)[0]
+    assert 2 <= len(three.lines) <= 3 and three.width <= 120
+    assert " ".join(three.lines) == long
+
+
+def test_every_label_has_a_font_of_its_own():
+    lacking = "\U000120d0"  # cuneiform
+    labels = ["cat", "кошка", "قطة", "\U0001f431 cat", lacking]
+    drawn = text.drawn(labels, 14, 500, [f"class {i}" for i in range(5)])
+    words = [d.lines[0] for d in drawn]
+    assert words[:2] == ["cat", "кошка"] and words[3].endswith("cat") and words[4] == "class 4"
+    assert words[2] in ("قطة", "class 2")  # where there is no engine that joins Arabic letters
+    for d in drawn:
+        assert d.font.getmask(d.lines[0]).getbbox() is not None
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp"])
+@pytest.mark.parametrize("mode", ["grey", "colour"])
+def test_moving(suffix, mode):
+    rng = np.random.default_rng(0)
+    frames = []
+    for _ in range(3):
+        pixels = rng.integers(0, 256, (6, 6, 3), np.uint8)
+        pixels = pixels[..., :1].repeat(3, -1) if mode == "grey" else pixels
+        frames.append(Image.fromarray(pixels).resize((48, 48), Image.Resampling.NEAREST))
+    data = formats.animate(frames, f"x{suffix}", [100, 100, 400])
+    with Image.open(io.BytesIO(data)) as picture:
+        assert picture.n_frames == 3 and picture.size == (48, 48)
+        for i, frame in enumerate(frames):
+            picture.seek(i)
+            got = np.asarray(picture.convert("RGB")).astype(int)
+            assert np.abs(got - np.asarray(frame)).mean() < 12
