@@ -18,7 +18,7 @@ from biggan_jax.errors import UserError, some
 from biggan_jax.models import biggan
 from biggan_jax.pictures import attention_figure, grids
 from biggan_jax.sampling import explore_request, latents, load
-from biggan_jax.sampling.explore_request import NUMBERS, Chunk, Point, Shown, walks
+from biggan_jax.sampling.explore_request import NUMBERS, Point, Shown, walks
 from biggan_jax.sampling.generator import LoadedGenerator
 from biggan_jax.storage import networks, paths, steps
 
@@ -83,17 +83,14 @@ class Explorer:
 
     def warm(self) -> None:
         """Compiles and runs every program once, so that no request waits for the compiler."""
-        first = self._start["truncation"]
-        with_chunk = (Chunk(seed=1, angle=1.0 if self._walks else 0.0),) * len(self.chunks)
         for weights in self.generators:
-            point = Point(0, self._start["seed"], 0, first, self._start["truncation_kind"])
-            self.variants(Shown(weights, point))
-            self.image(Shown(weights, point))
+            shown = Shown(weights, Point(0))
+            self.variants(shown)
+            self.image(shown)
             if self._attends:
-                self.attention(Shown(weights, point), next(iter(self._attends)), 0, 0)
-        if self._truncates:
-            for kind in latents.KINDS:
-                self._z(Point(0, 0, 0, 1.0, kind, with_chunk))
+                self.attention(shown, next(iter(self._attends)), 0, 0)
+        for kind in latents.KINDS if self._truncates else ():
+            self._z(Point(0, truncation=1.0, kind=kind))
 
     def model(self) -> dict[str, Any]:
         """What the page must know of the model, as JSON holds it."""

@@ -87,6 +87,8 @@ class Server:
             timeout_graceful_shutdown=END_SECONDS,
         )
         self._server, self._listener = uvicorn.Server(config), listener
+        # No join: Ctrl-C inside it leaves Python 3.11 with a thread that it takes for ended.
+        self._ended = threading.Event()
         # Not the main thread, whose signals uvicorn would take.
         self._thread = threading.Thread(target=self._run, daemon=True, name="explore-server")
 
@@ -96,12 +98,14 @@ class Server:
 
     def __exit__(self, *unused) -> None:
         self._server.should_exit = True
-        self._thread.join(4 * END_SECONDS)  # it closes the port
+        self._ended.wait(4 * END_SECONDS)  # it closes the port
 
     def wait(self, seconds: float) -> bool:
         """Waits a while; whether the server still runs then."""
-        self._thread.join(seconds)
-        return self._thread.is_alive()
+        return not self._ended.wait(seconds)
 
     def _run(self) -> None:
-        self._server.run(sockets=[self._listener])
+        try:
+            self._server.run(sockets=[self._listener])
+        finally:
+            self._ended.set()

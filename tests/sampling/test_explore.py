@@ -13,7 +13,7 @@ import pytest
 from biggan_jax import load_generator
 from biggan_jax.errors import UserError
 from biggan_jax.pictures import grids
-from biggan_jax.sampling import explore_app
+from biggan_jax.sampling import explore_app, forward, latents
 from biggan_jax.sampling.explore import Explorer
 from biggan_jax.sampling.explore_request import NUMBERS
 from tests import runs
@@ -162,6 +162,22 @@ def test_attention_of_a_pixel(client, generator):
         np.testing.assert_allclose(found["values"], expected, rtol=1e-3, atol=1e-5)
     mixed = client.ask("attention", **{"from": A, "to": B, "at": 0.5}, row=1, column=1)
     assert sum(mixed["values"]) == pytest.approx(1, abs=1e-2)
+
+
+def test_no_request_waits_for_the_compiler(client):
+    def programs():
+        jitted = forward._jitted(forward._between), latents._block_of_any_truncation
+        return [program._cache_size() for program in jitted]
+
+    before = programs()
+    chunks = [{"seed": 3, "angle": 7}, {}, {}]
+    for truncation, kind in ((None, "resample"), (0.123, "resample"), (0.456, "scale")):
+        one = {"truncation": truncation, "truncation_kind": kind, "chunks": chunks, "class": 2}
+        for request in ({"sample": one}, {"from": one, "to": A, "at": 0.2, "weights": "raw"}):
+            for what in ("image", "variants", "latents.json"):
+                client.ask(what, **request)
+            client.ask("attention", **request, row=1, column=2)
+    assert programs() == before
 
 
 HUGE = int("9" * 400)

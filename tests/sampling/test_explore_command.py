@@ -43,7 +43,8 @@ def opened(monkeypatch, then):
     ("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)], ids=["SIGTERM", "Ctrl-C"]
 )
 def test_it_serves_until_it_is_ended(directory, monkeypatch, capsys, number, code):
-    before = signal.getsignal(signal.SIGTERM)
+    before, crashed = signal.getsignal(signal.SIGTERM), []
+    monkeypatch.setattr(threading, "excepthook", crashed.append)
     found = opened(monkeypatch, lambda: os.kill(os.getpid(), number))
     argv = ["explore", f"--from={directory}", "--port=0", "--open", "--truncation=0.5", "--json"]
     assert cli.main(argv) == code
@@ -56,6 +57,10 @@ def test_it_serves_until_it_is_ended(directory, monkeypatch, capsys, number, cod
         assert result == {"error": "interrupted", "exit_code": 130}
     else:
         assert result["address"] == address and result["step"] is None
+    for thread in threading.enumerate():
+        if thread.name == "explore-server":
+            thread.join(30)
+    assert crashed == []  # as one whose port is closed before it has ended
     with pytest.raises(OSError):  # nothing listens there any more
         urllib.request.urlopen(address, timeout=5)
     assert signal.getsignal(signal.SIGTERM) == before
