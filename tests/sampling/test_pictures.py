@@ -1,6 +1,8 @@
 """`biggan look`: every kind on a run, on models of other kinds, and with bad input."""
 
+import importlib.util
 import json
+import re
 
 import jax
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from PIL import Image
 
 from biggan_jax import cli, data
+from biggan_jax.cli.look import KINDS as KINDS_OF_LOOK
 from biggan_jax.models import latents as model_latents
 from biggan_jax.pictures import grids, sheet
 from biggan_jax.sampling import load, run_grid
@@ -336,3 +339,18 @@ def test_rows_spread_over_classes(trained):
     assert Rows().latents(g, 3)[1].tolist() == [0, 4, 9]
     assert Rows(classes="5,2").latents(g, 3)[1].tolist() == [5, 2]
     assert Rows(classes="5,2", count=3).latents(g, 6)[1].tolist() == [5, 2, 5]
+
+
+def test_the_gallery_shows_every_kind():
+    """Each kind has a command, each picture of the page is made by one, and all are there."""
+    spec = importlib.util.spec_from_file_location("gallery", runs.ROOT / "docs/gallery.py")
+    gallery = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(gallery)
+    page = gallery.PAGE.read_text()
+    looks = [words for words in gallery.commands(page) if words[0] == "look"]
+    assert {words[1] for words in looks} == set(KINDS_OF_LOOK)
+    made = {words[words.index("--out") + 1] for words in looks}
+    shown = {f"docs/{path}" for path in re.findall(r"\]\((gallery/[^)]+)\)", page)}
+    assert made == shown
+    sizes = [(runs.ROOT / path).stat().st_size for path in made]
+    assert all(sizes) and sum(sizes) < 2_000_000
