@@ -149,6 +149,7 @@ def test_sigterm_to_one_stops_all_at_one_step(killed):
     assert not any("Traceback" in text for text in texts)
 
 
+@pytest.mark.full
 def test_kills_change_no_bit(killed, straight):
     runs.assert_same_state(killed[0], straight, steps(straight)[-1])
     assert runs.metric_lines(killed[0]) == runs.metric_lines(straight)

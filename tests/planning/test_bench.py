@@ -23,6 +23,7 @@ class Clock:
         return self.now
 
 
+@pytest.mark.full
 def test_figures(monkeypatch, tmp_path):
     """Of a real step: images, FLOPs and memory are there, and a trace is written."""
     monkeypatch.setattr(data, "open_source", None)  # never a dataset

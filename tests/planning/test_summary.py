@@ -89,6 +89,7 @@ def test_a_layer_that_computes_nothing():
     assert rows["dropout"] == (0, 0.0) and rows["linear"][1] > 0
 
 
+@pytest.mark.full
 def test_updates_and_microbatches_multiply():
     """XLA counts the body of a loop once: both are multiplied by hand."""
     flops = {n: summary.step_flops(bound(f"--config.num_d_steps={n}"), 16) for n in (1, 2, 3)}
