@@ -78,6 +78,9 @@ def parse(words: Sequence[str], lenient: bool) -> None:
         raise UserError(f"no command {name!r}")
     if lenient and rest and _takes_value(known[name], rest[-1]):
         rest = rest[:-1]  # `biggan sample --out`
+    if rest and rest[0] == "KIND":  # of `biggan look`
+        (kinds_of,) = (a for a in known[name]._actions if isinstance(a, argparse._SubParsersAction))
+        rest[0] = next(iter(kinds_of.choices))
     alternatives = [word.split("|") if "=" not in word else [word] for word in rest]
     for number in range(max(map(len, alternatives), default=1)):
         chosen = [choice[min(number, len(choice) - 1)] for choice in alternatives]
