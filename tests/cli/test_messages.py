@@ -69,6 +69,7 @@ NEVER = {
         for command in ("look", "evaluate")
         for where in ("position", "select")
     },
+    ("explore", "biggan_jax.storage.networks.of_generator"): "it loads averages that are there",
     ("bench", "biggan_jax.data.record_writer.prepare"): "into a new temporary folder",
     **{
         ("init", f"biggan_jax.{where}"): "what it chooses fits the data and this machine"
