@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import json
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -83,6 +84,16 @@ def some(names: Iterable[Any], limit: int = 3) -> str:
 def counts(number: int, one: str, many: str) -> str:
     """'1 image', '2,000 images'."""
     return f"{number:,} {one if number == 1 else many}"
+
+
+def spread(mean: float, deviation: float | None) -> str:
+    """'23.1 ± 7.0': a mean to the second digit of its deviation; the mean alone without one."""
+    if deviation is None or not math.isfinite(deviation):
+        return f"{mean:.4g}"
+    places = 1 - math.floor(math.log10(deviation)) if deviation > 0 else -1
+    if not 0 <= places <= 6:
+        return f"{mean:.4g} ± {deviation:.2g}"
+    return f"{mean:.{places}f} ± {deviation:.{places}f}"
 
 
 # Whatever else is raised is a defect of this program, and shows its traceback.

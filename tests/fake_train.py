@@ -9,10 +9,12 @@ from pathlib import Path
 from biggan_jax.config import config_file
 
 config, workdir, *overrides = sys.argv[1:]
-c = config_file.load(config, overrides)
+seeds = [int(text.partition("=")[2]) for text in overrides if text.startswith("--seeds=")]
+c = config_file.load(config, [text for text in overrides if not text.startswith("--seeds=")])
 workdir = Path(workdir)
 workdir.mkdir(parents=True, exist_ok=True)
-(workdir / "config.json").write_text(json.dumps(c.to_dict()))
+if not seeds:
+    (workdir / "config.json").write_text(json.dumps(c.to_dict()))
 with open(workdir / "calls", "a") as f:
     f.write("called\n")
 ending = Path(__file__).with_name(str(c.seed))
@@ -31,11 +33,17 @@ if ending.exists():
         code = {signal.SIGINT: 130, signal.SIGTERM: 75}[seen[0]]
     print("biggan: this run ends early", file=sys.stderr)
     sys.exit(int(code))
-lines = [
-    {"step": 2, "images_seen": 32, "d_loss": 2.0, "eval/fid": 5.0},
-    {"step": 4, "images_seen": 64, "d_loss": 1.0 + c.seed, "eval/fid": 7.5},
-    {"step": 4, "images_seen": 64, "g_loss": None},
-]
-(workdir / "metrics.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines) + '{"torn')
-(workdir / "checkpoints" / str(c.num_steps)).mkdir(parents=True)
+for i in range(*(seeds or [1])):
+    place = workdir / f"seed_{c.seed + i}" if seeds else workdir
+    own = c.to_dict() | {"seed": c.seed + i}
+    place.mkdir(exist_ok=True)
+    (place / "config.json").write_text(json.dumps(own))
+    lines = [
+        {"step": 2, "images_seen": 32, "d_loss": 2.0, "eval/fid": 5.0},
+        {"step": 4, "images_seen": 64, "d_loss": 1.0 + own["seed"], "eval/fid": 7.5},
+        {"step": 4, "images_seen": 64, "g_loss": None},
+    ]
+    text = "".join(json.dumps(x) + "\n" for x in lines)
+    (place / "metrics.jsonl").write_text(text + '{"torn')
+    (place / "checkpoints" / str(c.num_steps)).mkdir(parents=True)
 print("not for stdout")

@@ -3,6 +3,7 @@
 import argparse
 import sys
 
+from biggan_jax import errors
 from biggan_jax.cli import options
 from biggan_jax.cli.output import say, writing
 from biggan_jax.errors import UserError, counts
@@ -31,7 +32,26 @@ def add(command) -> None:
         "newest one) and with the settings that --config.KEY=VALUE changes; without --config its "
         "config is taken",
     )
+    add_seeds(sub)
     add_multihost(sub)
+
+
+def add_seeds(sub: argparse.ArgumentParser) -> None:
+    """Several seeds of one config."""
+    group = sub.add_argument_group("several seeds of one config, trained by one program")
+    group.add_argument(
+        "--seeds",
+        type=int,
+        metavar="K",
+        help="train the seeds S to S + K - 1 (S: --config.seed), each in a workdir DIR/seed_N, and "
+        "give the mean and the deviation of every score in DIR/seeds.json and DIR/seeds.csv",
+    )
+    group.add_argument(
+        "--seeds-form",
+        choices=("vmap", "turns"),
+        help="all seeds in one step by jax.vmap, or one after another in the same compiled step; "
+        "default: vmap on one accelerator, else turns, which is faster there",
+    )
 
 
 def add_multihost(sub: argparse.ArgumentParser) -> None:
@@ -85,6 +105,7 @@ def _config(args: argparse.Namespace, overrides: list[str]):
 
 def run(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:
     """`biggan train`."""
+    _check_seeds(args)
     with signals.exit_on_sigterm():
         config = _config(args, overrides)
         from biggan_jax.parallel import distributed, processes, sharding
@@ -100,6 +121,8 @@ def run(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:
                 size = sharding.make_mesh(config.mesh).size
                 return memory.remedy(config, size, resumed=saved is not None)
 
+            if args.seeds is not None:
+                return _train_seeds(args, config, remedy)
             with writing(args.workdir), devices.named_errors(remedy):
                 result = train(config, args.workdir, allow_change=args.allow_change, fork=args.fork)
     code = result.pop("exit_code")
@@ -112,6 +135,36 @@ def run(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:
         steps, folder = counts(result["step"], "step", "steps"), args.workdir.rstrip("/")
         say(args, f"finished {steps}; samples in {folder}/samples{_report(result)}")
     return result | {"workdir": args.workdir, "finished": code == 0}, code
+
+
+def _check_seeds(args: argparse.Namespace) -> None:
+    """Raises UserError for options that several seeds do not go with."""
+    if args.seeds is None and args.seeds_form is not None:
+        raise UserError(f"--seeds-form {args.seeds_form}: give the number of seeds by --seeds K")
+    if args.seeds is None:
+        return
+    if args.config is None:
+        raise UserError(f"--seeds {args.seeds} needs the config of all seeds: give --config FILE")
+    if args.fork is not None:
+        raise UserError(
+            f"--seeds {args.seeds}: a fork goes on with the one state of its origin: leave --fork "
+            "or --seeds out"
+        )
+
+
+def _train_seeds(args: argparse.Namespace, config, remedy) -> tuple[dict, int]:
+    """`biggan train --seeds K`."""
+    from biggan_jax.sweep import seed_results, seeds
+
+    given = {"form": args.seeds_form, "allow_change": args.allow_change}
+    with writing(args.workdir), devices.named_errors(remedy):
+        result = seeds.train(config, args.workdir, args.seeds, **given)
+    code = result.pop("exit_code")
+    say(args, seed_results.table(result))
+    if code in (errors.EXIT_INTERRUPTED, errors.EXIT_TERMINATED):
+        stopped = f"stopped after step {result['step']}; the same command continues"
+        print(stopped, file=sys.stderr)
+    return result | {"workdir": args.workdir}, code
 
 
 def _report(result: dict) -> str:

@@ -164,7 +164,8 @@ def _checked(directory: str | Path) -> Any:
             if below:
                 raise UserError(
                     f"{directory} is no workdir, but holds {some(p.name for p in below)}: give one "
-                    f"of them, such as {below[0]}"
+                    f"of them, such as {below[0]}, or all of them: `biggan report --sweep "
+                    f"{directory}`"
                 )
     path, _ = open_directory(directory)  # says what else is wrong
     if not (path / "weights").is_dir():

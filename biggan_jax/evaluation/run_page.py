@@ -5,6 +5,7 @@ To add a section, write a function that takes a `History` and returns a `Section
 """
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,15 @@ from biggan_jax.evaluation import (
     run_tables,
     run_verdict,
 )
+from biggan_jax.evaluation.run_files import Notes
 from biggan_jax.evaluation.run_history import History
+from biggan_jax.evaluation.run_parts import Section
 from biggan_jax.evaluation.run_verdict import Verdict
 from biggan_jax.storage import paths
 
 PLACE = "report/index.html"  # in the workdir
 LARGEST = 5_000_000  # bytes of a page
-# In their order on the page; the notes are last, since making the others may add some.
+# In their order on the page; the notes come last, since making the others may add some.
 SECTIONS = (
     run_plots.samples,
     run_plots.losses,
@@ -40,7 +43,6 @@ SECTIONS = (
     run_tables.settings,
     run_tables.data,
     run_tables.sessions,
-    run_tables.notes,
 )
 
 
@@ -84,6 +86,29 @@ def html(run: History, verdict: Verdict) -> str:
     Returns:
       An HTML document of less than `LARGEST` bytes.
     """
+    sections = [section for make in SECTIONS if not (section := make(run)).is_empty()]
+    name = run.directory.name or paths.absolute(run.directory).name
+    parts = {
+        "title": f"{name}: {verdict.state} at step {verdict.step}",
+        "heading": f"Report of the run {name}",
+        "verdict": verdict,
+        "facts": run_tables.facts(run, verdict),
+        "marks": [run_parts.KINDS[kind] for kind in run_parts.marked(run)],
+    }
+    return rendered(sections, run.notes, **parts)
+
+
+def rendered(sections: Sequence[Section], notes: Notes, **parts: Any) -> str:
+    """A page of sections.
+
+    Args:
+      sections: all but that of the notes.
+      notes: of the last section; gets one where the pictures are left out.
+      parts: what else the template names: title, heading, verdict, facts and marks.
+
+    Returns:
+      An HTML document of less than `LARGEST` bytes.
+    """
     import jinja2
 
     environment = jinja2.Environment(
@@ -93,18 +118,13 @@ def html(run: History, verdict: Verdict) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    sections = [section for make in SECTIONS if not (section := make(run)).is_empty()]
     template = environment.get_template("run_page.html")
-    parts = {
-        "name": run.directory.name or paths.absolute(run.directory).name,
-        "verdict": verdict,
-        "facts": run_tables.facts(run, verdict),
-        "marks": [run_parts.KINDS[kind] for kind in run_parts.marked(run)],
-    }
-    text = template.render(sections=sections, **parts)
+    last = run_tables.notes(notes)
+    every = [*sections, *([] if last.is_empty() else [last])]
+    text = template.render(sections=every, **parts)
     if len(text) < LARGEST:
         return text
     # Far beyond what bounded pictures and curves come to: without pictures it is still a report.
-    run.notes.add("the pictures are left out: with them the page would have more than 5 MB")
-    kept = [dataclasses.replace(section, pictures=[]) for section in sections[:-1]]
-    return template.render(sections=[*kept, run_tables.notes(run)], **parts)
+    notes.add("the pictures are left out: with them the page would have more than 5 MB")
+    kept = [dataclasses.replace(section, pictures=[]) for section in sections]
+    return template.render(sections=[*kept, run_tables.notes(notes)], **parts)

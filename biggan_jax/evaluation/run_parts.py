@@ -48,12 +48,13 @@ class Picture:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Rows of texts below their heads; one that is long is folded under `title`."""
+    """Rows of texts below their heads, which may sort them; a long one is folded under `title`."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
     title: str = ""
     folded: bool = False
+    sortable: bool = False
 
 
 @dataclasses.dataclass

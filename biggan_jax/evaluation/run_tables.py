@@ -10,7 +10,7 @@ from biggan_jax.evaluation import run_parts, run_verdict
 from biggan_jax.evaluation.memorisation import HELD_OUT_SCORES
 from biggan_jax.evaluation.report import COLUMNS
 from biggan_jax.evaluation.run_events import Event
-from biggan_jax.evaluation.run_files import as_number, is_step
+from biggan_jax.evaluation.run_files import Notes, as_number, is_step
 from biggan_jax.evaluation.run_history import History
 from biggan_jax.evaluation.run_parts import Section, Table, value_text
 
@@ -201,9 +201,9 @@ def sessions(run: History) -> Section:
     return section
 
 
-def notes(run: History) -> Section:
+def notes(found: Notes) -> Section:
     """What could not be read."""
-    lines = run.notes.lines()
+    lines = found.lines()
     section = Section("notes", "Notes")
     if lines:
         section.text.append("What could not be read, and is not on this page:")

@@ -5,6 +5,7 @@ batch, so batch norm is cross-replica without an axis name, and the same program
 or a thousand. Weights are whole on every device, or split over the axis 'fsdp'.
 """
 
+import collections
 from collections.abc import Callable
 from typing import Any
 
@@ -105,6 +106,18 @@ def _in_order(sizes: tuple[int, int], slices: list[list], split_axes: bool) -> n
         [device for row in slices for device in row],
         allow_split_physical_axes=split_axes,
     )
+
+
+def check_even(mesh: Mesh) -> None:
+    """Raises UserError unless every process holds as many devices of the mesh."""
+    own = collections.Counter(device.process_index for device in mesh.devices.flat)
+    counts = [own[i] for i in range(jax.process_count())]
+    if len(set(counts)) > 1:
+        raise UserError(
+            f"the {mesh.size} devices of the mesh are {counts[0]} of process 0 and "
+            f"{next(n for n in counts if n != counts[0])} of another: set --config.mesh=-1,1 to "
+            "take all devices, and give every process as many"
+        )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -12,6 +12,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from biggan_jax.parallel.memory import available as memory
+
+__all__ = ["describe", "flops_per_second", "identity", "key", "memory"]
+
 # What XLA chooses instructions and tile sizes by, on x86-64 and on Arm.
 _FEATURES = frozenset(
     ("avx", "avx2", "fma", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_tile",
@@ -45,27 +49,6 @@ def identity() -> dict[str, Any]:
             if name.startswith(_PREFIXES) and not any(word in name for word in _HARMLESS)
         },
     }
-
-
-def memory() -> int | None:
-    """Bytes of memory that a step may take on one device; None where nothing says.
-
-    That of an accelerator in all, on a CPU what is free of the host's, the cgroup's limit included.
-    """
-    stats = jax.local_devices()[0].memory_stats() or {}
-    if "bytes_limit" in stats:
-        return int(stats["bytes_limit"])
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free = next(int(line.split()[1]) * 1024 for line in lines if "MemAvailable" in line)
-    except (OSError, StopIteration, ValueError, IndexError):
-        return None
-    try:
-        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
-        return min(free, max(limit - used, 0))
-    except (OSError, ValueError):  # no such group, or one whose limit is 'max'
-        return free
 
 
 def flops_per_second(side: int = 1024, times: int = 3) -> float:

@@ -45,8 +45,9 @@ def command_line(template: str, config: str, run: Run) -> str:
     Raises:
       UserError: the template leaves out the workdir or the overrides.
     """
+    overrides = [*run.arguments, *([] if run.seeds is None else [f"--seeds={run.seeds}"])]
     values = dict(
-        zip(FIELDS, (config, str(run.workdir), shlex.join(run.arguments), run.name), strict=True)
+        zip(FIELDS, (config, str(run.workdir), shlex.join(overrides), run.name), strict=True)
     )
     for field in ("workdir", "overrides"):
         if f"{{{field}}}" not in template:

@@ -4,13 +4,14 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from etils import epath
 
 from biggan_jax import config as config_lib
 from biggan_jax.storage import json_lines, paths
+from biggan_jax.sweep import spread
 from biggan_jax.sweep.runs import Run
 
 SHOWN = ("d_loss", "g_loss", "images_per_second")  # of the table; the files hold every metric
@@ -69,8 +70,11 @@ def result(run: Run, keys: Sequence[str]) -> dict[str, Any]:
 
     Returns:
       {name, workdir, overrides {key: value}, state, exit_code, error, step, images_seen, metrics}.
+      Of several seeds the metrics are means, `deviations` {name: standard deviation or None} is
+      there too, and `seeds`, how many of them have metrics; the step is the least of theirs.
     """
     flat = config_lib.flatten(run.config)
+    reached = last_metrics(run.workdir) if run.seeds is None else _of_seeds(run)
     return {
         "name": run.name,
         "workdir": str(run.workdir),
@@ -78,7 +82,20 @@ def result(run: Run, keys: Sequence[str]) -> dict[str, Any]:
         "state": run.state,
         "exit_code": run.exit_code,
         "error": run.error,
-    } | last_metrics(run.workdir)
+    } | reached
+
+
+def _of_seeds(run: Run) -> dict[str, Any]:
+    """What several seeds reached: means, deviations, and the least of their steps."""
+    found = [last_metrics(place) for place in run.workdirs.values()]
+    head = {name: min(one[name] for one in found) for name in ("step", "images_seen")}
+    begun = [one["metrics"] for one in found if one["metrics"]]
+    both = spread.over(begun)
+    return head | {
+        "seeds": len(begun),
+        "metrics": {name: one["mean"] for name, one in both.items()},
+        "deviations": {name: one["deviation"] for name, one in both.items()},
+    }
 
 
 def write(out: epath.PathLike, results: Sequence[dict[str, Any]], scores: bool = True) -> None:
@@ -95,11 +112,14 @@ def write(out: epath.PathLike, results: Sequence[dict[str, Any]], scores: bool =
     text = io.StringIO()
     names = _metric_names(results, scores)
     writer = csv.writer(text, lineterminator="\n")
-    head = ("state", "step", "images_seen")
-    writer.writerow(["name", *results[0]["overrides"], *head, *names, "workdir", "error"])
+    head = ["state", "step", "images_seen"] + ["seeds"] * ("seeds" in results[0])
+    spreads = [f"{name}_deviation" for name in names if "seeds" in results[0]]
+    writer.writerow(["name", *results[0]["overrides"], *head, *names, *spreads, "workdir", "error"])
     for r in results:
         row = [r["name"], *map(_text, r["overrides"].values()), *(r[key] for key in head)]
-        writer.writerow([*row, *(r["metrics"].get(n) for n in names), r["workdir"], r["error"]])
+        row += [r["metrics"].get(name) for name in names]
+        row += [r["deviations"].get(name) for name in names if spreads]
+        writer.writerow([*row, r["workdir"], r["error"]])
     paths.write_bytes(out / "results.csv", text.getvalue().encode())
 
 
@@ -114,11 +134,23 @@ def table(results: Sequence[dict[str, Any]], scores: bool = True) -> str:
     names = [n for n in SHOWN if n in present] + [n for n in present if n.startswith("eval/")]
     rows = [[*results[0]["overrides"], "state", "step", *names]]
     for r in results:
-        values = (r["metrics"].get(name) for name in names)
-        shown = (
-            "-" if v is None else f"{v:,d}" if isinstance(v, int) else f"{v:.4g}" for v in values
-        )
+        shown = (shown_value(r, name) for name in names)
         rows.append([*map(_text, r["overrides"].values()), r["state"], f"{r['step']:,}", *shown])
+    return aligned(rows)
+
+
+def shown_value(result: Mapping[str, Any], name: str) -> str:
+    """A metric of a `result` for a person, with its deviation where that is known."""
+    value = result["metrics"].get(name)
+    if value is None:
+        return "-"
+    if isinstance(value, int):
+        return f"{value:,d}"
+    return spread.text_of({"mean": value, "deviation": result.get("deviations", {}).get(name)})
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as text, every column as wide as its widest cell."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
     return "\n".join(lines)

@@ -76,6 +76,13 @@ def batches(
     )
 
 
+def of_model(batch: dict[str, np.ndarray], config: ConfigDict) -> dict[str, np.ndarray]:
+    """A batch with the labels that the model knows: one where it is unconditional."""
+    if config.model.num_classes == 1:
+        return batch | {"label": np.zeros_like(batch["label"])}
+    return batch
+
+
 def opened(config: ConfigDict) -> data.Source:
     """The data of a config, `data.holdout` of them held out; UserError where they cannot be had."""
     models.check_resolution(config.model)

@@ -53,7 +53,7 @@ def written(run: Run) -> Iterator[Ending]:
         return
     told = devices.describe(list(run.train_step.mesh.devices.flat))
     with _warned("the start of this session was not recorded"):
-        run_sessions.begin(run.workdir, run.start, told, run.data_report)
+        run_sessions.begin(run.workdir, run.start, told, run.report.lines())
     try:
         yield ending
     except BaseException as error:

@@ -1,15 +1,13 @@
 """From a config and a workdir to one `Run`: everything that the loop needs, opened and checked."""
 
-import collections
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -17,7 +15,6 @@ from ml_collections import ConfigDict
 from biggan_jax import __version__, data, models
 from biggan_jax import config as config_lib
 from biggan_jax.config import effect
-from biggan_jax.errors import UserError
 from biggan_jax.parallel import devices, ending, processes, sharding
 from biggan_jax.parallel.signals import StopRequest
 from biggan_jax.storage import checkpoint, guard_log, lock, paths, writers
@@ -54,8 +51,9 @@ class Run:
       checkpoints, writer, log: where the run is kept and told of.
       meta: what lies beside the arrays of a checkpoint.
       owned: the lock of the workdir.
+      report: about the data.
       guard: which judges the run; None where it is off.
-      data_report: the lines about the data.
+      program: the jitted step alone, which runs of other seeds share.
     """
 
     config: ConfigDict
@@ -71,13 +69,19 @@ class Run:
     log: TrainLog
     meta: dict[str, Any]
     owned: lock.Lock
-    guard: Guard | None = None
-    data_report: Sequence[str] = ()
+    report: data.DataReport
+    guard: Guard | None
+    program: Callable
 
     @property
     def images_per_step(self) -> int:
         """Real images that one step consumes."""
         return self.config.batch_size * self.config.num_d_steps
+
+    @property
+    def parts(self) -> tuple:
+        """What is open, in its order."""
+        return self.checkpoints, self.writer, self.batches, self.log
 
     def save(self, done: int, state: GANState, *, planned: bool = True) -> None:
         """Saves a state unless it is saved already; its buffers may be donated afterwards.
@@ -103,7 +107,7 @@ class Run:
             stop = stack.enter_context(StopRequest(agreed, STOPPING if main else None))
             stack.enter_context(ending.first(self._what_is_saved))
             # Checkpoints too: an error must not cut the save of an earlier step short.
-            for part in (self.checkpoints, self.writer, self.batches, self.log):
+            for part in self.parts:
                 stack.enter_context(contextlib.closing(part))
             self._open = stack.pop_all()
         return stop
@@ -137,7 +141,7 @@ def check(config: ConfigDict, workdir: str | Path, fork: str | None = None) -> P
     paths.reach(workdir, write=True)
     _check_same_command(config, fork)
     mesh = sharding.make_mesh(config.mesh)
-    _check_mesh(mesh)
+    sharding.check_even(mesh)
     config_lib.validate(config, mesh.size)
     models.check_resolution(config.model)
     processes.together(lambda: workdir_lib.check_place(workdir) if processes.is_main() else None)
@@ -152,6 +156,8 @@ def prepare(
     allow_change: bool = False,
     fork: str | None = None,
     again: bool = False,
+    like: Run | None = None,
+    speaks: bool = True,
 ) -> Run:
     """Opens data and workdir, resumes or initialises, and returns the `Run`.
 
@@ -162,6 +168,9 @@ def prepare(
       allow_change: continue a run under other rules; `config.resume.CHANGEABLE` names them.
       fork: DIR@STEP of the run whose state a fresh run starts with.
       again: after a rollback in this process: what was said of data and devices is not repeated.
+      like: a run of the same settings but the seed, whose data and programs this one takes; what
+        was said of them is not repeated.
+      speaks: whether the run tells of its steps.
 
     Raises:
       UserError: for settings or data that do not fit, or a workdir of another run.
@@ -173,11 +182,14 @@ def prepare(
         workdir / "checkpoints", keep_latest=config.keep_checkpoints
     )
     origin = origin_lib.find(fork, config, workdir, checkpoints)
-    source, report = run_data.open_source(config, workdir)
-    train_step = build_lib.train_step(config, mesh)
+    if like is None:
+        source, report = run_data.open_source(config, workdir)
+        train_step = build_lib.train_step(config, mesh)
+    else:
+        source, report, train_step = like.source, like.report, like.train_step
     forked = origin is not None
     changes = workdir_lib.check(config, workdir, checkpoints, allow_change, forked)
-    if not again:
+    if not again and like is None:
         _tell(config, mesh, report)
     meta = {"config": config.to_dict(), "version": __version__}
     meta |= {"data_digest": report.digest, "data_stamp": source.stamp()}
@@ -201,12 +213,15 @@ def prepare(
     if main:
         guard_log.write(workdir, events)
     guard = guard_lib.build(config, workdir, events, kept, checkpoints, start)
-    writer, log = _logs(config, workdir, checkpoints, start, guard)
-    step = processes.compile_together(step_lib.jit_train_step(train_step))
-    step = held_out_images.adjusting(step, train_step, config, workdir, source, start)
+    writer, log = _logs(config, workdir, checkpoints, start, guard, speaks)
+    if like is None or train_step is not like.train_step:
+        program = processes.compile_together(step_lib.jit_train_step(train_step))
+    else:
+        program = like.program
+    step = held_out_images.adjusting(program, train_step, config, workdir, source, start)
     return Run(
         config, workdir, train_step, step, state, start, source, batches, checkpoints, writer, log,
-        meta, owned, guard, report.lines() if main else (),
+        meta, owned, report, guard, program,
     )  # fmt: skip
 
 
@@ -216,6 +231,7 @@ def _logs(
     checkpoints: checkpoint.Checkpoints,
     start: int,
     guard: Guard | None,
+    speaks: bool,
 ) -> tuple[writers.MetricWriter, TrainLog]:
     """What is kept and said of every step, without the lines of those that are done again."""
     main = processes.is_main()
@@ -227,7 +243,7 @@ def _logs(
         total=config.num_steps,
         log_every_steps=config.log_every_steps,
         images_per_step=config.batch_size * config.num_d_steps,
-        active=main,
+        active=main and speaks,
         remedy=lambda: workdir_lib.remedy(config, workdir, checkpoints),
         observe=guard.observe if guard else None,
     )
@@ -253,9 +269,7 @@ def _tell(config: ConfigDict, mesh: Mesh, report: data.DataReport) -> None:
 
 def next_batch(run: Run) -> dict[str, jax.Array]:
     """The next batch of the stream, on the devices; an unconditional model has one label."""
-    batch = next(run.batches)
-    if run.config.model.num_classes == 1:
-        batch["label"] = np.zeros_like(batch["label"])
+    batch = run_data.of_model(next(run.batches), run.config)
     return sharding.global_batch(batch, run.train_step.mesh, axis=1)
 
 
@@ -272,15 +286,3 @@ def _check_same_command(config: ConfigDict, fork: str | None) -> None:
     others["--fork"] = fork
     fields = {f"config.{key}": value for key, value in config_lib.flatten(config).items()}
     processes.check_same("the processes' command", fields | others, SAME_COMMAND)
-
-
-def _check_mesh(mesh: Mesh) -> None:
-    """Raises UserError unless every process holds as many devices of the mesh."""
-    own = collections.Counter(device.process_index for device in mesh.devices.flat)
-    counts = [own[i] for i in range(jax.process_count())]
-    if len(set(counts)) > 1:
-        raise UserError(
-            f"the {mesh.size} devices of the mesh are {counts[0]} of process 0 and "
-            f"{next(n for n in counts if n != counts[0])} of another: set --config.mesh=-1,1 to "
-            "take all devices, and give every process as many"
-        )

@@ -92,6 +92,32 @@ def test_points_and_grid(tmp_path):
     assert len({run.name for run in spaced}) == 2 and all("/" not in run.name for run in spaced)
 
 
+def test_every_run_with_several_seeds(fake, tmp_path, capsys):
+    """Values are means with deviations; a group is finished where all its seeds are."""
+    out, given = tmp_path / "out", [x for x in fake if "--sweep" not in x]
+    given += ["--sweep=optimizer.g_lr=0.001,0.002", "--seeds=3"]
+    assert call(*given) == 0
+    table = capsys.readouterr().out
+    assert "2.0 ± 1.0" in table and "7.5 ± 0" in table
+    results = json.loads((out / "results.json").read_text())
+    assert [r["seeds"] for r in results] == [3, 3]
+    assert results[0]["metrics"]["d_loss"] == 2 and results[0]["deviations"]["d_loss"] == 1
+    (row, _) = csv.DictReader((out / "results.csv").open())
+    assert (row["d_loss"], row["d_loss_deviation"], row["seeds"]) == ("2.0", "1.0", "3")
+    shutil.rmtree(out / "optimizer.g_lr=0.002" / "seed_1" / "checkpoints")
+    assert call(*given, "--print") == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.endswith("--config.optimizer.g_lr=0.002 --seeds=3")
+    # The same folder for another kind of runs: nothing is started, and nothing changed.
+    assert call(*given[:-1]) == 2
+    runs.assert_one_error(capsys.readouterr(), "holds several seeds: give --seeds K")
+    (out / "optimizer.g_lr=0.001" / "config.json").write_text("{}")
+    assert call(*given) == 2
+    runs.assert_one_error(capsys.readouterr(), "holds one run: leave --seeds out")
+    assert call(*given[:-1], "--seeds=0") == 2
+    runs.assert_one_error(capsys.readouterr(), "--seeds 0: give the number of seeds")
+
+
 def test_table_1():
     """The example: eight rows, batch and width as printed there."""
     config = str(runs.ROOT / "configs" / "biggan128.py")

@@ -92,7 +92,7 @@ def test_a_run_counts_its_data_and_balances_its_stream(tmp_path):
     started = runs.tiny_config(*settings)
     with lock.held(setup.check(started, tmp_path)) as owned:
         run = setup.prepare(started, tmp_path, owned)
-        assert any("data.balance 1: in the time of an epoch" in line for line in run.data_report)
+        assert any("data.balance 1: in the time of an epoch" in line for line in run.report.lines())
         labels = np.concatenate([run.batches.batch_at(i)["label"].ravel() for i in range(100)])
         with run:
             pass  # closed
