@@ -6,7 +6,7 @@ import json
 import pytest
 
 from biggan_jax import cli
-from biggan_jax.cli import evaluate as evaluate_command
+from biggan_jax.cli import options
 from biggan_jax.errors import UserError
 from biggan_jax.evaluation import comparison, protocol
 from tests import runs
@@ -67,7 +67,7 @@ def test_compare_refuses_what_is_no_result(tmp_path, text):
 
 
 def test_thresholds():
-    assert evaluate_command.thresholds("1.0,0.1, 0.5,1") == (0.1, 0.5, 1.0)
+    assert options.thresholds("1.0,0.1, 0.5,1") == (0.1, 0.5, 1.0)
     for bad in ("", "a", "0.1,,2", "0", "-1", "nan", "inf"):
         with pytest.raises(argparse.ArgumentTypeError, match="positive numbers"):
-            evaluate_command.thresholds(bad)
+            options.thresholds(bad)

@@ -51,6 +51,7 @@ def test_cpu_programs_hand_no_convolution_to_another_library():
     assert "ynn" not in program(compiler_options.of_network())
 
 
+@pytest.mark.full
 def test_a_state_is_initialised_at_a_lower_level(monkeypatch):
     """On CPUs, and unless XLA_FLAGS has a level; the same bits."""
     mesh = sharding.make_mesh((1,), jax.devices()[:1])

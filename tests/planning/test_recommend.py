@@ -207,6 +207,7 @@ def test_remedies_go_by_the_measured_length_and_say_it(seconds):
     assert (found.config.regularizer.lecam > 0) == (reason is not None)
 
 
+@pytest.mark.full
 def test_memory_halves_the_batch(monkeypatch):
     large = recommended().config.batch_size
     monkeypatch.setattr(machine, "memory", lambda: 10_000)

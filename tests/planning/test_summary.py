@@ -113,6 +113,7 @@ def test_real_images_of_a_paired_objective_are_counted():
     assert summary.step_flops(r1, 16) > summary.step_flops(paired, 16) + 2 * forward
 
 
+@pytest.mark.full
 def test_flops_of_a_step_on_a_gpu():
     """Its backend counts none, and its own kernels have none: they are counted on the CPU."""
     train_step = bound("--config.compute_dtype=bfloat16")

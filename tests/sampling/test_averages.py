@@ -100,6 +100,7 @@ def test_the_nearest_number_is_meant():
     assert [averages.meant(word, ["ema"]) for word in ("decay", "x_1")] == ["decay", "x_1"]
 
 
+@pytest.mark.full
 def test_statistics_and_spectra_of_one_average(averaged, tmp_path, capsys):
     """`look bn` and `inspect --spectra` take --ema and --raw; here this average is a copy of G."""
     found = {}

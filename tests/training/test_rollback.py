@@ -94,7 +94,7 @@ def test_killed_at_any_moment_of_a_rollback(straight, tmp_path, collapses, monke
     first = tmp_path / "first"
     assert runs.train(first, *BACK[:-1], "--config.num_steps=2") == 0
     killed_once = 0
-    for number in range(1, 30) if FULL else (1, 3, 7):
+    for number in range(1, 30) if FULL else (3,):
         workdir = tmp_path / f"run{number}"
         shutil.copytree(first, workdir)
         with killing.killed_at(number, monkeypatch, rollback, "settle") as changes:
@@ -108,7 +108,7 @@ def test_killed_at_any_moment_of_a_rollback(straight, tmp_path, collapses, monke
         shutil.rmtree(workdir)
         if done:
             break
-    assert killed_once >= (3 if FULL else 2)
+    assert killed_once >= (3 if FULL else 1)
 
 
 def test_killed_between_collapse_and_rollback(straight, tmp_path, collapses, monkeypatch):
