@@ -66,8 +66,8 @@ def find(entries: Sequence[Entry]) -> Best:
         return Best(
             None,
             None,
-            "No run is called the best: none has been scored; train with "
-            "--config.eval_every_steps=N",
+            "No run is called the best: none has been scored; "
+            "`biggan train --config.eval_every_steps=N` scores each",
         )
     differing = mixed(entries)
     if differing:
@@ -98,7 +98,7 @@ def _judged(first: dict[str, Any], second: dict[str, Any]) -> tuple[bool | None,
     if len(deviations) < 2:
         return None, (
             "with one seed each nobody knows how far a seed alone moves the score; "
-            "--seeds K measures it"
+            "`biggan train --seeds K` measures it"
         )
     shown = f"a difference of {gap:.3g}"
     if gap < min(deviations):

@@ -129,8 +129,8 @@ def read(directory: str | Path) -> Sweep:
     if not entries:
         held = f", only {some(path.name for path in folders)}" if folders else ""
         raise UserError(
-            f"--sweep {directory} holds no run{held}: give the --out of launch/sweep.py or the "
-            "--workdir of `biggan train --seeds`"
+            f"--sweep {directory} holds no run{held}: give a folder in which "
+            "`launch/sweep.py` or `biggan train --seeds` has trained"
         )
     is_group = all(_SEED.fullmatch(entry.name) for entry in entries)
     foreign = [p.name for p in folders if p.name not in {e.name for e in entries} | set(OTHERS)]

@@ -61,15 +61,18 @@ NEVER = {
     # only `sample` and `look` choose how many forwards standing statistics take
     **{
         (command, "biggan_jax.sampling.standing.check"): "the default is right"
-        for command in ("train", "evaluate", "bench")
+        for command in ("train", "evaluate", "bench", "report")
     },
     # only `sample` chooses a row of an import's statistics
     **{
         (command, f"biggan_jax.storage.truncation_statistics.{where}"): "the default is right"
-        for command in ("look", "evaluate")
+        for command in ("look", "evaluate", "report")
         for where in ("position", "select")
     },
-    ("explore", "biggan_jax.storage.networks.of_generator"): "it loads averages that are there",
+    **{
+        (command, "biggan_jax.storage.networks.of_generator"): "it loads averages that are there"
+        for command in ("explore", "report")
+    },
     ("bench", "biggan_jax.data.record_writer.prepare"): "into a new temporary folder",
     **{
         ("init", f"biggan_jax.{where}"): "what it chooses fits the data and this machine"

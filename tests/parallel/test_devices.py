@@ -43,6 +43,7 @@ def test_what_is_said_of_a_device(monkeypatch):
     )
 
 
+@pytest.mark.full
 def test_commands_say_it_and_the_library_not(trained, tmp_path, capsys):
     told = lambda: re.findall(LINE, capsys.readouterr().err, re.MULTILINE)
     where = r"\([\d.]+ s on cpu, 8 devices, 1 process, [\d.]+ GiB of memory for \d+ cores\)\n$"

@@ -163,6 +163,7 @@ def through_commands(folder, out, seeds, capsys, names):
     return seen
 
 
+@pytest.mark.full
 def test_mutations_through_commands(run_copy, tmp_path, capsys):
     names = ("sample", "inspect", "train", "evaluate", "export")
     seen = through_commands(run_copy, tmp_path / "out", range(5), capsys, names)

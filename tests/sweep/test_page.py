@@ -90,7 +90,7 @@ def entry(name, *fids, **config):
         ((1.0, 2.0), (1.2, 2.4), False, "smaller than both deviations, is no win"),
         ((1.0, 1.1), (1.0, 3.0), False, "smaller than one of the two deviations"),
         ((1.0, 1.1), (9.0, 9.1), True, "larger than both deviations"),
-        ((1.0,), (9.0,), None, "--seeds K measures it"),
+        ((1.0,), (9.0,), None, "--seeds K` measures it"),
         ((1.0, 1.1), (None,), None, "no other run has been scored"),
     ],
 )
@@ -129,7 +129,7 @@ def test_folders_without_runs(tmp_path, capsys):
     for name, word in (
         ("none", "does not exist"),
         ("file", "is a file"),
-        ("empty", "holds no run: give the --out"),
+        ("empty", "holds no run: give a folder"),
         ("foreign", "holds no run, only thesis"),
         ("run", "use `biggan report --from"),
     ):

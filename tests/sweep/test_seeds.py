@@ -168,6 +168,7 @@ def test_continues_where_each_seed_is(copied, group, capsys):
     assert steps(copied / "seed_1")[-1] == 5
 
 
+@pytest.mark.full
 def test_a_signal_saves_all_seeds(tmp_path, group, monkeypatch, capfd):
     folder, jit = tmp_path / "group", step.jit_train_step
 

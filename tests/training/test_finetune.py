@@ -330,6 +330,7 @@ def test_kept_optimizer_beside_new_weights(trained, source):
     assert ours.count == 0  # new weights need their bias correction
 
 
+@pytest.mark.full
 def test_frozen_layers_of_d(trained, tmp_path):
     """Not a bit moves, whatever Adam brings along and the regularizer adds; but u advances."""
     state, lines, train_step = start(

@@ -46,6 +46,7 @@ def test_every():
     assert not any(hooks.Every(None, print).is_due(done) for done in range(1, 9))
 
 
+@pytest.mark.full
 def test_saved_before_it_is_scored(tmp_path, scored, monkeypatch):
     """A run that is stopped while it scores has lost nothing, and scores when it goes on."""
     workdir, straight = tmp_path / "run", tmp_path / "straight"
@@ -105,6 +106,7 @@ def test_a_hook_of_a_stranger(tmp_path, monkeypatch):
     assert seen == [(2, 2, None), (4, 4, None)]
 
 
+@pytest.mark.full
 def test_other_rules_from_a_step_on(run_copy, capsys):
     """Refused without the flag, which is offered; with it, they are written down."""
     changed = ("--config.num_steps=5", "--config.optimizer.d_lr=1e-4", "--config.loss=wasserstein")

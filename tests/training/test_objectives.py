@@ -215,6 +215,7 @@ def test_lazy_penalties():
     )  # fmt: skip
 
 
+@pytest.mark.full
 def test_pairs_share_their_labels(monkeypatch):
     """In both updates of a training step; other losses draw the labels of the fakes."""
     seen = {}

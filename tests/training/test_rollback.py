@@ -216,6 +216,7 @@ def test_a_damaged_log_is_written_anew(straight, tmp_path, capsys):
         assert guard_log.attempt(guard_log.read(workdir)[0]) == 1
 
 
+@pytest.mark.full
 def test_a_damaged_healthy_checkpoint(tmp_path, collapses, capsys):
     """One that is damaged between two rollbacks: the one before it is taken, with one line."""
     collapses.clear()

@@ -208,6 +208,7 @@ def updates():
     return dataclasses.replace(with_sgd(tiny()), ema=ema)
 
 
+@pytest.mark.full
 def test_microbatches_are_interleaved_with_their_own_statistics():
     """Two accumulations equal two forwards over x[0::2] and x[1::2], by hand."""
     train_step = dataclasses.replace(updates(), accumulation_steps=2)
