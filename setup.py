@@ -76,6 +76,7 @@ setup(
         "import": ["torch>=2.6"],
         "gcs": [GCS],
         "explore": SERVER,
+        "parquet": ["pyarrow>=15"],  # tensorflow-datasets brings it; named, since it is imported
         "browser": ["playwright>=1.49"],  # for the tests that look at its page, with Chromium
         "dev": [
             *SERVER,

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from biggan_jax.data.files import OF_ONE_FILE, read_regular, shown
-from biggan_jax.data.images import BadImage, decode_image
+from biggan_jax.data.images import BadImage, Stored, decode_image
 from biggan_jax.data.source import Source
 from biggan_jax.errors import UserError
 
@@ -27,7 +27,7 @@ class Encoded(NamedTuple):
     """One example before decoding."""
 
     name: str  # what a person can look for: a path, or a position in a data set
-    content: Path | bytes
+    content: Path | bytes | Stored
     label: int
 
 
@@ -201,6 +201,8 @@ class DecodingSource(Source):
                 if error.errno not in OF_ONE_FILE:
                     raise
                 raise BadImage(error.strerror) from error
+        elif not isinstance(content, bytes):
+            content = content.read()
         size = {"reduced": self.reduced, "max_pixels": self.max_pixels}
         return decode_image(content, self.resolution, self.channels, **size)
 

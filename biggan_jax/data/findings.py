@@ -37,7 +37,7 @@ def find(
       The findings. Of a large set a sample is looked at, for about half a second (`looks.SECONDS`)
       unless `thorough`.
     """
-    found = [*of_layout(source), *of_counts(source, histogram, balance)]
+    found = [*of_layout(source), *source.remarks, *of_counts(source, histogram, balance)]
     if images_per_step is not None and len(source) < images_per_step:
         found.append(
             Finding(

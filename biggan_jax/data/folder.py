@@ -1,22 +1,18 @@
 """A folder with one sub-folder of image files per class."""
 
-import hashlib
+import functools
 import os
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from biggan_jax.data import identity
 from biggan_jax.data.decoding import DecodingSource, Encoded
-from biggan_jax.data.files import read_regular
-from biggan_jax.data.listing import list_folder, shown
+from biggan_jax.data.files import read_regular, shown
+from biggan_jax.data.listing import Listing, list_folder
 from biggan_jax.data.source import count_labels
 from biggan_jax.errors import UserError, did_you_mean, some
-
-# Contents take part in the digest by the start of so many files, spread evenly over the set.
-DIGEST_FILES = 4096
-DIGEST_BYTES = 1 << 14
 
 
 def open_spec(
@@ -79,7 +75,7 @@ def split_folder(argument: str) -> Path:
 class FolderSource(DecodingSource):
     """Images under `folder/CLASS/`, at any depth below it.
 
-    Hidden files and folders, those of systems and programs (`listing.JUNK_FOLDERS`), files without
+    Hidden files and folders, those of systems and programs (`left_out.JUNK_FOLDERS`), files without
     an image suffix and files outside the class folders are ignored and counted. A sub-folder
     without any image is no class: it takes no label, and `empty_classes` names it.
 
@@ -90,6 +86,8 @@ class FolderSource(DecodingSource):
       channels: 1 or 3.
       on_bad_record: `error` or `skip`.
       class_order: of the class folders' names: `natural` (2 before 10) or `text` (by code points).
+      listing: of the folder, where something else than its sub-folders says the classes.
+      class_names: one a class; the names in the listing if absent.
 
     Attributes:
       listing: what lies in the folder.
@@ -109,14 +107,16 @@ class FolderSource(DecodingSource):
         channels: int,
         on_bad_record: str,
         class_order: str = "natural",
+        listing: Listing | None = None,
+        class_names: Sequence[str] | None = None,
     ):
-        self.listing = list_folder(folder, class_order)
+        self.listing = listing or list_folder(folder, class_order)
         images = self.listing.images
         super().__init__(
             spec,
             resolution=resolution,
             channels=channels,
-            class_names=list(images),
+            class_names=class_names or list(images),
             on_bad_record=on_bad_record,
         )
         self.ignored_files = self.listing.ignored
@@ -127,8 +127,6 @@ class FolderSource(DecodingSource):
         self._ends = np.cumsum([len(names) for names in images.values()])
         sizes = np.diff(self._ends, prepend=0)
         self._labels = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
-        self._digests: tuple[str, str, str] | None = None
-        self._starts: dict[int, tuple[int, bytes]] = {}  # position -> size, hash of the start
 
     def __len__(self) -> int:
         return len(self._files)
@@ -159,63 +157,38 @@ class FolderSource(DecodingSource):
 
         Times take no part, so that a copy of the folder has the same.
         """
-        return self._identities()[0]
+        return self._identity.digest
 
     def stamp(self) -> str:
         """Hash of the digest and of the times at which the files were last changed."""
-        return self._identities()[1]
+        return self._identity.stamp
 
     def earlier_digest(self) -> str:
         """Hash of the relative paths and sizes alone, as older versions took it."""
-        return self._identities()[2]
+        return self._identity.earlier
 
-    def _identities(self) -> tuple[str, str, str]:
-        """(digest, stamp, earlier digest), from one look at every file."""
-        if self._digests is None:
-            names = hashlib.sha256()
-            sizes, times = np.empty((2, len(self)), "<i8")
+    @functools.cached_property
+    def _identity(self) -> identity.Identity:
+        """From one look at every file."""
+        times = np.empty(len(self), "<i8")
+
+        def files() -> Iterator[tuple[str, int]]:
             for i, name in enumerate(self._files):
                 try:
                     found = os.stat(f"{self.listing.folder}/{name}")
                     size, times[i] = found.st_size, found.st_mtime_ns
                 except OSError:  # such as a dangling link; reading treats it as a bad record
                     size, times[i] = -1, 0
-                sizes[i] = size
-                names.update(os.fsencode(f"{name}\0{size}\n"))
-            count = min(len(self), DIGEST_FILES)
-            chosen = np.linspace(0, len(self) - 1, count).astype(np.int64).tolist()
-            starts = hashlib.sha256(names.digest())
-            for i, start in zip(chosen, self._pool.map(self._start_of, chosen), strict=True):
-                digest = hashlib.sha256(start).digest()
-                self._starts[i] = int(sizes[i]), digest
-                starts.update(digest)
-            stamp = hashlib.sha256(starts.digest() + times.tobytes())
-            self._digests = starts.hexdigest(), stamp.hexdigest(), names.hexdigest()
-        return self._digests
+                yield name, size
+
+        return identity.identify(files(), len(self), self._start_of, self._pool.map, times.tobytes)
 
     def copies(self, seconds: float) -> list[tuple[int, int]]:
         """Pairs of files with the same contents, among those whose starts the digest has read."""
-        self._identities()
-        alike: dict[tuple[int, bytes], list[int]] = {}
-        for i, key in self._starts.items():
-            if key[0] > 0:
-                alike.setdefault(key, []).append(i)
-        pairs, end = [], time.monotonic() + seconds
-        for (size, _), group in alike.items():
-            first: dict[bytes, int] = {}
-            for i in group if len(group) > 1 and time.monotonic() < end else ():
-                try:
-                    whole = read_regular(self.path(i)) if size > DIGEST_BYTES else b""
-                except OSError:  # a bad record is no copy of another
-                    continue
-                key = hashlib.sha256(whole).digest()
-                if key in first:
-                    pairs.append((first[key], i))
-                first.setdefault(key, i)
-        return pairs
+        return identity.copies(self._identity.starts, lambda i: read_regular(self.path(i)), seconds)
 
     def _start_of(self, index: int) -> bytes:
         try:
-            return read_regular(self.path(index), DIGEST_BYTES)
+            return read_regular(self.path(index), identity.DIGEST_BYTES)
         except OSError:
             return b"unreadable"

@@ -5,7 +5,7 @@ import io
 import re
 import warnings
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image, ImageOps, JpegImagePlugin
@@ -89,11 +89,18 @@ class Header(NamedTuple):
     transparent: bool
 
 
-def header(content: Path | bytes, max_pixels: int | None) -> Header:
+class Stored(Protocol):
+    """A file inside another one; `stored` has those that there are."""
+
+    def read(self, limit: int | None = None) -> bytes:
+        """Its bytes, `limit` at most; BadImage or OSError where they cannot be had."""
+
+
+def header(content: Path | bytes | Stored, max_pixels: int | None) -> Header:
     """Reads what an image file says of itself, without its pixels.
 
     Args:
-      content: the file or its bytes.
+      content: the file, its bytes, or what reads them.
       max_pixels: as of `decode_image`.
 
     Returns:
@@ -103,6 +110,8 @@ def header(content: Path | bytes, max_pixels: int | None) -> Header:
       BadImage: it is no image, or too large.
     """
     _silence_pillow()
+    if not isinstance(content, Path | bytes):
+        content = content.read()
     try:
         _allow(max_pixels)
         file = open_regular(content) if isinstance(content, Path) else io.BytesIO(content)

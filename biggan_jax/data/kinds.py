@@ -42,6 +42,13 @@ class Kind(NamedTuple):
 
 
 _FOLDER = "image files, a sub-folder for each class"
+_IMAGENET = "ILSVRC2012_img_train.tar as it is, or Kaggle's folder"
+_SHARDS = (
+    "tars of samples (KEY.jpg with KEY.cls or KEY.json): a folder, 'x-*.tar', 'x-{000..146}.tar'"
+)
+_PARQUET = "Hugging Face's files with an image and a label column"
+_ZIP = "images in class folders, or with StyleGAN's dataset.json"
+_TAR = "class folders, or one tar a class"
 KINDS = {
     kind.name: kind
     for kind in (
@@ -49,6 +56,11 @@ KINDS = {
         Kind("tfds", "tfds:NAME[:SPLIT]", "a data set of TensorFlow Datasets", "tfds_source"),
         Kind("folder", "folder:PATH[:SPLIT]", _FOLDER, "folder", ("class_order",)),
         Kind("fashion_mnist", "fashion_mnist:FOLDER[:SPLIT]", "its four idx files", "idx"),
+        Kind("imagenet", "imagenet:PATH[:SPLIT]", _IMAGENET, "imagenet"),
+        Kind("webdataset", "webdataset:PATH", _SHARDS, "webdataset"),
+        Kind("parquet", "parquet:PATH[:SPLIT[:COLUMN]]", _PARQUET, "parquet_source"),
+        Kind("zip", "zip:FILE[:FOLDER]", _ZIP, "zip_source", ("class_order",)),
+        Kind("tar", "tar:FILE[:FOLDER]", _TAR, "tar_source", ("class_order",)),
         Kind("records", "records:DIR", "what `biggan prepare` wrote", "records"),
     )
 }

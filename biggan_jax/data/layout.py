@@ -18,7 +18,7 @@ def of_layout(source: Source) -> list[Finding]:
     if listing is None:
         return []
     classes, option = [*listing.images], source.wording.option
-    if (listing.folder / LABELS).is_file():
+    if listing.kind == "folder" and (listing.folder / LABELS).is_file():
         return [
             Finding(
                 f"the labels in {LABELS} are not read, and the folders {some(classes)} are taken "
@@ -64,7 +64,7 @@ def _all_splits(listing: Listing, splits: list[str], option: str) -> Finding | N
             f"{which} named like {'a split' if len(splits) == 1 else 'splits'}: {named}",
             f"{shown(best)} holds {counts(len(inside[best]), 'folder', 'folders')} with images: "
             f"{folders}",
-            f"to train on the classes inside, give {option}={shown(_spec(listing, best))}",
+            f"to train on the classes inside, give {option}={shown(listing.spec(split=best))}",
         )
     if len(splits) == 1:
         return None  # pictures without classes, in a folder named train
@@ -83,14 +83,11 @@ def _one_class(listing: Listing, name: str, option: str) -> Finding | None:
     inside = _folders_inside(paths, at)
     if len(inside) < 2:
         return None
-    path = listing.folder / at
-    spec = f"folder:{path}"
     splits = sorted(
         (folder for folder in inside if _is_split(folder)),
         key=lambda folder: SPLITS.index(folder.casefold()),
     )
-    if splits:
-        spec += f":{splits[0]}"
+    spec = listing.spec(at, splits[0] if splits else "")
     folders = some([shown(folder) for folder in inside], 8)
     return Finding(
         f"there is one class, {shown(name)}, so that the model is unconditional, but it holds "
@@ -119,7 +116,3 @@ def _folders_inside(paths: list[str], at: str) -> list[str]:
     """Names of the folders directly in `at` under which images lie, as a person sorts them."""
     rest = (path[len(at) + 1 :] for path in paths if path.startswith(f"{at}/"))
     return sorted({part.partition("/")[0] for part in rest if "/" in part}, key=natural_key)
-
-
-def _spec(listing: Listing, split: str) -> str:
-    return f"folder:{listing.folder}:{split}"

@@ -1,8 +1,6 @@
 """What lies in a folder with one sub-folder of image files per class."""
 
-import contextlib
 import dataclasses
-import functools
 import os
 import re
 from collections import Counter
@@ -10,47 +8,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from biggan_jax.data.files import shown
+from biggan_jax.data.left_out import JUNK_FOLDERS, LeftOut
 from biggan_jax.errors import UserError, counts
 
-# What systems and programs put beside the files of a person: they hold thumbnails, deleted files
-# or nothing. Names that start with a dot are left out as well.
-JUNK_FOLDERS = frozenset(
-    (
-        *("@eadir", "@tmp", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "recycler"),
-        *("@__thumb", "@recently-snapshot"),
-        *("lost+found", "found.000", "__macosx", "system volume information", "__pycache__"),
-        *("network trash folder", "temporary items", ".ipynb_checkpoints"),
-    )
-)
-JUNK_FILES = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", ".ds_store", "icon\r"))
 SYSTEM_FOLDERS = ("/proc", "/sys", "/dev")  # of the kernel, with links to the whole disk
 VISITS = 8  # of one folder by the links in a class: more of them lead round and round
-# Formats that Pillow registers and that are no picture, or that it hands to other programs.
-_NO_PICTURES = ("BUFR", "GRIB", "HDF5", "WMF", "EPS", "PDF", "MPEG", "IPTC")
 ARCHIVES = frozenset((".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar"))
 LABELS = "dataset.json"  # of the tools of StyleGAN, whose sub-folders are no classes
-
-
-@functools.cache
-def suffixes() -> frozenset[str]:
-    """The suffixes of the pictures that this Pillow decodes, in lower case with their dot."""
-    from PIL import Image
-
-    with contextlib.suppress(ImportError):
-        # Pillow itself decodes no HEIC; this adds it where it is installed.
-        import pillow_heif
-
-        pillow_heif.register_heif_opener()
-    registered = Image.registered_extensions()  # loads all formats
-    opened = {*Image.OPEN, "MPO"} - {*_NO_PICTURES}  # an MPO is opened as a JPEG
-    return frozenset(suffix for suffix, kind in registered.items() if kind in opened)
-
-
-def is_picture(path: str | os.PathLike) -> bool:
-    """Whether a file's name is that of a picture which this Pillow decodes."""
-    name = os.path.basename(path)
-    # A leading dot marks copies which macOS writes beside each file, under the same extension.
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes()
 
 
 def natural_key(name: str) -> tuple:
@@ -85,6 +49,8 @@ class Listing:
       junk: folders and files of systems and programs by name -> files in them, or of that name.
       hidden: names of folders that start with a dot and were not looked into.
       others: suffix -> files that are no picture.
+      kind: of the source that reads it: `folder`, or an archive's, whose file `folder` is.
+      inside: path in the archive from which those of the images start, '' for all of it.
     """
 
     folder: Path
@@ -94,6 +60,23 @@ class Listing:
     junk: dict[str, int]
     hidden: tuple[str, ...]
     others: dict[str, int]
+    kind: str = "folder"
+    inside: str = ""
+
+    def spec(self, at: str = "", split: str = "") -> str:
+        """What opens a folder of it.
+
+        Args:
+          at: relative path of that folder.
+          split: the folder in there to open.
+
+        Returns:
+          KIND:ARGUMENT.
+        """
+        if self.kind == "folder":
+            return f"folder:{self.folder / at}" + (f":{split}" if split else "")
+        inner = "/".join(part for part in (self.inside, at, split) if part)
+        return f"{self.kind}:{self.folder}" + (f":{inner}" if inner else "")
 
     @property
     def ignored(self) -> int:
@@ -131,6 +114,11 @@ def list_folder(folder: Path, class_order: str) -> Listing:
     if not folder.exists():
         raise UserError(f"no folder {folder}; correct the path")
     if not folder.is_dir():
+        if folder.suffix.lower() in (".zip", ".tar"):
+            kind = folder.suffix.lower()[1:]
+            raise UserError(
+                f"{folder} is an archive; write {kind}:{folder}, which reads it as it is"
+            )
         if folder.suffix.lower() in ARCHIVES:
             raise UserError(
                 f"{folder} is an archive; unpack it, and write folder:PATH with the folder that "
@@ -159,18 +147,16 @@ def list_folder(folder: Path, class_order: str) -> Listing:
         dict(walk.others),
     )
     if not images:
-        raise UserError(_nothing(listing))
+        raise UserError(nothing(listing))
     return listing
 
 
-class _Walk:
+class _Walk(LeftOut):
     """Collects what is left out on the way through a folder."""
 
     def __init__(self, folder: Path):
+        super().__init__()
         self.folder = folder
-        self.junk: Counter[str] = Counter()
-        self.others: Counter[str] = Counter()
-        self.hidden: set[str] = set()
         self.visits: Counter[str] = Counter()  # of folders, in the class at hand
 
     def below(self, relative: str, above: frozenset[str]) -> Iterator[str]:
@@ -203,20 +189,6 @@ class _Walk:
             return True
         return False
 
-    def is_image(self, name: str) -> bool:
-        """Whether a file is a picture; counts it where it is none."""
-        if is_picture(name):
-            return True
-        if name.casefold() in JUNK_FILES:
-            self.junk[name] += 1
-        elif name.startswith("._"):
-            self.junk["._*"] += 1
-        elif name.startswith("."):
-            self.junk[".*"] += 1
-        else:
-            self.others[os.path.splitext(name)[1].lower()] += 1
-        return False
-
 
 def _is_folder(entry: os.DirEntry) -> bool:
     try:
@@ -240,11 +212,12 @@ def listed_suffixes(others: dict[str, int], limit: int = 8) -> str:
     return text + (f" and {len(most) - limit} more" if len(most) > limit else "")
 
 
-def _nothing(listing: Listing) -> str:
+def nothing(listing: Listing) -> str:
+    """Says that a folder holds no class folder with an image, and what it holds."""
     folder = listing.folder
     if listing.loose:
         what = counts(listing.loose, "image lies", "images lie") + " directly in it"
-        if (folder / LABELS).is_file():
+        if listing.kind == "folder" and (folder / LABELS).is_file():
             what += f", and {LABELS}, which may hold their labels, is not read"
     elif listing.others:
         what = f"its files are no pictures that are read: {listed_suffixes(listing.others)}"
@@ -254,6 +227,12 @@ def _nothing(listing: Listing) -> str:
         what = f"it holds {_some_names(listing.junk)} alone"
     else:
         what = "it holds no images"
+    if listing.kind != "folder":
+        inside = f"{listing.inside}/" if listing.inside else ""
+        return (
+            f"{folder} has no folder with images in it ({what}); class = folder: make it again "
+            f"with the images of each class in {inside}CLASS/"
+        )
     return (
         f"{folder} has no sub-folder with images ({what}); class = sub-folder: put the images "
         f"of each class into {folder / 'CLASS'}"

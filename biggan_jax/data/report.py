@@ -138,5 +138,9 @@ def data_report(source: Source, histogram: np.ndarray | None = None) -> DataRepo
         digest=source.digest(),
         empty_classes=source.empty_classes,
         left_out=source.left_out,
-        findings=(*findings_lib.of_layout(source), *findings_lib.of_counts(source, histogram)),
+        findings=(
+            *findings_lib.of_layout(source),
+            *source.remarks,
+            *findings_lib.of_counts(source, histogram),
+        ),
     )

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from biggan_jax.data.finding import Finding
 from biggan_jax.data.wording import TRAIN, Wording
 from biggan_jax.errors import UserError
 
@@ -27,12 +28,14 @@ class Source:
       held_out: whether each example is kept out of training, bool [n]; None where all are in it.
       left_out: what the ignored files are, and folders that were not looked into, to be listed.
       max_pixels: of the largest image that is decoded; Pillow's own limit if absent.
+      remarks: what about it may surprise, that is not seen from outside.
       wording: how the command at hand takes the settings that messages advise.
     """
 
     held_out: np.ndarray | None = None
     left_out: tuple[str, ...] = ()
     max_pixels: int | None = None
+    remarks: tuple[Finding, ...] = ()
     wording: Wording = TRAIN
 
     ignored_files: int = 0

@@ -91,6 +91,8 @@ def _unknown(spec: str, name: str) -> str:
         kind = "records"
     elif list(path.glob("*-images-idx3-ubyte*")):
         kind = "fashion_mnist"
+    elif path.is_file() and (kind := _of_file(path)):
+        return f"a path needs its kind: did you mean '{kind}:{spec}'?; write {forms()}"
     elif path.is_file():
         what = "a file of arrays" if path.suffix in (".npz", ".npy") else "a file"
         return f"{path} is {what}, and images are read from a folder of files; write {forms()}"
@@ -99,6 +101,14 @@ def _unknown(spec: str, name: str) -> str:
     word = f"{kind}:{spec}"
     missing = "" if path.exists() else f" (no such folder {path})"
     return f"a path needs its kind: did you mean {word!r}?{missing}; write {forms()}"
+
+
+def _of_file(path: Path) -> str | None:
+    """The kind that probably reads a file, by its name."""
+    if path.name.startswith("ILSVRC2012_img_"):
+        return "imagenet"
+    kind = path.suffix.lower()[1:]
+    return kind if kind in ("zip", "tar", "parquet") else None
 
 
 def absolute(spec: str) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 
 from biggan_jax.data.files import read_regular
 from biggan_jax.data.images import BadImage, decode_image
-from biggan_jax.data.listing import is_picture
+from biggan_jax.data.left_out import is_picture
 from biggan_jax.errors import UserError
 
 
