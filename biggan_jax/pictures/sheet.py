@@ -1,10 +1,11 @@
 """Sheets: rows of images with names beside them and headings above, at any width.
 
 A wide sheet has the labels of its rows at their left, a narrow one above them, so that images stay
-as large as a phone allows.
+as large as a phone allows. Headings of columns that are too narrow for them run from bottom to top.
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,6 +23,7 @@ MOST_WORDS = 120  # px of a caption or heading up to which images grow with it
 NATURAL_LABEL = 190  # px that they may take where no width was asked for
 NARROW = 3.2  # images of fewer letters' heights a side have their labels above them
 MOST_LINES = 3  # of a label
+MOST_HEADING = 9  # letters' heights that a heading from bottom to top may take
 LINE = 1.25  # height of a line of text over that of the letters
 
 
@@ -72,10 +74,11 @@ def draw(sheet: Sheet, size: Size = SCREEN) -> Image.Image:
     plan = _plan(sheet, size)
     line, count = round(font * LINE), max(len(row) for row in sheet.rows)
     labels = _labels(sheet, font, plan)
-    headings = _beside_images(sheet.columns or (), font, plan)
+    headings = _headings(sheet.columns or (), font, plan)
     captions = [_beside_images(row, font, plan) for row in sheet.captions or ()]
     above = plan.gap + (line + plan.gap if sheet.title else 0)  # the headings begin there
-    tops, y = [], above + (line * _most_lines(headings) + plan.gap if headings else 0)
+    high = max((heading.height for heading in headings), default=0)
+    tops, y = [], above + (high + plan.gap if headings else 0)
     below = line * max(map(_most_lines, captions), default=0)
     for drawn in labels:
         y += line * len(drawn.lines) + plan.gap // 2 if plan.above and drawn.lines else 0
@@ -88,10 +91,8 @@ def draw(sheet: Sheet, size: Size = SCREEN) -> Image.Image:
     if sheet.title:
         words = text.drawn([sheet.title], font, plan.width - 2 * plan.gap)[0]
         _write(pen, (plan.width / 2, plan.gap + line / 2), words, "mm", line)
-    for x, words in zip(lefts, headings, strict=False):
-        lift = line * (_most_lines(headings) - len(words.lines))  # they end above the images
-        at = x + plan.side / 2, above + lift + line / 2
-        _write(pen, at, words, "mm", line, first=True)
+    for x, heading in zip(lefts, headings, strict=False):  # they end above the images
+        paper.paste(heading, (x + (plan.side - heading.width) // 2, above + high - heading.height))
     for r, (row, top, drawn) in enumerate(zip(sheet.rows, tops, labels, strict=True)):
         if plan.above:
             at = plan.gap, top - plan.gap // 2 - line * (len(drawn.lines) - 0.5)
@@ -176,6 +177,25 @@ def _labels(sheet: Sheet, font: int, plan: _Plan) -> list[text.Drawn]:
 def _beside_images(words: Sequence[str], font: int, plan: _Plan) -> list[text.Drawn]:
     """Headings and captions, at most two lines as wide as an image."""
     return text.drawn(words, font, plan.side + plan.gap - 2, lines=2)
+
+
+def _headings(words: Sequence[str], font: int, plan: _Plan) -> list[Image.Image]:
+    """Pictures of the headings: all of them from bottom to top where one would be torn."""
+    line = round(font * LINE)
+    drawn = _beside_images(words, font, plan)
+    turned = not all(d.is_whole(word) for d, word in zip(drawn, words, strict=True))
+    if turned:
+        lines = max(1, min(MOST_LINES, plan.side // line))
+        drawn = text.drawn(words, font, MOST_HEADING * font, lines=lines)
+    return [_heading(one, line, turned) for one in drawn]
+
+
+def _heading(drawn: text.Drawn, line: int, turned: bool) -> Image.Image:
+    size = math.ceil(drawn.width) + 2, line * max(1, len(drawn.lines))
+    picture = Image.new("RGB", size, PAPER)
+    at, anchor = ((0, line / 2), "lm") if turned else ((size[0] / 2, line / 2), "mm")
+    _write(ImageDraw.Draw(picture), at, drawn, anchor, line, first=True)
+    return picture.transpose(Image.Transpose.ROTATE_90) if turned else picture
 
 
 def _most_lines(drawn: Sequence[text.Drawn]) -> int:

@@ -13,6 +13,7 @@ SHIPPED = "fonts/ttf/DejaVuSans.ttf"  # of matplotlib: Latin, Greek, Cyrillic, A
 WIDE = ("CJK", "Noto Sans", "Droid Sans Fallback", "WenQuanYi", "Unifont", "Arial Unicode",
         "PingFang", "Hiragino", "YaHei", "SimSun", "Malgun", "MS Gothic")  # fmt: skip
 ELLIPSIS = "\u2026"
+BREAKS = "/-_"  # a line may end behind them
 # Unicode categories of what a name does without: symbols such as emoji, joiners, marks behind them.
 ORNAMENTS = ("So", "Sk", "Cf", "Co", "Cn", "Mn")
 
@@ -33,6 +34,20 @@ class Drawn:
     def width(self) -> float:
         """Of the longest line, px."""
         return max((self.font.getlength(line) for line in self.lines), default=0.0)
+
+    def is_whole(self, label: str) -> bool:
+        """Whether the lines are all of a label (or what is drawn of it), torn only where it may be.
+
+        Args:
+          label: from which they were made.
+        """
+        rest = known_part(label) or " ".join(self.lines)
+        for line in self.lines[:-1]:
+            rest = rest.strip()
+            if not rest.startswith(line) or not (line[-1] in BREAKS or rest[len(line)] == " "):
+                return False
+            rest = rest[len(line) :]
+        return not self.lines or rest.strip() == self.lines[-1]
 
 
 def drawn(
@@ -87,7 +102,7 @@ def _wrapped(label: str, font: ImageFont.FreeTypeFont, width: float, lines: int)
         fits = len(rest)
         while fits > 1 and font.getlength(rest[:fits]) > width:
             fits -= 1
-        breaks = [rest.rfind(" ", 1, fits + 1), *(rest.rfind(c, 1, fits) + 1 for c in "/-_")]
+        breaks = [rest.rfind(" ", 1, fits + 1), *(rest.rfind(c, 1, fits) + 1 for c in BREAKS)]
         cut = max(breaks) if max(breaks) > 0 else fits
         done.append(rest[:cut].rstrip())
         rest = rest[cut:].lstrip()

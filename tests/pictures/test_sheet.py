@@ -105,3 +105,44 @@ def test_moving(suffix, mode):
             picture.seek(i)
             got = np.asarray(picture.convert("RGB")).astype(int)
             assert np.abs(got - np.asarray(frame)).mean() < 12
+
+
+def test_headings_of_narrow_columns_are_turned():
+    """All of them, from the bottom to the top; those that fit stay as they are."""
+
+    def height(name):
+        columns = [name, *"1234567"]
+        return sheet.draw(page(across=8, columns=columns), size.Size(width=390)).height
+
+    letters = size.SCREEN.letters
+    level, line = height("Dress"), round(letters * sheet.LINE)
+    assert height("Big boot") == level + line  # in two lines, torn at the space
+    for name in ("Pullover", "Sweatshirts", "one two three"):
+        assert level + line < height(name), name
+    assert (
+        height("a name of forty characters, which is long") < level + sheet.MOST_HEADING * letters
+    )
+    plan = sheet._Plan(width=390, side=40, left=0, gap=3, above=False)
+    (fits,), (torn,) = (sheet._headings([name], letters, plan) for name in ("Dress", "Pullover"))
+    assert fits.width > fits.height and torn.height > torn.width
+    level = sheet._heading(text.drawn(["Pullover"], letters, 99)[0], line, turned=False)
+    back = np.asarray(torn.transpose(Image.Transpose.ROTATE_270))
+    rows = [(pixels.min(axis=2) < 128).sum(axis=1) for pixels in (np.asarray(level), back)]
+    np.testing.assert_array_equal(*rows)
+
+
+@pytest.mark.parametrize(
+    ("label", "width", "whole"),
+    [
+        ("Trouser", 99, True),
+        ("Trouser", 20, False),
+        ("Ankle boot", 45, True),
+        ("Ankle boot", 15, False),
+        ("T-shirt/top", 50, True),
+        ("one two three four five", 40, False),
+        ("", 20, True),
+        ("猫" * 9, 20, True),  # no letter of it can be drawn: '#0' stands there
+    ],
+)
+def test_labels_that_are_torn_or_shortened(label, width, whole):
+    assert text.drawn([label], 14, width, lines=2)[0].is_whole(label) == whole
