@@ -20,6 +20,8 @@ FEWEST_BINS = 40  # where the lines are many
 VECTOR_POINTS = 12_000  # of a picture; the lines of one with more are pixels
 LARGEST = 1e30  # what is drawn of a larger value
 SIZE = 4.1, 2.45  # inches: 394 pixels of a page, a phone's width
+LEFT, RIGHT, BOTTOM, TOP = 0.155, 0.98, 0.185, 0.95  # of the axes, shares of the picture
+EDGE = 0.01  # of the picture, left of the label of the y axis
 _INK = "#010203"  # becomes the colour of the page's text
 _SETTINGS = {
     "svg.fonttype": "none",  # text stays text: small, readable aloud, in the page's own font
@@ -128,7 +130,7 @@ def svg(
     with matplotlib.rc_context(_SETTINGS):
         figure = Figure(figsize=SIZE, dpi=160)
         FigureCanvasSVG(figure)
-        axes = figure.add_axes((0.155, 0.185, 0.825, 0.765))
+        axes = figure.add_axes((LEFT, BOTTOM, RIGHT - LEFT, TOP - BOTTOM))
         bins = max(FEWEST_BINS, min(BINS, BINS * 8 // max(1, len(lines))))
         drawn = [(line, *_drawable(line, bins)) for line in lines]
         few = FEW if len(lines) <= FEW else 1  # a line of one point is not seen
@@ -157,10 +159,23 @@ def svg(
         axes.spines[["top", "right"]].set_visible(False)
         axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(5, integer=True))
         axes.xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(_step_text))
+        _make_room(figure, axes)
         file = io.StringIO()
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(file, format="svg", transparent=True, metadata=nothing)
     return _inline(file.getvalue(), name)
+
+
+def _make_room(figure, axes) -> None:
+    """Moves the axes to the right where the numbers beside them push their label out."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    before = figure.canvas
+    taken = axes.yaxis.get_tightbbox(FigureCanvasAgg(figure).get_renderer())
+    figure.set_canvas(before)
+    out = EDGE - taken.x0 / figure.bbox.width
+    if out > 0:
+        axes.set_position((LEFT + out, BOTTOM, RIGHT - LEFT - out, TOP - BOTTOM))
 
 
 def _drawable(line: Line, bins: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,7 @@
 """The page of a run: all of it inside, bounded, escaped, and written whatever is damaged."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -376,6 +377,15 @@ def test_a_plot_keeps_the_numbers_at_its_ticks():
     for log in (False, True):
         assert Page(curves.svg("c", [wild], y="y", log=log)).all("text")
     assert len({*curves.ramp(40)}) == 40 and curves.ramp(1) == ["#0072b2"]
+
+
+@pytest.mark.parametrize("top", [1.0, 0.0303, 0.0300303, -0.030003])
+def test_numbers_of_any_length_leave_the_label_of_the_axis_inside(top):
+    line = curves.Line("a", np.arange(9), np.linspace(0.03, top, 9), "#0072b2")
+    text = curves.svg("a", [line], y="coverage")
+    # It is rotated: to its left are the letters' heights.
+    (size, x) = re.search(r'font-size: (\d+)px[^>]* x="([\d.-]+)"[^>]*>coverage', text).groups()
+    assert 0.9 * float(size) <= float(x) <= 2.5 * float(size)
 
 
 def test_pictures_are_made_small_and_damage_is_told(tmp_path):
