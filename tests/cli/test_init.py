@@ -3,6 +3,7 @@
 import json
 import shlex
 import subprocess
+import threading
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 
 from biggan_jax import cli
 from biggan_jax import config as config_lib
+from biggan_jax.cli import init as init_command
 from biggan_jax.config import config_file
 from biggan_jax.planning import config_text, machine, recommend
 from tests import runs
@@ -77,6 +79,21 @@ def test_what_it_writes_trains_and_its_commands_can_be_pasted(quick, tmp_path, c
     assert place.read_bytes() == before
 
 
+def test_what_takes_long_is_said(quick, tmp_path, capsys, monkeypatch):
+    """One line a phase, each of which seems to take long."""
+    monkeypatch.setattr(threading.Timer, "start", lambda timer: timer.function(*timer.args))
+    spec = f"folder:{pictures(tmp_path / 'pets')}"
+    code, _, err = init(capsys, tmp_path / "run", f"--data={spec}")
+    told = [line for line in err.splitlines() if line.endswith(" ...")]
+    assert code == 0 and [line.partition(" of ")[0] for line in told] == [
+        "looking at pictures",
+        "measuring how much this machine computes in a second ...",
+        "looking for copies, and for what would stop a run ...",
+        told[-1],
+    ]
+    assert told[0].endswith(f"{spec} ...") and told[-1].startswith("measuring a training step at")
+
+
 def test_commands_are_one_line_whatever_a_path_holds():
     for text in ("a b", "it's", "a\nb", 'tab\t\'\\ $x `y` "z"', "\udcff\x01é", "~", "*", "!x"):
         word = config_text.shell_word(text)
@@ -114,6 +131,7 @@ def test_refusals_are_one_line_and_leave_nothing(
     whole = pictures(tmp_path / "cut", 1, classes=("dog",)) / "dog" / "0.png"
     whole.write_bytes(whole.read_bytes()[:60])  # its header is intact
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(init_command, "SILENT_SECONDS", 60.0)
     before = sorted(tmp_path.rglob("*"))
     assert cli.main(["init", *arguments]) == 2
     runs.assert_one_error(capsys.readouterr(), *words)
