@@ -90,9 +90,8 @@ def _check_clamp(regularizer: ConfigDict) -> None:
 
 def _check_heuristic(augment: ConfigDict, holdout: float) -> None:
     """The held-out heuristic of augmentation needs images that are held out."""
-    controlled = augmentation.is_controlled(augment.policy, augment.probability, augment.target)
-    if controlled and augment.heuristic == augmentation.HELD_OUT and not holdout:
+    if augmentation.uses_held_out(augment) and not holdout:
         raise UserError(
             "augment.heuristic is held_out, but data.holdout is 0: set --config.data.holdout=0.1 "
-            "to keep a tenth of the images for it, or --config.augment.heuristic=signs"
+            f"to keep a tenth of the images for it, or {augmentation.WITHOUT_HELD_OUT}"
         )

@@ -3,10 +3,11 @@
 import numpy as np
 
 from biggan_jax.data.source import Source
-from biggan_jax.errors import UserError
+from biggan_jax.errors import UserError, counts
 
 _SALT = 0x686F6C646F7574 << 64
 _BITS = 64
+_SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, *(k / 20 for k in range(2, 11)))  # at most 0.5
 
 
 def of_indices(count: int, fraction: float) -> np.ndarray:
@@ -22,26 +23,42 @@ def of_indices(count: int, fraction: float) -> np.ndarray:
     return _hashes(count) < fraction * 2.0**_BITS
 
 
-def hold_out(source: Source, fraction: float) -> None:
+def hold_out(source: Source, fraction: float, without: str = "") -> None:
     """Fills `source.held_out`, so that `Batches` leaves these examples out.
 
     Args:
       source: the data.
       fraction: `data.holdout`; 0 changes nothing.
+      without: what must be set as well where no image is held out, as options.
 
     Raises:
-      UserError: none would be held out, or all.
+      UserError: none would be held out, or all; it names a fraction that does neither.
     """
     if fraction == 0:
         return
     held_out = of_indices(len(source), fraction)
     for enough, none in ((held_out.any(), "none is held out"), (not held_out.all(), "all are")):
         if not enough:
+            nothing = " ".join(filter(None, ("--config.data.holdout=0", without)))
+            remedies = [*_other_fraction(len(source)), f"{nothing} to hold out none"]
             raise UserError(
-                f"data.holdout is {fraction} and {source.spec} has {len(source):,} images, of "
-                f"which {none}: set another --config.data.holdout, or 0"
+                f"data.holdout is {fraction} and {source.spec} has "
+                f"{counts(len(source), 'image', 'images')}, of which {none}: set "
+                f"{', or '.join(remedies)}"
             )
     source.held_out = held_out
+
+
+def _other_fraction(count: int) -> list[str]:
+    """The option of a share that holds out some of the images, the fewest; [] where there is none.
+
+    One image is either held out or not.
+    """
+    for fraction in _SHARES:
+        held_out = of_indices(count, fraction).sum()
+        if 0 < held_out < count:
+            return [f"--config.data.holdout={fraction:g} to hold out {held_out:,}"]
+    return []
 
 
 def both_sides(source: Source, most: int) -> tuple[np.ndarray, np.ndarray]:

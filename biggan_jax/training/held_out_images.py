@@ -42,12 +42,10 @@ def adjusting(
     Raises:
       UserError: a record is unreadable and may not be replaced.
     """
-    a = config.augment
-    controlled = augmentation.is_controlled(a.policy, a.probability, a.target)
-    if not controlled or a.heuristic != augmentation.HELD_OUT:
+    if not augmentation.uses_held_out(config.augment):
         return step
     held_out = read(source, config, workdir, train_step.mesh)
-    return AdjustedSteps(step, train_step, a, held_out, start)
+    return AdjustedSteps(step, train_step, config.augment, held_out, start)
 
 
 def read(source: Source, config: ConfigDict, workdir: Path, mesh: Mesh) -> HeldOut:

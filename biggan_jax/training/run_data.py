@@ -10,6 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from biggan_jax import data, models
+from biggan_jax.config import augmentation
 from biggan_jax.data import findings
 from biggan_jax.data.layout import of_layout
 from biggan_jax.data.listing import counts
@@ -94,7 +95,9 @@ def opened(config: ConfigDict) -> data.Source:
         class_order=config.data.class_order,
         max_pixels=config.data.max_pixels,
     )
-    data.hold_out(source, config.data.holdout)
+    needed = augmentation.uses_held_out(config.augment)
+    without = augmentation.WITHOUT_HELD_OUT if needed else ""
+    data.hold_out(source, config.data.holdout, without)
     return source
 
 

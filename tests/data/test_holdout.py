@@ -1,5 +1,7 @@
 """Held-out images: always the same ones, none of them in the training stream."""
 
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -68,12 +70,33 @@ def test_sides_are_even_and_the_same_in_every_run():
     assert len(holdout.both_sides(source, 500)[0]) == source.held_out.sum()
 
 
-@pytest.mark.parametrize(("count", "fraction"), [(3, 1e-9), (1, 0.5)])
-def test_a_share_of_nothing_or_of_all_is_refused(count, fraction, monkeypatch):
+@pytest.mark.parametrize(
+    ("count", "fraction", "words"),
+    [
+        (3, 1e-9, "3 images, of which none is held out: set --config.data.holdout=0.2 to hold out"),
+        (1, 0.5, "1 image, of which all are: set --config.data.holdout=0 to hold out none"),
+        (1, 1e-9, "1 image, of which none is held out: set --config.data.holdout=0 to hold out"),
+    ],
+)
+def test_a_share_of_nothing_or_of_all_is_refused(count, fraction, words, monkeypatch):
+    """What the message names is taken; one image is held out or not."""
     if fraction == 0.5:  # an index whose hash is small
         monkeypatch.setattr(holdout, "_hashes", np.zeros)
-    with pytest.raises(UserError, match=f"data.holdout is {fraction}.* has {count} image.*set ano"):
-        hold_out(Numbered(count), fraction)
+    source = Numbered(count)
+    with pytest.raises(UserError, match=f"data.holdout is {fraction} .* has {words}") as refused:
+        hold_out(source, fraction)
+    (named,) = re.findall(r"set --config.data.holdout=(\S+)", str(refused.value))
+    hold_out(source, float(named))
+    assert float(named) == 0 or 0 < source.held_out.sum() < count
+
+
+@pytest.mark.parametrize("count", [2, 7, 40, 999, 12_345])
+def test_a_share_that_is_named_holds_some_out(count):
+    (advice,) = holdout._other_fraction(count)
+    named, number = re.fullmatch(r"--config.data.holdout=(\S+) to hold out (\S+)", advice).groups()
+    assert 0 < float(named) <= 0.5
+    held_out = holdout.of_indices(count, float(named)).sum()
+    assert 0 < held_out < count and f"{held_out:,}" == number
 
 
 def test_a_damaged_training_image_is_not_replaced_by_a_held_out_one(tmp_path):

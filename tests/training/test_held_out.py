@@ -8,11 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from biggan_jax import data
+from biggan_jax.config import validation
+from biggan_jax.errors import UserError
 from biggan_jax.parallel import sharding
 from biggan_jax.storage import checkpoint
-from biggan_jax.training import held_out, held_out_images, heuristics, objectives
+from biggan_jax.training import held_out, held_out_images, heuristics, objectives, run_data
 from biggan_jax.training import state as state_lib
 from tests import runs
 from tests.training.test_augment import config
@@ -215,6 +218,25 @@ def test_without_held_out_images_it_is_refused(tmp_path, capsys):
     assert not workdir.exists()
     for fixed in ("augment.policy=none", "augment.heuristic=signs"):
         runs.tiny_config(*ADA, "--config.data.holdout=0", f"--config.{fixed}")
+
+
+def test_too_few_images_are_refused_once(tmp_path, capsys):
+    """Either remedy, as it is written, is taken."""
+    folder = tmp_path / "pictures" / "one"
+    folder.mkdir(parents=True)
+    for i in range(3):
+        Image.new("L", (16, 16), 40 * i).save(folder / f"{i}.png")
+    config = runs.tiny_config(*ADA, f"--config.data.source=folder:{folder.parent}")
+    config.data.holdout = 0.01
+    with pytest.raises(UserError, match="of which none is held out") as refused:
+        run_data.opened(config)
+    one, other = str(refused.value).partition(": set ")[2].split(", or ")
+    for advice, kept in ((one, 1), (other, 0)):
+        options = [word for word in advice.split() if word.startswith("--")]
+        taken = runs.tiny_config(*ADA, f"--config.data.source=folder:{folder.parent}", *options)
+        validation.validate(taken, 1)
+        source = run_data.opened(taken)
+        assert np.sum(0 if source.held_out is None else source.held_out) == kept
 
 
 @pytest.mark.full
