@@ -3,6 +3,7 @@
 `conftest` imports the fixtures, so that `trained` runs once in a session.
 """
 
+import concurrent.futures
 import contextlib
 import fnmatch
 import inspect
@@ -14,6 +15,7 @@ import socket
 import subprocess
 import sys
 import types
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -230,8 +232,21 @@ def two_processes(program: str) -> list[dict]:
         )
         for i in range(2)
     ]
-    outputs = [process.communicate(timeout=300)[0] for process in started]
-    return [json.loads(output.partition("RESULT")[2].splitlines()[0]) for output in outputs]
+    return [json.loads(out.partition("RESULT")[2].splitlines()[0]) for out, _ in read_all(started)]
+
+
+def read_all(started: Sequence[subprocess.Popen], timeout: float = 300) -> list[tuple]:
+    """(stdout, stderr) of processes that run together.
+
+    All pipes are read at the same time: a process whose pipe is full waits, and so do the others,
+    which wait for it. None outlives an error.
+    """
+    try:
+        with concurrent.futures.ThreadPoolExecutor(len(started)) as pool:
+            return list(pool.map(lambda process: process.communicate(timeout=timeout), started))
+    finally:
+        for process in started:
+            process.kill()
 
 
 def load_state(workdir: Path, number: int | None = None) -> tuple[state_lib.GANState, int]:

@@ -1,5 +1,8 @@
 """What processes tell each other, between two real ones."""
 
+import subprocess
+import sys
+
 from tests import runs
 
 # Each waits a moment at random places, so that either may be the last to read.
@@ -35,3 +38,17 @@ def test_keys_are_deleted_once_all_have_read_them():
     assert zero["seen"] == [[{"process": p, "call": i} for p in range(2)] for i in range(30)]
     assert zero["keys"] == one["keys"] == [2, 2]  # those of the last call, of either process
     assert zero["first"] <= one["first"] and one["main"] == 0
+
+
+def test_processes_that_wait_for_each_other_are_read_together(tmp_path):
+    """The first one ends after the second one, whose pipe is full before that."""
+    wait = "import pathlib, time\nwhile not pathlib.Path('done').exists(): time.sleep(0.01)"
+    talk = "print('x' * 300_000)\nopen('done', 'w').close()"
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+        )
+        for code in (wait, talk)
+    ]
+    found = runs.read_all(started, timeout=30)
+    assert [len(out) for out, _ in found] == [0, 300_001]

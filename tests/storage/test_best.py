@@ -155,7 +155,7 @@ def test_arrays_on_two_processes(tmp_path):
         )
         for process in range(2)
     ]
-    outputs = [process.communicate(timeout=120) for process in started]
+    outputs = runs.read_all(started, timeout=120)
     assert all(out.endswith("done\n") for out, _ in outputs), outputs
     assert values(tmp_path / "best") == [3, 3, 3] and best.read(tmp_path)["score"] == 8
     assert sorted(p.name for p in tmp_path.iterdir()) == ["best"]
