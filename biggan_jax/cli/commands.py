@@ -20,6 +20,7 @@ from biggan_jax.cli import (
     prepare,
     report,
     sample,
+    score,
     train,
     weights,
 )
@@ -29,12 +30,12 @@ from biggan_jax.errors import UserError, did_you_mean
 # Each `add(command)` calls `command(NAME, FUNCTION, HELP)` for every command of its group and puts
 # the options into the parser that it gets. FUNCTION takes (args, overrides) and returns (the JSON
 # object, the exit code). The order is that of `biggan --help`.
-GROUPS = (train, sample, look, evaluate, report, explore, init, doctor)
+GROUPS = (train, sample, look, evaluate, score, report, explore, init, doctor)
 GROUPS += (planning, weights, prepare, configs)
 # What they compile is kept for the next time. Not `plan`, which tells how long compiling takes.
-KEPT = ("train", "sample", "look", "explore", "evaluate", "bench", "init")
+KEPT = ("train", "sample", "look", "explore", "evaluate", "score", "bench", "init")
 # They compute for minutes.
-HEAVY = ("train", "evaluate", "bench", "init")
+HEAVY = ("train", "evaluate", "score", "bench", "init")
 
 
 class Parser(argparse.ArgumentParser):

@@ -23,11 +23,13 @@ def add(command) -> None:
         metavar=("A.json", "B.json"),
         help="which of two results is better; refused where their protocols differ",
     )
-    add = sub.add_argument_group("what it is compared with").add_argument
+    group = sub.add_argument_group("what it is compared with")
+    add = group.add_argument
     add("--data", metavar="SPEC[:SPLIT]", help="real images; default: those it was trained on")
     add("--reference", type=Path, metavar="F.npz", help="statistics (mu, sigma) in their place")
     add("--features", choices=("inception", "classifier"))
     add("--inception", type=Path, metavar="DIR", help="weights of `import --format inception-fid`")
+    options.add_resize(group)
     add("--fit-classifier", action="store_true", help="fit the classifier anew")
     add("--on-bad-record", choices=("error", "skip"), help="default: as in training")
     group = sub.add_argument_group("the samples")

@@ -53,6 +53,17 @@ def add_source(sub: argparse.ArgumentParser) -> None:
     add_step(sub)
 
 
+def add_resize(sub) -> None:
+    """--resize, for a parser or a group of one."""
+    sub.add_argument(
+        "--resize",
+        choices=("tf1", "pytorch_fid", "clean"),  # of metrics/resize.py, which imports JAX
+        default=UNSET,
+        help="how images reach Inception: as for published FIDs (default), as pytorch-fid, or "
+        "antialiased as clean-fid",
+    )
+
+
 def add_step(sub) -> None:
     """--step, for a parser or a group of one."""
     sub.add_argument(

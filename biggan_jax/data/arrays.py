@@ -13,18 +13,20 @@ PRELOAD_BYTES = 1 << 29
 
 
 class ArraySource(Source):
-    """Grey images held in memory, resized bilinearly by Pillow.
+    """Square images held in memory, resized bilinearly by Pillow.
 
     Args:
       spec: the text that opened this source.
-      images: uint8 [n, side, side].
+      images: uint8 [n, side, side], or of RGB images [n, side, side, 3].
       labels: integers [n] in [0, len(class_names)).
       class_names: one name per class.
       resolution: side of the images that `read` returns, in pixels.
-      channels: 1, or 3 for the grey value in each of R, G and B.
+      channels: 1, or 3; grey values stand in each of R, G and B, and RGB becomes grey by the
+        luminance of ITU-R 601, as Pillow has it.
 
     Attributes:
       side: of the images before they are resized, in pixels.
+      depth: 1 or 3, of the images before they get `channels`.
 
     Raises:
       UserError: a label lies outside [0, len(class_names)).
@@ -44,10 +46,11 @@ class ArraySource(Source):
     ):
         super().__init__(spec, resolution, channels, class_names)
         self.side = images.shape[1]
+        self.depth = 3 if images.ndim == 4 else 1
         self._histogram = count_labels(labels, len(class_names), spec)
         self._labels = labels.astype(np.int32)
         self._digest = _digest(images, self._labels)
-        preload = len(images) * resolution * resolution <= PRELOAD_BYTES
+        preload = len(images) * resolution * resolution * self.depth <= PRELOAD_BYTES
         self._images = _resize(images, resolution) if preload else images
 
     def __len__(self) -> int:
@@ -55,8 +58,12 @@ class ArraySource(Source):
 
     def read(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         index_n = self._check_indices(indices)
-        grey_NHW = _resize(self._images[index_n], self.resolution)
-        return np.repeat(grey_NHW[..., None], self.channels, axis=-1), self._labels[index_n]
+        images = _resize(self._images[index_n], self.resolution)
+        if self.depth == 1:
+            images = np.repeat(images[..., None], self.channels, axis=-1)
+        elif self.channels == 1:
+            images = _grey(images)
+        return images, self._labels[index_n]
 
     def labels_of(self, indices: Sequence[int]) -> np.ndarray:
         return self._labels[self._check_indices(indices)]
@@ -69,13 +76,19 @@ class ArraySource(Source):
 
 
 def _resize(images: np.ndarray, resolution: int) -> np.ndarray:
-    if images.shape[1:] == (resolution, resolution):
+    if images.shape[1:3] == (resolution, resolution):
         return images
     size, kernel = (resolution, resolution), Image.Resampling.BILINEAR
-    resized = np.empty((len(images), *size), np.uint8)
+    resized = np.empty((len(images), *size, *images.shape[3:]), np.uint8)
     for i, image in enumerate(images):
         resized[i] = np.asarray(Image.fromarray(image).resize(size, kernel))
     return resized
+
+
+def _grey(images: np.ndarray) -> np.ndarray:
+    """uint8 [N, R, R, 3] -> uint8 [N, R, R, 1]."""
+    grey = [np.asarray(Image.fromarray(image).convert("L")) for image in images]
+    return np.stack(grey)[..., None] if grey else np.empty((*images.shape[:3], 1), np.uint8)
 
 
 def _digest(images: np.ndarray, labels: np.ndarray) -> str:

@@ -55,6 +55,8 @@ KINDS = {
         Kind("digits", "digits[:SPLIT]", "scikit-learn's handwritten digits", "digits"),
         Kind("tfds", "tfds:NAME[:SPLIT]", "a data set of TensorFlow Datasets", "tfds_source"),
         Kind("folder", "folder:PATH[:SPLIT]", _FOLDER, "folder", ("class_order",)),
+        Kind("images", "images:PATH[:SPLIT]", "image files without classes", "flat"),
+        Kind("arrays", "arrays:FILE.npz", "uint8 `images` and `labels`", "npz"),
         Kind("fashion_mnist", "fashion_mnist:FOLDER[:SPLIT]", "its four idx files", "idx"),
         Kind("imagenet", "imagenet:PATH[:SPLIT]", _IMAGENET, "imagenet"),
         Kind("webdataset", "webdataset:PATH", _SHARDS, "webdataset"),

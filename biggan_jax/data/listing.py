@@ -111,20 +111,7 @@ def list_folder(folder: Path, class_order: str) -> Listing:
     Raises:
       UserError: the folder is missing, unreadable, or has no class folder with an image.
     """
-    if not folder.exists():
-        raise UserError(f"no folder {folder}; correct the path")
-    if not folder.is_dir():
-        if folder.suffix.lower() in (".zip", ".tar"):
-            kind = folder.suffix.lower()[1:]
-            raise UserError(
-                f"{folder} is an archive; write {kind}:{folder}, which reads it as it is"
-            )
-        if folder.suffix.lower() in ARCHIVES:
-            raise UserError(
-                f"{folder} is an archive; unpack it, and write folder:PATH with the folder that "
-                "holds the class folders"
-            )
-        raise UserError(f"{folder} is a file; write folder:PATH with the folder that holds it")
+    check(folder)
     walk = _Walk(folder)
     images, empty, loose = {}, [], 0
     for entry in _entries(folder):
@@ -149,6 +136,46 @@ def list_folder(folder: Path, class_order: str) -> Listing:
     if not images:
         raise UserError(nothing(listing))
     return listing
+
+
+def list_images(folder: Path) -> Listing:
+    """Lists all images under a folder, at any depth, as those of one class.
+
+    Args:
+      folder: holds them.
+
+    Returns:
+      The listing, with one class, `images`.
+
+    Raises:
+      UserError: the folder is missing, unreadable, or holds no image.
+    """
+    check(folder)
+    walk = _Walk(folder)
+    names = sorted(name.removeprefix("./") for name in walk.below(".", frozenset()))
+    hidden, junk, others = tuple(sorted(walk.hidden)), dict(walk.junk), dict(walk.others)
+    listing = Listing(folder, {"images": names}, (), 0, junk, hidden, others)
+    if not names:
+        raise UserError(f"{folder}: {_lacking(listing)}; correct the path")
+    return listing
+
+
+def check(folder: Path) -> None:
+    """Raises UserError, which says what to write, unless a folder is one."""
+    if not folder.exists():
+        raise UserError(f"no folder {folder}; correct the path")
+    if not folder.is_dir():
+        if folder.suffix.lower() in (".zip", ".tar"):
+            kind = folder.suffix.lower()[1:]
+            raise UserError(
+                f"{folder} is an archive; write {kind}:{folder}, which reads it as it is"
+            )
+        if folder.suffix.lower() in ARCHIVES:
+            raise UserError(
+                f"{folder} is an archive; unpack it, and write folder:PATH with the folder that "
+                "holds the class folders"
+            )
+        raise UserError(f"{folder} is a file; write folder:PATH with the folder that holds it")
 
 
 class _Walk(LeftOut):
@@ -219,24 +246,31 @@ def nothing(listing: Listing) -> str:
         what = counts(listing.loose, "image lies", "images lie") + " directly in it"
         if listing.kind == "folder" and (folder / LABELS).is_file():
             what += f", and {LABELS}, which may hold their labels, is not read"
-    elif listing.others:
-        what = f"its files are no pictures that are read: {listed_suffixes(listing.others)}"
-        if {".heic", ".heif"} & {*listing.others}:
-            what += " (for .heic `pip install pillow-heif`)"
-    elif listing.junk:
-        what = f"it holds {_some_names(listing.junk)} alone"
     else:
-        what = "it holds no images"
+        what = _lacking(listing)
     if listing.kind != "folder":
         inside = f"{listing.inside}/" if listing.inside else ""
         return (
             f"{folder} has no folder with images in it ({what}); class = folder: make it again "
             f"with the images of each class in {inside}CLASS/"
         )
+    without = f", or write images:{folder} for one class" if listing.loose else ""
     return (
         f"{folder} has no sub-folder with images ({what}); class = sub-folder: put the images "
-        f"of each class into {folder / 'CLASS'}"
+        f"of each class into {folder / 'CLASS'}{without}"
     )
+
+
+def _lacking(listing: Listing) -> str:
+    """What is in a folder without an image."""
+    if listing.others:
+        what = f"its files are no pictures that are read: {listed_suffixes(listing.others)}"
+        if {".heic", ".heif"} & {*listing.others}:
+            what += " (for .heic `pip install pillow-heif`)"
+        return what
+    if listing.junk:
+        return f"it holds {_some_names(listing.junk)} alone"
+    return "it holds no images"
 
 
 def _some_names(names: Iterable[str]) -> str:

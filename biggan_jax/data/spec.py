@@ -107,8 +107,9 @@ def _of_file(path: Path) -> str | None:
     """The kind that probably reads a file, by its name."""
     if path.name.startswith("ILSVRC2012_img_"):
         return "imagenet"
-    kind = path.suffix.lower()[1:]
-    return kind if kind in ("zip", "tar", "parquet") else None
+    suffix = path.suffix.lower()[1:]
+    kinds = {"zip": "zip", "tar": "tar", "parquet": "parquet", "npz": "arrays"}
+    return kinds.get(suffix)
 
 
 def absolute(spec: str) -> str:

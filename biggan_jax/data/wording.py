@@ -47,6 +47,7 @@ PREPARE = Wording(
 # The model that is evaluated says how large its images are.
 EVALUATE = Wording("--data", "--on-bad-record skip", _REPLACE, "", "", "")
 EVALUATE_OWN = EVALUATE._replace(option="data.source")
+SCORE = Wording("REAL", "--on-bad-record skip", _REPLACE, "", "--resolution {}", "--channels {}")
 PYTHON = Wording(
     "open_source",
     "on_bad_record='skip'",
@@ -57,6 +58,7 @@ PYTHON = Wording(
 )
 
 _BY_OPTION = {each.option: each for each in (TRAIN, PREPARE, EVALUATE, EVALUATE_OWN, PYTHON)}
+_BY_OPTION |= dict.fromkeys(("REAL", "FAKE"), SCORE)
 
 
 def of(option: str) -> Wording:

@@ -14,7 +14,8 @@ from biggan_jax.config import averages
 from biggan_jax.errors import UserError
 from biggan_jax.evaluation import folders, report
 from biggan_jax.evaluation.evaluator import CONFIG
-from biggan_jax.evaluation.opening import Settings, open_evaluator, progress_bar
+from biggan_jax.evaluation.opening import Settings, open_evaluator
+from biggan_jax.evaluation.progress import progress_bar
 from biggan_jax.parallel import processes
 from biggan_jax.sampling import generator as generator_lib
 from biggan_jax.sampling import load

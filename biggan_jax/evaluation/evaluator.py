@@ -16,7 +16,7 @@ from biggan_jax.config import averages
 from biggan_jax.errors import UserError
 from biggan_jax.evaluation import class_match, memorisation, protocol
 from biggan_jax.evaluation.reference import Reference, extractor_fields
-from biggan_jax.evaluation.scoring import DENSITY_K, KID_SUBSETS, PRECISION_K, score
+from biggan_jax.evaluation.scoring import DENSITY_K, KID_SUBSETS, PRECISION_K, score, too_few
 from biggan_jax.evaluation.streaming import SPLITS, Fakes
 from biggan_jax.metrics.features import Extractor
 from biggan_jax.parallel import processes
@@ -127,7 +127,7 @@ class Evaluator:
             values = {
                 name: value
                 for name, value in score(self.reference, fakes, by_class, self.intra_fid, absent)
-                if _finite(value)
+                if finite(value)
             }
         per_class = values.pop("per_class", [])
         for row in per_class:
@@ -182,16 +182,7 @@ class Evaluator:
         """{score: why} of those that `__call__` leaves out, since there are too few images."""
         if self.reference.features is None:
             return {}
-        real = len(self.reference.features)
-        found = {}
-        for names, k in (
-            (("precision", "recall"), PRECISION_K),
-            (("density", "coverage"), DENSITY_K),
-        ):
-            for name in names:
-                for count, what in ((real, "real images"), (self._kept, "samples")):
-                    if count <= k:
-                        found[name] = f"k = {k} neighbours, and there are {count} {what}"
+        found = too_few(len(self.reference.features), self._kept)
         if self._by_class(generator) and self.intra_fid:
             why = self._too_few_of_a_class(generator.num_classes)
             found |= {"intra_fid": why} if why else {}
@@ -271,6 +262,7 @@ def one_line_warnings() -> Iterator[None]:
         yield
 
 
-def _finite(value: Any) -> bool:
+def finite(value: Any) -> bool:
+    """Whether a score is a number, or none that JSON must have a word for."""
     # JSON has no word for NaN: KID has no standard error where a subset takes all rows.
     return not isinstance(value, float) or math.isfinite(value)

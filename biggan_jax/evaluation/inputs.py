@@ -14,6 +14,7 @@ from biggan_jax.metrics.features import Extractor
 from biggan_jax.storage import paths
 
 INCEPTION_VARIABLE = "BIGGAN_INCEPTION"
+RESIZE = "tf1"  # of published FIDs
 CLASSIFIER_BYTES = 2**31  # images that the classifier is fitted on, in memory
 
 
@@ -109,6 +110,15 @@ def has_classifier(source: Source, stamp: str, cache: Path) -> bool:
     return (made / classifier.FILE).is_file()
 
 
-def open_inception(given: Path | None) -> Extractor:
+def open_inception(given: Path | None, resize: str | None = None) -> Extractor:
     """The FID network from where its weights are; UserError says how to get them."""
-    return inception.Inception.load(inception_directory(given))
+    return inception.Inception.load(inception_directory(given), resize=resize or RESIZE)
+
+
+def check_resize(resize: str | None, features: str) -> None:
+    """Raises UserError where a resize rule is given and the features network has its own."""
+    if resize is not None and features != "inception":
+        raise UserError(
+            f"--resize {resize} and {features} features, which read images at their own size: "
+            "leave --resize out, or give --features inception"
+        )

@@ -9,7 +9,7 @@ from biggan_jax import data
 from biggan_jax.data import holdout
 from biggan_jax.errors import UserError
 from biggan_jax.evaluation import folders, inputs
-from biggan_jax.evaluation.opening import progress_bar
+from biggan_jax.evaluation.progress import progress_bar
 from biggan_jax.metrics import inception, memorisation
 from biggan_jax.pictures import grids
 from biggan_jax.pictures.sheet import Sheet

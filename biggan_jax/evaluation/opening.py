@@ -1,15 +1,11 @@
 """Opens what a generator is scored with: the features network and the real side."""
 
-import contextlib
 import dataclasses
 import functools
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import jax
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from biggan_jax import data
 from biggan_jax.data import kinds
@@ -23,10 +19,11 @@ from biggan_jax.evaluation.evaluator import (
     check_samples,
     one_line_warnings,
 )
+from biggan_jax.evaluation.progress import progress_bar
 from biggan_jax.metrics import moments
 from biggan_jax.metrics.classifier import FEATURES
 from biggan_jax.metrics.features import Extractor
-from biggan_jax.parallel import devices, processes
+from biggan_jax.parallel import processes
 from biggan_jax.sampling import classes
 from biggan_jax.storage import label_counts
 
@@ -43,6 +40,7 @@ class Settings:
       reference: file of statistics in their place.
       features: `inception` or `classifier`; see `inputs.features_name` for the default.
       inception: directory of the Inception weights.
+      resize: how images reach Inception, of `metrics.resize.RULES`; `inputs.RESIZE` if absent.
       fit_classifier: fit the classifier even if the cache has one.
       num_samples: 50,000 with inception, 10,000 with the classifier if absent.
       seed: of the latents.
@@ -61,6 +59,7 @@ class Settings:
     reference: Path | None = None
     features: str | None = None
     inception: Path | None = None
+    resize: str | None = None
     fit_classifier: bool = False
     num_samples: int | None = None
     seed: int = 0
@@ -102,6 +101,7 @@ def open_evaluator(
     if settings.data is not None and not settings.data.strip():  # before a classifier is fitted
         raise UserError(f"--data={settings.data!r}: it is empty; write {kinds.forms()}")
     name = inputs.features_name(settings.features, settings.inception, config.model.channels)
+    inputs.check_resize(settings.resize, name)
     if settings.fit_classifier and name == "inception":
         raise UserError("--fit-classifier and inception features: leave one of the two out")
     num_samples = settings.num_samples if settings.num_samples is not None else NUM_SAMPLES[name]
@@ -149,7 +149,7 @@ def open_evaluator(
         options=settings.options,
     )
     if settings.reference is not None:
-        found = reference.from_file(settings.reference, extractor)
+        found = reference.from_file(settings.reference, extractor, "leave out --reference")
         side = None
     else:
         found = _measured(config, extractor, cache, side, labels)
@@ -211,32 +211,12 @@ def _match(
         return class_match.Match()
 
 
-@contextlib.contextmanager
-def progress_bar(unit: str, text: str) -> Iterator[Callable[[int, int], None]]:
-    """A context of a progress callback (done, total): one line, and a bar on a terminal."""
-    bars: list[tqdm] = []
-
-    def update(done: int, total: int) -> None:
-        if not bars and jax.process_index() == 0:
-            devices.tell()
-            print(f"{text}: {total:,} {unit}s", file=sys.stderr, flush=True)
-            bars.append(tqdm(total=total, unit=unit, disable=None, leave=False))
-        for bar in bars:
-            bar.update(done - bar.n)
-
-    try:
-        yield update
-    finally:
-        for bar in bars:
-            bar.close()
-
-
 def _open_network(
     name: str, real: tuple[data.Source, str] | None, cache: Path, settings: Settings
 ) -> Extractor:
     """The features network; the classifier is one of `real`: a source and its stamp."""
     if name == "inception":
-        return inputs.open_inception(settings.inception)
+        return inputs.open_inception(settings.inception, settings.resize)
     with progress_bar("step", "fitting the classifier") as progress:
         return inputs.fitted_classifier(
             *real,

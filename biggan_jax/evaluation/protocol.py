@@ -4,12 +4,12 @@ import hashlib
 import json
 from typing import Any
 
-# A model, its step, whether its average is one yet, where the same data lie (their digest counts),
-# what its training left out of them, what it may have copied, and how their classes were found may
-# differ in a comparison.
+# A model or samples, its step, whether its average is one yet, where the same data lie (their
+# digest counts), what its training left out of them, what it may have copied, and how their classes
+# were found may differ in a comparison.
 SUBJECT = (
     *("model", "step", "average", "real", "real_held_out", "memorisation", "classes"),
-    "fingerprint",
+    *("fake", "fake_digest", "fingerprint"),
 )
 
 

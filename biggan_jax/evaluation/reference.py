@@ -37,12 +37,18 @@ class Reference:
     labels: np.ndarray | None = None
 
 
-def from_file(path: Path, extractor: Extractor) -> Reference:
+def file_digest(path: Path) -> str:
+    """Hexadecimal sha256 of a file of statistics."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def from_file(path: Path, extractor: Extractor, other: str) -> Reference:
     """Reads statistics that the user has: our own, or those of pytorch-fid.
 
     Args:
       path: an .npz with `mu` and `sigma`.
       extractor: the features network that the fakes go through.
+      other: what may be done in place of other statistics, for messages.
 
     Returns:
       A reference without features, so without the scores that need them.
@@ -57,9 +63,9 @@ def from_file(path: Path, extractor: Extractor) -> Reference:
         if name in made and made[name] != own:
             raise UserError(
                 f"{path} was made with {name} {made[name]}, the samples use {own}: take "
-                "statistics of the same network, or leave out --reference"
+                f"statistics of the same network, or {other}"
             )
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = file_digest(path)
     if not statistics.checked and processes.is_main():
         print(
             f"{path} has no digest of its own, so a changed value would not be seen: compare its "

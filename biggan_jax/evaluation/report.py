@@ -42,7 +42,7 @@ def lines(result: dict[str, Any]) -> list[str]:
         out.append(_STATISTICS[result["protocol"]["bn_mode"]])
     else:
         out = [f"{name:<20}{value:>12,.5g}" for name, value in result["scores"].items()]
-        out += _class_lines(result["per_class"])
+        out += class_lines(result["per_class"])
     out += absent_lines(result)
     if result.get("memorisation"):
         out += [result["memorisation"][name] for name in ("sentence", "limits")]
@@ -111,7 +111,8 @@ def _table(rows: list[dict[str, Any]], keys: tuple[str, ...], width: int = 12) -
     return out
 
 
-def _class_lines(per_class: list[dict[str, Any]]) -> list[str]:
+def class_lines(per_class: list[dict[str, Any]]) -> list[str]:
+    """A table of the classes of a result, the worst ones where there are many, for a person."""
     if not per_class:
         return []
     out = [f"{'class':<24}{'accuracy':>10}{'intra_fid':>12}"]

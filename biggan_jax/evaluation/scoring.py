@@ -41,7 +41,8 @@ def score(
             real.statistics.mean, real.statistics.covariance, fake.mean, fake.covariance
         ),
     )
-    yield from zip(("is_mean", "is_std"), fakes.inception_score.result(), strict=True)
+    if "is_mean" not in absent:
+        yield from zip(("is_mean", "is_std"), fakes.inception_score.result(), strict=True)
     if real.features is not None:
         kid = score_lib.kernel_distance(real.features, fakes.features, subsets=KID_SUBSETS)
         yield "kid", kid["mean"]
@@ -61,6 +62,17 @@ def score(
         for row in per_class:
             row["intra_fid"] = intra["per_class"][row["class"]]
     yield "per_class", per_class
+
+
+def too_few(real: int, fake: int) -> dict[str, str]:
+    """{score: why} of those that so many features of each side leave out."""
+    found = {}
+    for names, k in ((("precision", "recall"), PRECISION_K), (("density", "coverage"), DENSITY_K)):
+        for name in names:
+            for count, what in ((real, "real images"), (fake, "samples")):
+                if count <= k:
+                    found[name] = f"k = {k} neighbours, and there are {count} {what}"
+    return found
 
 
 def _neighbour_scores(real: np.ndarray, fake: np.ndarray, absent: Collection[str]) -> dict:

@@ -32,8 +32,8 @@ def preprocess(images: jax.Array, rule: str) -> jax.Array:
     n, h, w, _ = x.shape
     x = jnp.broadcast_to(x, (n, h, w, 3))
     if rule == "pytorch_fid":
-        return resize_lib.bilinear(x / 255, RESOLUTION, rule) * 2 - 1
-    return (resize_lib.bilinear(x, RESOLUTION, rule) - 128) / 128
+        return resize_lib.resized(x / 255, RESOLUTION, rule) * 2 - 1
+    return (resize_lib.resized(x, RESOLUTION, rule) - 128) / 128
 
 
 # Two programs: the large one is compiled once, whatever the resolutions of the images.
@@ -62,7 +62,8 @@ class Inception:
     Args:
       params: the tree of `InceptionV3`'s parameters, float32.
       digest: hexadecimal digest of the weights, for the protocol.
-      resize: `tf1`, as TensorFlow's FID code and torch-fidelity; `pytorch_fid`, as that package.
+      resize: `tf1`, as TensorFlow's FID code and torch-fidelity; `pytorch_fid`, as that package;
+        `clean`, antialiased, as clean-fid.
       dtype: `float32`, or `bfloat16`, which is faster on accelerators and not comparable.
       batch_size: images per device batch, over all devices.
       devices: all local devices when absent.
@@ -85,7 +86,8 @@ class Inception:
         if resize not in resize_lib.RULES:
             raise UserError(f"no resize rule {resize!r}: choose one of {resize_lib.RULES}")
         self.digest = digest
-        self.resize = f"{resize} bilinear to {RESOLUTION}, {dtype}"
+        kernel = "bicubic" if resize == "clean" else "bilinear"
+        self.resize = f"{resize} {kernel} to {RESOLUTION}, {dtype}"
 
         devices = list(devices or jax.local_devices())
         shares = len(devices) if devices[0].platform == "cpu" else None

@@ -1,15 +1,16 @@
-"""Bilinear resizing exactly as the published feature extractors do it.
+"""Resizing exactly as the published feature extractors do it.
 
 FID differs by whole points between resize rules, so each rule is kept as its framework has it, the
 lack of antialiasing included (Parmar et al. 2022, "On Aliased Resizing and Surprising Subtleties in
-GAN Evaluation"). Both rules are separable: two small matrix products.
+GAN Evaluation"). All rules are separable: two small matrix products.
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-RULES = ("tf1", "pytorch_fid")
+RULES = ("tf1", "pytorch_fid", "clean")
+_CUBIC = -0.5  # of Keys' cubic convolution, as Pillow has it; OpenCV and PyTorch take -0.75
 
 
 def matrix(size: int, new_size: int, rule: str) -> np.ndarray:
@@ -20,12 +21,16 @@ def matrix(size: int, new_size: int, rule: str) -> np.ndarray:
       new_size: new number of pixels, at least 1.
       rule: `tf1`, TensorFlow 1's `resize_bilinear`: new pixel i reads at i * size / new_size, with
         neither half-pixel centres nor aligned corners; `pytorch_fid`, PyTorch's `interpolate` with
-        `align_corners=False`: it reads at (i + 1/2) * size / new_size - 1/2.
+        `align_corners=False`: it reads at (i + 1/2) * size / new_size - 1/2; `clean`, Pillow's
+        antialiased bicubic resizing of float images, which clean-fid takes.
 
     Returns:
-      float64 [new_size, size], with rows that sum to 1 and at most two entries that are not zero.
+      float64 [new_size, size], with rows that sum to 1; at most two entries of each are not zero,
+      except where `clean` takes four, or when it shrinks four times size / new_size.
     """
     assert rule in RULES, rule
+    if rule == "clean":
+        return _bicubic(size, new_size)
     shift = 0.5 if rule == "pytorch_fid" else 0.0
     at = (np.arange(new_size) + shift) * (size / new_size) - shift
     at = np.clip(at, 0, size - 1)  # both rules repeat the edge pixel
@@ -38,11 +43,24 @@ def matrix(size: int, new_size: int, rule: str) -> np.ndarray:
     return weights
 
 
-def bilinear(images: jax.Array, size: int, rule: str) -> jax.Array:
+def _bicubic(size: int, new_size: int) -> np.ndarray:
+    """Keys' cubic kernel, stretched where the image shrinks; cut and renormalised at the edge."""
+    scale = size / new_size
+    stretch = max(scale, 1.0)
+    centre = (np.arange(new_size)[:, None] + 0.5) * scale
+    x = np.abs(np.arange(size) + 0.5 - centre) / stretch
+    a = _CUBIC
+    near = ((a + 2) * x - (a + 3)) * x * x + 1
+    far = (((x - 5) * x + 8) * x - 4) * a
+    weights = np.where(x < 1, near, np.where(x < 2, far, 0.0))
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def resized(images: jax.Array, size: int, rule: str) -> jax.Array:
     """Resizes images to a square.
 
     Args:
-      images: float32 [N, H, W, C]; any range.
+      images: float32 [N, H, W, C]; any range, but for `clean` 0 to 255, which it clips to.
       size: new height and width in pixels.
       rule: as for `matrix`.
 
@@ -58,4 +76,5 @@ def bilinear(images: jax.Array, size: int, rule: str) -> jax.Array:
     if width != size:
         columns = jnp.asarray(matrix(width, size, rule), images.dtype)
         images = jnp.einsum("qw,npwc->npqc", columns, images, precision=exact)
-    return images
+    # A cubic overshoots, and clean-fid cuts that off.
+    return jnp.clip(images, 0, 255) if rule == "clean" else images

@@ -48,10 +48,12 @@ NEVER = {
     **{
         ("train", f"biggan_jax.evaluation.{where}"): "the scores of a run"
         for where in (
-            *("evaluator.Evaluator", "opening._open", "opening._open_first", "reference.from_file"),
+            *("evaluator.Evaluator", "opening._open", "opening._open_first"),
             *("opening.open_evaluator", "inputs.fitted_classifier", "class_match.match"),
+            "inputs.check_resize",
         )
     },
+    ("score", "biggan_jax.evaluation.class_match.match"): "other names leave classes out there",
     ("evaluate", "biggan_jax.storage.lock.TRAINING"): "a follower's lock has words of its own",
     ("evaluate", "biggan_jax.storage.lock._check_folders"): "a follower has read its workdir",
     **{

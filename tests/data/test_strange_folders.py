@@ -280,7 +280,7 @@ def test_a_path_without_its_kind_says_how_to_write_it(pets, tmp_path, monkeypatc
     prepared(pets, tmp_path / "out")
     assert "did you mean 'records:out'?" in refused("out")
     np.savez(tmp_path / "a.npz", images=np.zeros(3))
-    assert "a.npz is a file of arrays" in refused("a.npz")
+    assert "did you mean 'arrays:a.npz'?" in refused("a.npz")
 
 
 def test_a_workdir_of_before_keeps_its_order_and_its_data(tmp_path, capsys):
