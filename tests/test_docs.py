@@ -181,7 +181,7 @@ def test_the_reader_reads(tmp_path, monkeypatch):
     ("key", "value"),
     [
         *(("batchsize", "16"), ("batch_size", "0"), ("loss", "hing"), ("model.name", "bigan")),
-        *(("model.init", "uniform"), ("augment.ops", "color"), ("data.source", "imagenet")),
+        *(("model.init", "uniform"), ("augment.ops", "color"), ("data.source", "imagenets")),
         *(("ema.decays", "0.9,x"), ("modell.ch", "N"), ("model.bn_eps", "-1")),
     ],
 )

@@ -94,7 +94,7 @@ def _unknown(spec: str, name: str) -> str:
     elif path.is_file() and (kind := _of_file(path)):
         return f"a path needs its kind: did you mean '{kind}:{spec}'?; write {forms()}"
     elif path.is_file():
-        what = "a file of arrays" if path.suffix in (".npz", ".npy") else "a file"
+        what = "an array" if path.suffix == ".npy" else "a file"
         return f"{path} is {what}, and images are read from a folder of files; write {forms()}"
     else:
         kind = "folder"
