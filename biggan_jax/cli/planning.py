@@ -86,6 +86,8 @@ def add_plan(sub: argparse.ArgumentParser) -> None:
         metavar="N",
         help="joined by the data-center network; 1",
     )
+    add("--images", type=int, metavar="N", help="of the data set, for what the hosts copy")
+    add("--encode", metavar="E", help="of its records: raw, webp or jpeg; raw")
     add("--usd-per-chip-hour", type=float, metavar="X", help="price, for the cost of the run")
     options.add_sweep(
         sub, "one table over all values, such as batch_size=512,1024; repeat it to combine"
@@ -158,6 +160,7 @@ def run_plan(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]
         print(line, file=sys.stderr)
 
     names = ("topology", "slices", "usd_per_chip_hour", "sweep", "fast", "traffic")
+    names += ("images", "encode")
     result, text = plan.run(load, progress=progress, **options.given(args, *names))
     say(args, text)
     return result, 0

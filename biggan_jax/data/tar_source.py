@@ -36,8 +36,9 @@ def opened(
     spec: str, path: Path, inside: str, index: Index, class_order: str, **settings
 ) -> ArchiveSource:
     """The images of an indexed tar; arguments as of `archive.of_class_folders`."""
+    offsets, sizes = index["offsets"], index["sizes"]
 
     def content(files: OpenFiles, at: int) -> Extent:
-        return Extent(files, 0, int(index["offsets"][at]), int(index["sizes"][at]))
+        return Extent(files, 0, int(offsets[at]), int(sizes[at]))
 
     return of_class_folders(spec, path, inside, index, content, class_order, **settings)

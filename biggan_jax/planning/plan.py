@@ -18,7 +18,7 @@ from biggan_jax import config as config_lib
 from biggan_jax.config import combinations
 from biggan_jax.errors import UserError
 from biggan_jax.parallel import sharding
-from biggan_jax.planning import breakdown, chips, compiler, hlo, suggestions, summary
+from biggan_jax.planning import breakdown, chips, compiler, hlo, input_needs, suggestions, summary
 from biggan_jax.planning import costs as costs_lib
 from biggan_jax.planning import memory as memory_lib
 from biggan_jax.planning import report as report_lib
@@ -41,6 +41,8 @@ def plan(
     usd_per_chip_hour: float | None = None,
     fast: bool = False,
     traffic: bool = False,
+    images: int | None = None,
+    encode: str | None = None,
 ) -> dict[str, Any]:
     """Compiles one training step ahead of time and says what it needs.
 
@@ -51,19 +53,23 @@ def plan(
       usd_per_chip_hour: price of one chip, for `cost_usd`.
       fast: compile with little effort, see `compiler.compile_step`.
       traffic: say where the HBM traffic comes from, `traffic` as in `breakdown.rows`.
+      images: of the data set, for `input`; see `input_needs.needs`.
+      encode: of its records.
 
     Returns:
       The JSON keys of `biggan plan`, per chip: fits, hbm_bytes (what a program may use),
       peak_bytes, argument_bytes, temporary_bytes, flops_per_chip (convolutions and matrix
       products), bytes_per_chip (HBM traffic), collectives {kind: {count, bytes}},
-      step_seconds_lower_bound and what bounds it, hours, compile_seconds and more. A step that
-      does not fit has fits = False, its memory, and no times.
+      step_seconds_lower_bound and what bounds it, hours, compile_seconds, input (`input_needs`) and
+      more. A step that does not fit has fits = False, its memory, and no times.
 
     Raises:
       UserError: for an unknown topology, a batch that the devices do not divide, or no libtpu.
     """
     shape = chips.parse(topology)
     check(config, shape, slices)
+    data = {"images": images, "encode": encode}
+    input_needs.needs(config, shape, slices, None, **data)  # refuses before minutes are spent
     mesh = sharding.make_mesh(config.mesh, devices=compiler.devices(shape, slices))
     train_step = build_lib.train_step(config, mesh)
     start = time.perf_counter()
@@ -105,6 +111,8 @@ def plan(
         result |= _of_program(compiled, module, train_step, shape, slices)
         result |= {"traffic": breakdown.rows(module, n)} if traffic else {}
         result |= _duration(config, result, usd_per_chip_hour)
+    per_second = result["images_per_second"]
+    result["input"] = input_needs.needs(config, shape, slices, per_second, **data)
     largest = memory_lib.largest_batch(config, mesh.size, memory, inputs, shape.chip)
     result["largest_batch_size"] = largest
     result["suggestions"] = suggestions.suggestions(config, result)
@@ -138,13 +146,15 @@ def run(
     usd_per_chip_hour: float | None = None,
     fast: bool = False,
     traffic: bool = False,
+    images: int | None = None,
+    encode: str | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> tuple[dict[str, Any], str]:
     """Plans one config, or every config of a sweep.
 
     Args:
       load: the config under further overrides such as `--config.batch_size=512`.
-      topology, slices, usd_per_chip_hour, fast, traffic: as in `plan`.
+      topology, slices, usd_per_chip_hour, fast, traffic, images, encode: as in `plan`.
       sweep: `key=a,b,c`, one for each key; every combination is planned.
       progress: told of every plan of a sweep before it is compiled.
 
@@ -158,7 +168,7 @@ def run(
     if usd_per_chip_hour is not None and not 0 <= usd_per_chip_hour < math.inf:
         raise UserError(f"--usd-per-chip-hour is {usd_per_chip_hour}; set it to 0 or more")
     options = {"slices": slices, "usd_per_chip_hour": usd_per_chip_hour, "fast": fast}
-    options["traffic"] = traffic
+    options |= {"traffic": traffic, "images": images, "encode": encode}
     points = combinations.parse(sweep)
     configs = [load([f"--config.{k}={v}" for k, v in point.items()]) for point in points]
     for config in configs:  # before minutes are spent on the first

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from biggan_jax.planning import breakdown
+from biggan_jax.planning import breakdown, input_needs
 from biggan_jax.planning.chips import GIB
 
 _BOUNDS = {"compute": "matrix units", "hbm": "HBM traffic", "ici": "ICI", "dcn": "DCN"}
@@ -49,6 +49,7 @@ def text(result: dict[str, Any]) -> str:
         _row("step", f">= {_si(r['step_seconds_lower_bound'])}s ({_BOUNDS[r['bound_by']]}), "
              f"<= {r['images_per_second']:,.0f} images/s"),
         _row("whole run", f">= {r['hours']:.2f} hours, {r['chip_hours']:,.1f} chip-hours{cost}"),
+        *input_needs.lines(r["input"]),
         f"compiled in {r['compile_seconds']:.0f} s"
         + (" with little effort (--fast): the real program moves less" if r["fast"] else ""),
     ]  # fmt: skip

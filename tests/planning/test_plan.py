@@ -73,6 +73,15 @@ def test_weak_scaling(on_paper):
     assert eight["flops_per_chip"] == pytest.approx(eight["flops_per_chip_expected"], rel=0.1)
 
 
+def test_the_input_of_a_plan(on_paper):
+    """Two hosts of four chips, which need half of the images each."""
+    result = on_paper[8]
+    found = result["input"]
+    assert found["hosts"] == 2 and found["images"] is None
+    assert found["needed_images_per_second"] == result["images_per_second"] / 2
+    assert "input: 2 hosts of 112 vCPUs" in report_lib.text(result)
+
+
 def test_traffic_by_layer_adds_up(on_paper):
     result = on_paper[8]
     rows = result["traffic"]
