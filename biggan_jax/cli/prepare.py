@@ -3,12 +3,15 @@
 import argparse
 import dataclasses
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from biggan_jax.cli import options
 from biggan_jax.cli.output import say, writing
 from biggan_jax.data import kinds
 from biggan_jax.errors import UserError, some
+
+if TYPE_CHECKING:
+    from biggan_jax.data import Source
 
 
 def add(command) -> None:
@@ -41,7 +44,28 @@ def add(command) -> None:
         help="decode JPEGs at 1/2, 1/4 or 1/8 of their size where that is at least twice "
         "--resolution: up to twice as fast, pixels differ by 4 to 7 of 255 (rms)",
     )
-    sub.add_argument("--out", required=True, type=Path, metavar="DIR")
+    sub.add_argument(
+        "--lanes",
+        type=int,
+        metavar="L",
+        help="lay the records in L lanes, of which each host of a run reads its own; L is a "
+        "multiple of the hosts; 0: none; default: 1024 from 32 GiB of pixels on, else 0",
+    )
+    sub.add_argument(
+        "--worker",
+        type=_worker,
+        metavar="I/N",
+        help="write part I of N (0/N to N-1/N) of the lanes and go on after a kill; the last of "
+        "the N finishes",
+    )
+    sub.add_argument("--out", required=True, metavar="DIR", help="local, or gs://BUCKET/FOLDER")
+
+
+def _worker(text: str) -> tuple[int, int]:
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no I/N, such as 0/8")
+    return int(number), int(count)
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:
@@ -51,18 +75,20 @@ def run(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:
     from tqdm import tqdm
 
     from biggan_jax import data
-    from biggan_jax.data import findings
+    from biggan_jax.data import buckets, findings
     from biggan_jax.data.files import shown
     from biggan_jax.data.listing import counts
 
     for option, value in (("resolution", args.resolution), ("max-pixels", args.max_pixels)):
         if value is not None and value < 1:
             raise UserError(f"--{option} is {value}; set it to 1 or more pixels")
-    if not str(args.out).strip(" ."):
-        raise UserError(f"--out {str(args.out)!r} is no folder to make; give it a name")
-    out = args.out.expanduser()
+    if not args.out.strip(" ."):
+        raise UserError(f"--out {args.out!r} is no folder to make; give it a name")
+    out = buckets.workdir_path(args.out)
+    buckets.reach(args.out, write=True)
     names = ("resolution", "channels", "on_bad_record", "class_order", "max_pixels")
     source = data.open_source(args.source, option="--source", **options.given(args, *names))
+    num_lanes = _lanes(args, source)
     report = None
     if source.histogram_is_cheap:
         report = data.data_report(source)
@@ -76,7 +102,22 @@ def run(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:
                 tqdm.write(lines.pop(0), file=sys.stderr)
             bar.update(done - bar.n)
 
-        info = data.prepare(source, out, reduced_jpeg=args.reduced_jpeg, progress=progress)
+        info = data.prepare(
+            source,
+            out,
+            lanes=num_lanes,
+            worker=args.worker,
+            reduced_jpeg=args.reduced_jpeg,
+            progress=progress,
+        )
+    if info.get("finished") is False:
+        number, count = args.worker
+        say(
+            args,
+            f"worker {number}/{count}: its {info['written']:,} of {num_lanes:,} lanes are in {out};"
+            " the last of the workers to end finishes it",
+        )
+        return info | {"out": str(out)}, 0
     if info["dropped"]:
         number = counts(info["dropped"], "unreadable image was", "unreadable images were")
         names = info["dropped_names"]
@@ -85,5 +126,17 @@ def run(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:
     images = counts(info["count"], "image", "images")
     classes = counts(info["num_classes"], "class", "classes")
     names = some(map(shown, info["class_names"]), 20)
-    say(args, f"{images} of {classes} in {out}: {names}")
+    in_lanes = f" in {counts(num_lanes, 'lane', 'lanes')}" if num_lanes else ""
+    say(args, f"{images} of {classes} in {out}{in_lanes}: {names}")
     return info | {"out": str(out)}, 0
+
+
+def _lanes(args: argparse.Namespace, source: "Source") -> int:
+    """How many lanes are written."""
+    from biggan_jax.data import lanes
+    from biggan_jax.data.records import record_dtype
+
+    if args.lanes is not None:
+        return args.lanes
+    raw_bytes = len(source) * record_dtype(source.resolution, source.channels).itemsize
+    return lanes.default_count(len(source), raw_bytes, args.worker[1] if args.worker else 0)

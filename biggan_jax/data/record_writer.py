@@ -1,114 +1,179 @@
 """Writing any source as sharded records, which read an order of magnitude faster than files."""
 
+import contextlib
 import hashlib
+import io
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from biggan_jax.data import buckets
+from biggan_jax.data import lanes as lanes_lib
 from biggan_jax.data.decoding import DecodingSource
 from biggan_jax.data.files import shown
 from biggan_jax.data.images import REDUCED_SIDES
-from biggan_jax.data.records import FORMAT, FORMAT_VERSION, INFO_FILE, head_of, record_dtype
-from biggan_jax.data.source import Source, count_labels, one_line
+from biggan_jax.data.lane_writer import PARTS, LaneFolder, digest_of
+from biggan_jax.data.record_info import FORMAT, FORMAT_VERSION, INFO_FILE, PLAIN_VERSION, read_info
+from biggan_jax.data.records import record_dtype
+from biggan_jax.data.shard_writer import Examples, ShardFiles
+from biggan_jax.data.source import Source
 from biggan_jax.data.spec import absolute
 from biggan_jax.errors import UserError
 
-# 'group_size:1' makes single records readable. Uncompressed: raw pixels hardly compress, and
-# reading was measured twice as fast as with the default compression.
-WRITER_OPTIONS = "group_size:1,uncompressed"
-_READ_BYTES = 1 << 24
 NAMED_BAD = 10  # unreadable images that info.json names
+LABELS_FILE = "labels.npy"
 
 
 def prepare(
     source: Source,
-    out: Path,
+    out: str | Path,
     *,
     shard_bytes: int = 256 << 20,
+    lanes: int = 0,
+    worker: tuple[int, int] | None = None,
     reduced_jpeg: bool = False,
     progress: Callable[[int, int], None] | None = None,
-) -> dict:
+) -> dict[str, Any]:
     """Writes all readable examples of a source, in order, as a folder for `records:DIR`.
 
     An unreadable image, where the source may leave it out, is no record and takes part in no count.
 
-    Everything is written into a hidden folder beside `out`, which takes its name at the very end:
-    a run that is killed leaves nothing that looks finished, and the next run removes the remains.
+    One worker writes into a hidden folder beside a local `out`, which takes its name at the very
+    end: a run that is killed leaves nothing that looks finished, and the next run removes the
+    remains. Several workers, or one that writes to a bucket, write into `out` itself, lane after
+    lane; one that is killed goes on where it was, and the folder is finished when info.json is
+    there, which the last worker writes.
 
     Args:
       source: what to write; its resolution and channels are those of the records.
-      out: the folder to make; may exist if it is empty.
+      out: the folder to make, local or gs://BUCKET/FOLDER; may exist if it is empty.
       shard_bytes: largest size of one file in bytes of pixels and labels, at least one record.
+      lanes: in which the records are laid (`lanes.LaneOrder`); 0 for none.
+      worker: (i, n): writes every n-th part of the lanes, part i of [0, n).
       reduced_jpeg: decode JPEGs at a reduced size, see `images.decode_image`; info.json says so.
       progress: called with (examples written, examples in all) after each part.
 
     Returns:
-      The contents of the folder's info.json.
+      The contents of the folder's info.json; `{"finished": False, ...}` while lanes of other
+      workers are missing.
 
     Raises:
       UserError: `out` holds something, a label or an image of the source is bad, a class has no
-        readable image, or a source that decodes nothing shall decode at a reduced size.
+        readable image, there are more lanes than images or workers without lanes, or a source that
+        decodes nothing shall decode at a reduced size.
       OSError: writing failed, for instance on a full disk.
     """
-    out = Path(out).expanduser().absolute()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} exists already; choose another --out or remove it")
-    if reduced_jpeg:
-        if not isinstance(source, DecodingSource):
-            raise UserError(f"{source.spec} holds no encoded images; leave out --reduced-jpeg")
-        source.reduced = True
-    partial = out.with_name(f".{out.name}.unfinished")
-    if partial.exists():
-        shutil.rmtree(partial)
-    partial.mkdir(parents=True)
-    try:
-        info = _write(source, partial, shard_bytes, progress)
-        if reduced_jpeg:
-            info["jpeg"] = f"decoded at a reduced size of at least {REDUCED_SIDES} times each side"
-        (partial / INFO_FILE).write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")
-        partial.replace(out)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    _check_lanes(source, lanes, worker)
+    out = buckets.workdir_path(out)
+    out = out if buckets.is_remote(out) else out.absolute()
+    extra = _reduced(source) if reduced_jpeg else {}
+    per_shard = max(1, shard_bytes // record_dtype(source.resolution, source.channels).itemsize)
+    if worker is not None or (lanes and buckets.is_remote(out)):
+        return _write_in_place(source, out, lanes, worker or (0, 1), per_shard, extra, progress)
+    _check_empty(out)
+    with _unfinished(out) as partial:
+        if lanes:
+            folder = LaneFolder(partial, lanes, {})
+            folder.write(source, range(lanes), per_shard, progress)
+            info = _of_lanes(source, partial, folder.parts(), lanes) | extra
+            folder.finish(info)
+        else:
+            info = _write(source, partial, per_shard, progress) | extra
+            text = json.dumps(info, indent=2) + "\n"
+            (partial / INFO_FILE).write_text(text, encoding="utf-8")
     return info
 
 
-def _write(source: Source, folder: Path, shard_bytes: int, progress) -> dict:
-    dtype = record_dtype(source.resolution, source.channels)
-    total, per_shard = len(source), max(1, shard_bytes // dtype.itemsize)
-    per_read = max(1, min(1024, _READ_BYTES // dtype.itemsize))
-    digest, shards = hashlib.sha256(), _Shards(folder, per_shard)
-    written, dropped = np.zeros((2, source.num_classes), np.int64)
-    parts = [range(i, min(i + per_read, total)) for i in range(0, total, per_read)]
-    with shards:
-        for part, (images, labels, good) in _read_ahead(source, parts):
-            written += count_labels(labels[good], source.num_classes, source.spec)
-            dropped += count_labels(labels[~good], source.num_classes, source.spec)
-            rows = np.empty(int(good.sum()), dtype)
-            rows["image"], rows["label"] = images[good], labels[good]
-            digest.update(rows)
-            for row in rows:
-                shards.write(row.tobytes())
+def _write_in_place(
+    source: Source,
+    out: Any,
+    lanes: int,
+    worker: tuple[int, int],
+    per_shard: int,
+    extra: dict[str, Any],
+    progress: Callable[[int, int], None] | None,
+) -> dict[str, Any]:
+    """What `prepare` does where a part of the work must outlive the process that did it."""
+    settings = {
+        **{"resolution": source.resolution, "channels": source.channels, **extra},
+        **{"images": len(source), "digest of the data": source.digest()},
+    }
+    if not buckets.is_remote(out):
+        (out / PARTS).mkdir(parents=True, exist_ok=True)
+    number, count = worker
+    mine = range(lanes * number // count, lanes * (number + 1) // count)
+    folder = LaneFolder(out, lanes, settings)
+    if not _is_finished(out):
+        folder.write(source, mine, per_shard, progress)
+        parts = folder.parts()
+        if parts is None and not _is_finished(out):
+            return {"finished": False, "lanes": lanes, "written": len(mine)}
+        if parts is not None:
+            folder.finish(_of_lanes(source, out, parts, lanes) | extra)
+    elif worker == (0, 1):
+        raise _Exists(out)
+    return read_info(out)
+
+
+def _is_finished(out: Any) -> bool:
+    with buckets.bucket_errors(out):
+        return (out / INFO_FILE).exists()
+
+
+def _write(source: Source, folder: Path, per_shard: int, progress) -> dict[str, Any]:
+    examples = Examples(source, range(len(source)))
+    with ShardFiles(folder, per_shard) as files:
+        for done, records in examples:
+            for record in records:
+                files.write(record)
             if progress is not None:
-                progress(part.stop, total)
-    _check_written(source, written, dropped)
+                progress(done, len(source))
+    labels, dropped = examples.labels, examples.dropped
+    return _info(source, labels, dropped, examples.digest.hexdigest(), files.named())
+
+
+def _of_lanes(source: Source, folder: Any, parts: list[dict], num_lanes: int) -> dict[str, Any]:
+    """The info of records in lanes, whose labels are written beside them."""
+    lane = lanes_lib.of_records(np.array([len(part["labels"]) for part in parts]))
+    labels = np.concatenate([part["labels"] for part in parts]).astype("<i4")
+    content = io.BytesIO()
+    np.save(content, labels[lane[1]])
+    path = folder / LABELS_FILE
+    buckets.retried(path, lambda: buckets.write_bytes(path, content.getvalue()))
+    digest = hashlib.sha256(content.getvalue()).hexdigest()
+    shards = [shard for part in parts for shard in part["shards"]]
+    dropped = [label for part in parts for label in part["dropped"]]
+    return {
+        **_info(source, labels.tolist(), dropped, digest_of(parts), shards),
+        "format_version": FORMAT_VERSION,
+        "lanes": num_lanes,
+        "labels": {"name": LABELS_FILE, "bytes": len(content.getvalue()), "sha256": digest},
+    }
+
+
+def _info(
+    source: Source, labels: list[int], dropped: list[int], digest: str, shards: list[dict]
+) -> dict[str, Any]:
+    written, lost = (np.bincount(x, minlength=source.num_classes) for x in (labels, dropped))
+    _check_written(source, written, lost)
     return {
         "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "count": int(written.sum()),
+        "format_version": PLAIN_VERSION,
+        "count": len(labels),
         "resolution": source.resolution,
         "channels": source.channels,
         "num_classes": source.num_classes,
         "class_names": list(source.class_names),
         "histogram": written.tolist(),
-        "digest": digest.hexdigest(),
+        "digest": digest,
         "source": absolute(source.spec),
-        "shards": shards.named(),
-        "dropped": int(dropped.sum()),
+        "shards": shards,
+        "dropped": len(dropped),
         "dropped_names": source.bad_names(NAMED_BAD),
         "ignored_files": source.ignored_files,
         "empty_classes": list(source.empty_classes),
@@ -128,80 +193,65 @@ def _check_written(source: Source, written: np.ndarray, dropped: np.ndarray) -> 
         )
 
 
-def _read_ahead(
-    source: Source, parts: Iterable[range]
-) -> Iterator[tuple[range, tuple[np.ndarray, np.ndarray, np.ndarray]]]:
-    """(part, what `read_good` gives of it), each read while the one before it is written."""
-    with ThreadPoolExecutor(1) as reader:
-        running = None
-        for part in parts:
-            following = part, reader.submit(source.read_good, part)
-            if running is not None:
-                yield running[0], running[1].result()
-            running = following
-        if running is not None:
-            yield running[0], running[1].result()
+def _check_lanes(source: Source, lanes: int, worker: tuple[int, int] | None) -> None:
+    if not 0 <= lanes <= len(source):
+        raise UserError(
+            f"{source.spec} has {len(source):,} images, which do not fill {lanes:,} lanes: set "
+            f"--lanes to a number from 0 to {len(source):,}"
+        )
+    if worker is None:
+        return
+    number, count = worker
+    if not 0 <= number < count:
+        raise UserError(
+            f"--worker {number}/{count} is none of {count}: number them from 0/{count} to "
+            f"{count - 1}/{count}"
+        )
+    if not lanes:
+        raise UserError("--worker shares out lanes, and --lanes is 0: set --lanes 1024, or fewer")
+    if count > lanes:
+        raise UserError(
+            f"{count:,} workers cannot share {lanes:,} lanes: start {lanes:,} of them at most"
+        )
 
 
-class _Shards:
-    """Shards of so many records each, whose number is known only at the end."""
-
-    def __init__(self, folder: Path, per_shard: int):
-        self._folder, self._per_shard = folder, per_shard
-        self._counts: list[int] = []
-        self._open: _Shard | None = None
-
-    def __enter__(self) -> "_Shards":
-        return self
-
-    def write(self, record: bytes) -> None:
-        if self._open is None:
-            self._open = _Shard(self._path(len(self._counts)))
-            self._counts.append(0)
-        self._open.write(record)
-        self._counts[-1] += 1
-        if self._counts[-1] == self._per_shard:
-            self._close()
-
-    def __exit__(self, kind, error, traceback) -> None:
-        if kind is None:
-            self._close()
-
-    def named(self) -> list[dict]:
-        """Gives the files their names; what info.json says of each."""
-        shards = []
-        for i, count in enumerate(self._counts):
-            name = f"records-{i:05d}-of-{len(self._counts):05d}.array_record"
-            path = self._path(i).rename(self._folder / name)
-            shards.append({"name": name, "count": count, **head_of(path)})
-        return shards
-
-    def _path(self, number: int) -> Path:
-        return self._folder / f"records-{number:05d}.array_record"
-
-    def _close(self) -> None:
-        if self._open is not None:
-            self._open.close()
-        self._open = None
+def _reduced(source: Source) -> dict[str, Any]:
+    """Lets a source decode JPEGs at a reduced size; what info.json says of it."""
+    if not isinstance(source, DecodingSource):
+        raise UserError(f"{source.spec} holds no encoded images; leave out --reduced-jpeg")
+    source.reduced = True
+    return {"jpeg": f"decoded at a reduced size of at least {REDUCED_SIDES} times each side"}
 
 
-class _Shard:
-    """One ArrayRecord file whose failures are OSErrors; array_record raises RuntimeError."""
+class _Exists(UserError):
+    def __init__(self, out: Any):
+        super().__init__(f"{out} exists already; choose another --out or remove it")
 
-    def __init__(self, path: Path):
-        from array_record.python.array_record_module import ArrayRecordWriter
 
-        self._path = path
-        self._writer = self._call(ArrayRecordWriter, str(path), WRITER_OPTIONS)
+def _check_empty(out: Any) -> None:
+    with buckets.bucket_errors(out):
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise _Exists(out)
 
-    def write(self, record: bytes) -> None:
-        self._call(self._writer.write, record)
 
-    def close(self) -> None:
-        self._call(self._writer.close)
-
-    def _call(self, function, *args):
-        try:
-            return function(*args)
-        except RuntimeError as error:
-            raise OSError(f"cannot write {self._path}: {one_line(error)}") from error
+@contextlib.contextmanager
+def _unfinished(out: Any) -> Iterator[Path]:
+    """A local folder for what becomes `out` when the context ends, and vanishes where it fails."""
+    remote = buckets.is_remote(out)
+    if remote:
+        partial = Path(tempfile.mkdtemp(prefix="biggan-prepare-"))
+    else:
+        partial = out.with_name(f".{out.name}.unfinished")
+        if partial.exists():
+            shutil.rmtree(partial)
+        partial.mkdir(parents=True)
+    try:
+        yield partial
+        if not remote:
+            partial.replace(out)
+            return
+        # The info file last: without it there are no records.
+        for path in sorted(partial.iterdir(), key=lambda path: path.name == INFO_FILE):
+            buckets.move(path, out / path.name)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

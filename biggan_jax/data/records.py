@@ -4,38 +4,19 @@ A record is resolution * resolution * channels bytes of pixels (rows, columns, c
 the label as a little-endian int32. `record_writer.prepare` writes them.
 """
 
-import contextlib
-import hashlib
-import json
+import functools
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from biggan_jax.data import wording
-from biggan_jax.data.files import read_regular, stamp_of_files
-from biggan_jax.data.source import Source, one_line
+from biggan_jax.data import lanes, wording
+from biggan_jax.data.files import stamp_of_files
+from biggan_jax.data.record_info import lane_counts, read_info, read_labels
+from biggan_jax.data.shards import Shards
+from biggan_jax.data.source import Source
 from biggan_jax.errors import UserError
-
-INFO_FILE = "info.json"
-FORMAT = "biggan_jax records"
-FORMAT_VERSION = 1
-
-_INFO_TYPES = {
-    "count": int,
-    "resolution": int,
-    "channels": int,
-    "num_classes": int,
-    "class_names": list,
-    "histogram": list,
-    "digest": str,
-    "source": str,
-    "shards": list,
-}
-_AGAIN = "run `biggan prepare` again"
-HEAD_BYTES = 1 << 14  # of a shard, by which it is known
 
 
 def record_dtype(resolution: int, channels: int) -> np.dtype:
@@ -79,7 +60,14 @@ class RecordSource(Source):
         self.empty_classes = tuple(info.get("empty_classes", ()))
         self.left_out = tuple(info.get("left_out", ()))
         self._dtype = record_dtype(resolution, channels)
-        self._records = _open_shards(folder, info)
+        self._shards = Shards(folder, info["shards"])
+        self._places = None  # of the records in the shards, where it is not their own order
+        if info.get("lanes"):
+            self.num_lanes = info["lanes"]
+            self.lane_of, self._places = lanes.of_records(lane_counts(info))
+            self.labels_are_cheap = "labels" in info
+        else:
+            self._shards.check(np.arange(len(info["shards"])))
 
     def __len__(self) -> int:
         return self.info["count"]
@@ -88,12 +76,25 @@ class RecordSource(Source):
         index_n = self._check_indices(indices)
         if not len(index_n):
             return np.empty((0, *self._dtype["image"].shape), np.uint8), np.empty(0, np.int32)
-        try:
-            data = self._records.__getitems__(index_n.tolist())
-        except RuntimeError as error:
-            raise _damaged(self._folder, error) from error
+        data = self._shards.read(self._placed(index_n))
         rows = np.frombuffer(b"".join(data), self._dtype)
         return rows["image"].copy(), rows["label"].astype(np.int32)
+
+    def labels_of(self, indices: Sequence[int]) -> np.ndarray:
+        if not self.labels_are_cheap:
+            return super().labels_of(indices)
+        return self._labels[self._check_indices(indices)]
+
+    @functools.cached_property
+    def _labels(self) -> np.ndarray:
+        """Of all records, as they were written beside them."""
+        return read_labels(self._folder, self.info)
+
+    def expect(self, first: np.ndarray, others: np.ndarray, *, tell: bool) -> None:
+        self._shards.check(self._shards.of(self._placed(np.concatenate([first, others]))))
+
+    def _placed(self, index_n: np.ndarray) -> np.ndarray:
+        return index_n if self._places is None else self._places[index_n]
 
     def histogram(self) -> np.ndarray:
         return np.array(self.info["histogram"], np.int64)
@@ -123,114 +124,3 @@ class OtherSize(UserError):
         again = f"prepare them again with `biggan prepare --{self.name} {self.asked}`"
         other = f", or give {form.format(self.found)}" if form else ""
         return UserError(f"{self}; {again}{other}")
-
-
-def read_info(folder: Path) -> dict:
-    """Reads and checks the description beside prepared records.
-
-    Args:
-      folder: what `prepare` wrote.
-
-    Returns:
-      The contents of its info.json.
-
-    Raises:
-      UserError: the folder or the file is missing, malformed or of another version.
-    """
-    path = folder / INFO_FILE
-    try:
-        info = json.loads(read_regular(path).decode("utf-8"))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        if folder.is_dir():
-            remedy = "give the folder that `biggan prepare` wrote, or folder:PATH for image files"
-        else:
-            remedy = (
-                "correct the path, or write them with `biggan prepare --source SPEC --resolution R "
-                f"--out {folder}`"
-            )
-        raise UserError(f"no {path}: no prepared records; {remedy}") from error
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); {_AGAIN}") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged ({one_line(error)}); {_AGAIN}") from error
-    if not isinstance(info, dict) or info.get("format") != FORMAT:
-        raise UserError(f"{path} does not describe {FORMAT}; choose another folder")
-    if info.get("format_version") != FORMAT_VERSION:
-        raise UserError(
-            f"{path} has format version {info.get('format_version')}, this program reads version "
-            f"{FORMAT_VERSION}; {_AGAIN}"
-        )
-    for key, kind in _INFO_TYPES.items():
-        if not isinstance(info.get(key), kind):
-            raise UserError(f"{path} lacks {key!r} of type {kind.__name__}; {_AGAIN}")
-    _check_counts(path, info)
-    return info
-
-
-def _check_counts(path: Path, info: dict) -> None:
-    try:
-        totals = {
-            "shards": sum(int(shard["count"]) for shard in info["shards"] if shard["name"]),
-            "histogram": sum(int(n) for n in info["histogram"]),
-        }
-    except (TypeError, KeyError, ValueError) as error:
-        raise UserError(f"{path} lists malformed shards or counts; {_AGAIN}") from error
-    for name, total in totals.items():
-        if total != info["count"] or total == 0:
-            raise UserError(
-                f"{path}: its {name} sum to {total} records but its count is {info['count']}; "
-                f"{_AGAIN}"
-            )
-    if not len(info["class_names"]) == len(info["histogram"]) == info["num_classes"]:
-        raise UserError(
-            f"{path} has {len(info['class_names'])} class names and {len(info['histogram'])} "
-            f"counts for {info['num_classes']} classes; {_AGAIN}"
-        )
-
-
-def _open_shards(folder: Path, info: dict):
-    """The shards as one ArrayRecordDataSource, each checked against its count."""
-    from array_record.python.array_record_data_source import ArrayRecordDataSource
-
-    paths = []
-    for shard in info["shards"]:
-        path = folder / shard["name"]
-        if not path.is_file():
-            raise UserError(f"{path} is missing; copy it there or {_AGAIN}")
-        _check_head(path, shard)
-        try:
-            count = len(ArrayRecordDataSource(str(path)))
-        except RuntimeError as error:
-            raise _damaged(path, error) from error
-        if count != shard["count"]:
-            raise UserError(
-                f"{path} holds {count} records but {INFO_FILE} says {shard['count']}; {_AGAIN}"
-            )
-        # The range in the name spares counting the shard a second time.
-        paths.append(f"{path}[0:{count}]")
-    return ArrayRecordDataSource(paths)
-
-
-def head_of(path: Path) -> dict:
-    """What a shard is known by: its size and the hash of its start, for info.json."""
-    start = read_regular(path, HEAD_BYTES)
-    return {"bytes": path.stat().st_size, "head": hashlib.sha256(start).hexdigest()}
-
-
-def _check_head(path: Path, shard: dict) -> None:
-    """Refuses a shard that another has replaced; older records say too little to tell."""
-    known = {key: shard[key] for key in ("bytes", "head") if key in shard}
-    with contextlib.suppress(OSError):  # array_record says what is wrong with reading it
-        if known and known != head_of(path):
-            raise UserError(
-                f"{path} is not the shard that {INFO_FILE} describes (its size or its start "
-                f"differs): copy it there again or {_AGAIN}"
-            )
-
-
-def _damaged(path: Path, error: RuntimeError) -> Exception:
-    """array_record reports damage and disk errors alike as RuntimeError; tells them apart."""
-    text = one_line(error)
-    if re.match(r"\w+\(\) failed: ", text):
-        return OSError(f"{path}: {text}")
-    return UserError(f"{path}: a shard is damaged ({text}); {_AGAIN}")

@@ -27,12 +27,16 @@ class Source:
       labels_are_cheap: False where `labels_of` reads the records.
       held_out: whether each example is kept out of training, bool [n]; None where all are in it.
       left_out: what the ignored files are, and folders that were not looked into, to be listed.
+      num_lanes: of a source whose examples lie in lanes (`lanes.LaneOrder`), 0 of others.
+      lane_of: the lane of each of its examples, int [n].
       max_pixels: of the largest image that is decoded; Pillow's own limit if absent.
       remarks: what about it may surprise, that is not seen from outside.
       wording: how the command at hand takes the settings that messages advise.
     """
 
     held_out: np.ndarray | None = None
+    num_lanes: int = 0
+    lane_of: np.ndarray | None = None
     left_out: tuple[str, ...] = ()
     max_pixels: int | None = None
     remarks: tuple[Finding, ...] = ()
@@ -76,6 +80,18 @@ class Source:
           UserError: a record is unreadable and may not be replaced.
         """
         raise NotImplementedError
+
+    def expect(self, first: np.ndarray, others: np.ndarray, *, tell: bool) -> None:
+        """Says which examples a stream will read, for sources that must bring them near first.
+
+        Args:
+          first: indices of the examples that are read first, in the order of their use.
+          others: of all that may be read.
+          tell: whether this process says on stderr how far it is.
+
+        Raises:
+          UserError: some cannot be had.
+        """
 
     def read_good(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Reads the examples at some indices and replaces none.

@@ -5,6 +5,7 @@ import threading
 import numpy as np
 
 from biggan_jax.config import domains
+from biggan_jax.data import lanes
 from biggan_jax.data.balance import BalancedOrder
 from biggan_jax.data.source import Source
 from biggan_jax.errors import UserError
@@ -29,6 +30,8 @@ class Batches:
 
     With a `balance` the classes come more evenly than the source has them, and every image of a
     class as often as any other of it (`balance.BalancedOrder`); the rest holds all the same.
+    Of a source in lanes a column reads its own lanes alone, each in its own shuffled epochs
+    (`lanes.LaneOrder`).
 
     Args:
       source: where the examples come from; those of `source.held_out` are left out.
@@ -44,7 +47,8 @@ class Batches:
       labels: of all examples of the source, int [n], for a balance; read from it if absent.
 
     Raises:
-      UserError: a number is out of its domain, or batch_size does not divide by process_count.
+      UserError: a number is out of its domain, batch_size or the lanes do not divide by
+        process_count, or a balance is asked of a source in lanes.
     """
 
     def __init__(
@@ -61,7 +65,8 @@ class Batches:
         balance: float = 0.0,
         labels: np.ndarray | None = None,
     ):
-        _check_numbers(seed, batch_size, num_d_steps, process_count, balance)
+        _check_numbers(seed, batch_size, num_d_steps, balance)
+        _check_processes(source, batch_size, process_count, balance)
         if not 0 <= process_index < process_count or start_step < 0:
             raise ValueError(f"{process_index=} of {process_count=} from {start_step=}")
         import grain
@@ -82,9 +87,11 @@ class Batches:
             num_threads=NUM_THREADS, prefetch_buffer_size=PREFETCH_BATCHES
         )
         self._order = self._balanced(labels, balance) if balance else None
+        self._lanes = self._in_lanes()
         steps = grain.MapDataset.range(len(self._indices)).map(self.batch_at)
         self._iterator = iter(steps.to_iter_dataset(read_ahead))
         self._lock = threading.Lock()
+        source.expect(self._first(start_step), self._others(start_step), tell=process_index == 0)
         self._seek(start_step)
 
     def __iter__(self) -> "Batches":
@@ -115,8 +122,6 @@ class Batches:
           UserError: a record is unreadable, or a label is no class.
         """
         index_DB = self._indices_of(int(step))
-        if self._kept is not None:
-            index_DB = self._kept[index_DB]
         images, labels = self._source.read(index_DB.ravel())
         _check_labels(labels, index_DB.ravel(), self._source)
         if self._flip:
@@ -142,17 +147,49 @@ class Batches:
         labels = labels if self._kept is None else labels[self._kept]
         return BalancedOrder(labels, source.num_classes, balance, self._seed)
 
+    def _in_lanes(self) -> lanes.LaneOrder | None:
+        """The order of the examples of a source in lanes."""
+        source = self._source
+        if not source.num_lanes:
+            return None
+        return lanes.LaneOrder(
+            source.lane_of, source.num_lanes, self._batch_size, self._seed, self._kept
+        )
+
     def _indices_of(self, step: int) -> np.ndarray:
         """Examples of this process's part of a batch, int [num_d_steps, own]."""
+        if self._lanes is not None:
+            return self._lanes(self._rows(step), self._columns())
         if self._order is None:
-            return self._indices[step]
-        index_DB = self._starts(step)[:, None] + np.arange(self._own_size)
-        return self._order(index_DB.ravel()).reshape(index_DB.shape)
+            index_DB = self._indices[step]
+        else:
+            position_DB = self._starts(step)[:, None] + np.arange(self._own_size)
+            index_DB = self._order(position_DB.ravel()).reshape(position_DB.shape)
+        return index_DB if self._kept is None else self._kept[index_DB]
+
+    def _first(self, step: int) -> np.ndarray:
+        """Examples that are read ahead from a batch on, in the order of their use."""
+        ahead = range(step, step + PREFETCH_BATCHES)
+        return np.concatenate([self._indices_of(k).ravel() for k in ahead])
+
+    def _others(self, step: int) -> np.ndarray:
+        """All examples that this process may ever read, those first that are used first."""
+        if self._lanes is not None:
+            row = step * self._num_d_steps
+            return np.concatenate(self._lanes.members(row, self._columns()))
+        return np.arange(len(self._source)) if self._kept is None else self._kept
+
+    def _columns(self) -> np.ndarray:
+        """This process's columns of each row."""
+        return self._process_index * self._own_size + np.arange(self._own_size)
+
+    def _rows(self, step: int) -> np.ndarray:
+        """The rows of a batch, counted from the first one of the stream."""
+        return step * self._num_d_steps + np.arange(self._num_d_steps)
 
     def _starts(self, step: int) -> np.ndarray:
         """Positions in the global stream of this process's first example of each row."""
-        rows = step * self._num_d_steps + np.arange(self._num_d_steps)
-        return rows * self._batch_size + self._process_index * self._own_size
+        return self._rows(step) * self._batch_size + self._process_index * self._own_size
 
     def _flips(self, step: int) -> np.ndarray:
         """One coin per example of this process's part of a batch, bool [num_d_steps * own]."""
@@ -188,11 +225,20 @@ def _mirror(images: np.ndarray, chosen: np.ndarray) -> None:
     rows[at] = np.take(rows[at], columns, axis=2)
 
 
-def _check_numbers(
-    seed: int, batch_size: int, num_d_steps: int, process_count: int, balance: float
-) -> None:
+def _check_numbers(seed: int, batch_size: int, num_d_steps: int, balance: float) -> None:
     numbers = {"seed": seed, "batch_size": batch_size, "num_d_steps": num_d_steps}
     domains.check(numbers | {"data.balance": balance})
+
+
+def _check_processes(source: Source, batch_size: int, process_count: int, balance: float) -> None:
+    if source.num_lanes:
+        lanes.check_processes(source.num_lanes, batch_size, process_count)
+        if balance:
+            raise UserError(
+                f"{source.spec}: --config.data.balance={balance:g} draws a class from all images, "
+                f"and a column of a batch reads its own of {source.num_lanes} lanes: set "
+                "--config.data.balance=0, or prepare the data again with --lanes 0"
+            )
     if batch_size % process_count:
         raise UserError(
             f"--config.batch_size={batch_size} does not divide among {process_count} processes; "

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from biggan_jax.storage import json_file, paths
+from biggan_jax.data import buckets
+from biggan_jax.storage import json_file
 
 NOTES_OF_A_FILE = 5  # damaged lines that are told one by one; the others are counted
 DEEPEST = 20  # levels of objects in what a run writes are 3
@@ -79,7 +80,7 @@ Metrics = dict[str, Curve]
 def text_of(path: Any, name: str, notes: Notes) -> str | None:
     """The text of a file; None, and a note unless it is absent, where it cannot be read."""
     try:
-        with paths.bucket_errors(path):
+        with buckets.bucket_errors(path):
             return path.read_bytes().decode("utf-8", "replace")
     except FileNotFoundError:
         return None
@@ -116,7 +117,7 @@ def objects(path: Any, name: str, notes: Notes) -> Iterator[tuple[int, dict]]:
       (line number from 1, object).
     """
     try:
-        with paths.bucket_errors(path), _opened(path) as stream:
+        with buckets.bucket_errors(path), _opened(path) as stream:
             for number, raw in enumerate(stream, start=1):
                 line = raw.decode("utf-8", "replace").strip()
                 if not line:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from biggan_jax.config import flatten
+from biggan_jax.data import buckets
 from biggan_jax.errors import UserError, some
 from biggan_jax.evaluation import run_events, run_files, run_sessions
 from biggan_jax.evaluation.run_events import Event, changes_of
@@ -154,8 +155,8 @@ def is_drawn(name: str) -> bool:
 def _checked(directory: str | Path) -> Any:
     """The path of a workdir; UserError where it is none."""
     path = paths.workdir_path(directory)
-    paths.reach(path, write=False)
-    with paths.bucket_errors(path):
+    buckets.reach(path, write=False)
+    with buckets.bucket_errors(path):
         names = LEFT + ALSO * (path / "config.json").exists()
         if path.is_dir() and any((path / name).exists() for name in names):
             return path
@@ -248,7 +249,7 @@ def _checkpoints(directory: Any, notes: Notes) -> list[int]:
 def _listed(folder: Any, notes: Notes) -> list[Any]:
     """What a folder holds, in the order of the names; nothing where it is absent."""
     try:
-        with paths.bucket_errors(folder):
+        with buckets.bucket_errors(folder):
             return sorted(folder.iterdir()) if folder.is_dir() else []
     except OSError as error:
         notes.add(f"{folder.name} cannot be listed: {run_files.reason(error)}")

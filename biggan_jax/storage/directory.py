@@ -11,6 +11,7 @@ from biggan_jax import config as config_lib
 from biggan_jax import models
 from biggan_jax.config import domains
 from biggan_jax.config.resume import may_change
+from biggan_jax.data import buckets
 from biggan_jax.errors import UserError, some
 from biggan_jax.parallel import processes
 from biggan_jax.storage import checkpoint, integrity, json_file, paths, replacement, weights
@@ -60,7 +61,7 @@ def read_config(directory: str | Path) -> tuple[Path, ConfigDict, Beside | None]
     directory = paths.workdir_path(directory)
     if directory.name == BEST:
         directory = replacement.whole(directory)
-    paths.reach(directory, write=False)
+    buckets.reach(directory, write=False)
     path = directory / "config.json"
     try:
         saved = json_file.read(path)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from biggan_jax.data import buckets
 from biggan_jax.storage import paths
 
 NAMES = "events.out.tfevents.*"
@@ -35,7 +36,7 @@ def cut_after(workdir: Any, step: int) -> None:
     with paths.quiet_tensorflow():
         import tensorflow as tf
     for path in found:
-        with paths.bucket_errors(path):
+        with buckets.bucket_errors(path):
             if any(number > step for number, _ in _events(path)):
                 _rewrite(tf, path, step)
     # Files are read in the order of their names, which begin with the second they were made in.

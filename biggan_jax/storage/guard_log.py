@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from biggan_jax.data import buckets
 from biggan_jax.storage import paths
 
 FILE = "guard.jsonl"
@@ -76,7 +77,7 @@ def read(workdir: str | Path) -> tuple[list[Event], int | None]:
     """
     path = _path(workdir)
     try:
-        with paths.bucket_errors(path):
+        with buckets.bucket_errors(path):
             data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return [], None

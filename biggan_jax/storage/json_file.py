@@ -5,6 +5,7 @@ import math
 import os
 from typing import Any
 
+from biggan_jax.data import buckets
 from biggan_jax.data.files import read_regular
 from biggan_jax.errors import UserError
 from biggan_jax.storage import paths
@@ -59,7 +60,7 @@ def read(path: str | os.PathLike) -> Any:
     path = paths.workdir_path(path)
     try:
         if paths.is_remote(path):
-            with paths.bucket_errors(path):
+            with buckets.bucket_errors(path):
                 return parse(path.read_bytes())
         try:
             data = read_regular(path, MOST_BYTES + 1)

@@ -3,6 +3,7 @@
 import os
 from typing import Any, NamedTuple
 
+from biggan_jax.data import buckets
 from biggan_jax.errors import some
 from biggan_jax.storage import json_file, paths
 
@@ -36,7 +37,7 @@ def read(path: str | os.PathLike) -> Lines:
     """
     path = paths.workdir_path(path)
     try:
-        with paths.bucket_errors(path):
+        with buckets.bucket_errors(path):
             data = path.read_bytes()
     except FileNotFoundError:
         data = b""

@@ -25,6 +25,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from biggan_jax.data import buckets
 from biggan_jax.errors import UserError
 from biggan_jax.parallel import ending, processes
 from biggan_jax.storage import json_file, paths, running
@@ -211,7 +212,7 @@ def _text(record: dict, beat: int) -> bytes:
 
 def _read(path: Any) -> bytes | None:
     try:
-        with paths.bucket_errors(path):
+        with buckets.bucket_errors(path):
             return path.read_bytes()
     except FileNotFoundError:
         return None
@@ -237,7 +238,7 @@ def _overwrite(path: Any, data: bytes) -> None:
 
 
 def _unlink(path: Any) -> None:
-    with contextlib.suppress(FileNotFoundError), paths.bucket_errors(path):
+    with contextlib.suppress(FileNotFoundError), buckets.bucket_errors(path):
         path.unlink()
 
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from biggan_jax.data import buckets
 from biggan_jax.errors import UserError, some
 from biggan_jax.storage import best, json_file, paths, replacement
 from biggan_jax.storage.checkpoint import Checkpoints
@@ -61,7 +62,7 @@ def split(text: str) -> tuple[str, int | str | None]:
         return text, None
     if "/" in step:
         return text, None  # an @ in the name of a folder further up
-    paths.reach(text, write=False)
+    buckets.reach(text, write=False)
     if paths.workdir_path(text).is_dir():
         return text, None
     try:

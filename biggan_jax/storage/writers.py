@@ -11,6 +11,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from biggan_jax.data import buckets
 from biggan_jax.storage import events, json_lines, paths
 
 UPLOAD_SECONDS = 10.0
@@ -149,7 +150,7 @@ class _BucketFile:
 
     def __init__(self, path: Any):
         self._path = path
-        with paths.bucket_errors(path):
+        with buckets.bucket_errors(path):
             self._data = path.read_bytes() if path.exists() else b""
         self._pending, self._uploaded = False, -math.inf
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from biggan_jax.data import buckets
 from biggan_jax.errors import UserError, some
 from biggan_jax.evaluation import run_files, run_history, run_verdict
 from biggan_jax.evaluation.run_files import Curve, Notes
@@ -114,7 +115,7 @@ def read(directory: str | Path) -> Sweep:
       UserError: there is no such folder, it is the workdir of one run, or it holds no run.
     """
     directory = paths.workdir_path(directory)
-    paths.reach(directory, write=False)
+    buckets.reach(directory, write=False)
     if not directory.is_dir():
         what = "is a file" if directory.exists() else "does not exist"
         raise UserError(f"--sweep {directory} {what}: give the folder of a sweep's workdirs")

@@ -18,6 +18,7 @@ import jax
 from ml_collections import ConfigDict
 
 from biggan_jax.config import augmentation
+from biggan_jax.data import buckets
 from biggan_jax.errors import UserError, some
 from biggan_jax.parallel import devices, ending, memory, processes, sharding
 from biggan_jax.parallel.signals import StopRequest
@@ -122,7 +123,7 @@ def _check(config: ConfigDict, folder: Path, count: int, form: str | None) -> st
 
 def _check_folder(folder: Path, count: int) -> None:
     """Raises UserError where the workdirs would lie among files of something else."""
-    paths.reach(folder, write=True)
+    buckets.reach(folder, write=True)
     try:
         names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
     except NotADirectoryError:

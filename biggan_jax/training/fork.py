@@ -17,6 +17,7 @@ from biggan_jax import config as config_lib
 from biggan_jax import data
 from biggan_jax.config import resume
 from biggan_jax.config.resume import Change
+from biggan_jax.data import buckets
 from biggan_jax.errors import UserError, some
 from biggan_jax.parallel import processes
 from biggan_jax.storage import checkpoint, events, guard_log, paths
@@ -193,11 +194,11 @@ def _write_files(
 ) -> None:
     """Writes all of a fork but its checkpoint, and removes what was there without one."""
     for name in ("metrics.jsonl", "guard.jsonl", resume.HISTORY):
-        with paths.bucket_errors(workdir):
+        with buckets.bucket_errors(workdir):
             (workdir / name).unlink(missing_ok=True)
     events.cut_after(workdir, 0)
     metrics = origin.directory / "metrics.jsonl"
-    with paths.bucket_errors(metrics):
+    with buckets.bucket_errors(metrics):
         lines = metrics.read_bytes() if metrics.exists() else b""
     lines = lines[: lines.rfind(b"\n") + 1]  # the last one may be in the making
     paths.write_bytes(workdir / METRICS, lines)

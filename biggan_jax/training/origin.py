@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from biggan_jax.config import overrides as overrides_lib
 from biggan_jax.config import resume
+from biggan_jax.data import buckets
 from biggan_jax.errors import UserError, some
 from biggan_jax.parallel import processes
 from biggan_jax.storage import checkpoint, json_file, paths, steps
@@ -39,7 +40,7 @@ class Origin:
 def holds_config(workdir: str | Path) -> bool:
     """Whether a workdir holds a run, or a fork that was killed: whether it has a `config_of`."""
     workdir = paths.workdir_path(workdir)
-    paths.reach(workdir, write=False)
+    buckets.reach(workdir, write=False)
     return _holds_run(workdir) or (workdir / RECORD).is_file()
 
 
@@ -59,7 +60,7 @@ def config_of(workdir: str | Path, fork: str | None, overrides: list[str]) -> Co
       UserError: there is one, and it cannot be read or overridden.
     """
     workdir = paths.workdir_path(workdir)
-    paths.reach(workdir, write=False)
+    buckets.reach(workdir, write=False)
     if _holds_run(workdir):
         return overrides_lib.apply(open_directory(workdir)[1], overrides)
     directory, step = _asked(fork, workdir)

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from biggan_jax import __version__, data, models
 from biggan_jax import config as config_lib
 from biggan_jax.config import effect
+from biggan_jax.data import buckets
 from biggan_jax.parallel import devices, ending, processes, sharding
 from biggan_jax.parallel.signals import StopRequest
 from biggan_jax.storage import checkpoint, guard_log, lock, paths, writers
@@ -138,7 +139,7 @@ def check(config: ConfigDict, workdir: str | Path, fork: str | None = None) -> P
       UserError: for settings that do not fit each other or the devices, or an unusable workdir.
     """
     workdir = paths.absolute(workdir)
-    paths.reach(workdir, write=True)
+    buckets.reach(workdir, write=True)
     _check_same_command(config, fork)
     mesh = sharding.make_mesh(config.mesh)
     sharding.check_even(mesh)

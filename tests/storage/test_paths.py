@@ -14,6 +14,7 @@ from etils.epath import backend, gpath
 from orbax.checkpoint._src.path import gcs_utils
 
 from biggan_jax import cli
+from biggan_jax.data import buckets
 from biggan_jax.errors import UserError
 from biggan_jax.evaluation import report
 from biggan_jax.pictures import grids
@@ -59,7 +60,7 @@ class GoogleError(Exception):
 def google(monkeypatch):
     """A stand-in for google.cloud.storage; a test sets what its bucket grants, or raises."""
     storage = types.ModuleType("google.cloud.storage")
-    storage.granted, storage.asked = paths.WRITE, []
+    storage.granted, storage.asked = buckets.WRITE, []
 
     class Client:
         _credentials = types.SimpleNamespace(service_account_email="pod@mine")
@@ -107,7 +108,7 @@ def test_local_paths_stay_pathlib(tmp_path, monkeypatch):
     assert paths.absolute("a") == tmp_path / "a"
     assert paths.cache_folder("a") == Path("a") / "cache"
     assert paths.same("a", tmp_path / "b" / ".." / "a") and not paths.same("a", "b")
-    paths.reach("nowhere", write=True)
+    buckets.reach("nowhere", write=True)
 
 
 def test_remote_paths():
@@ -128,7 +129,7 @@ def test_remote_paths():
         (GoogleError("not found", 404), ["no bucket gs://bucket", "buckets create"]),
         (GoogleError("forbidden", 403), ["storage.objects.create", "roles/storage.objectAdmin"]),
         (GoogleError("unauthorized", 401), ["pod@mine has no permission for gs://bucket"]),
-        (paths.READ, ["pod@mine", r"\(storage.objects.create, storage.objects.delete\)"]),
+        (buckets.READ, ["pod@mine", r"\(storage.objects.create, storage.objects.delete\)"]),
         (GoogleError("no route\nmore"), [r"gs://bucket cannot be reached \(no route\)", "network"]),
         (
             GoogleError("(Caused by X(Failed to resolve 'a.b' (-2)))"),
@@ -145,17 +146,17 @@ def test_training_in_an_unusable_bucket_is_one_line(
     bucket, google, monkeypatch, capfd, granted, words
 ):
     google.granted = granted
-    monkeypatch.setattr(paths, "ANSWER_SECONDS", 0.1 if isinstance(granted, float) else 20.0)
+    monkeypatch.setattr(buckets, "ANSWER_SECONDS", 0.1 if isinstance(granted, float) else 20.0)
     assert runs.train(URL) == 2
     runs.assert_one_error(capfd.readouterr(), *words)
     assert len(google.asked) == 1 and not bucket.writes
 
 
 def test_sampling_needs_to_read_alone(bucket, google, capfd):
-    google.granted = paths.READ
+    google.granted = buckets.READ
     assert cli.main(["sample", f"--from={URL}", "--out=a.png"]) == 2
     runs.assert_one_error(capfd.readouterr(), "gs://bucket/run is no workdir", "no such directory")
-    google.granted = paths.READ - {"storage.buckets.get"}
+    google.granted = buckets.READ - {"storage.buckets.get"}
     assert cli.main(["sample", f"--from={URL}", "--out=a.png"]) == 2
     runs.assert_one_error(capfd.readouterr(), r"\(storage.buckets.get\)", "objectViewer")
 
@@ -229,9 +230,9 @@ def test_other_files_in_a_bucket(bucket):
 def test_errors_of_a_bucket_are_one_line(bucket):
     refusal = type("UnavailableError", (Exception,), {"__module__": "tensorflow.python.errors"})
     with pytest.raises(OSError, match=r"^gs://bucket/run: libcurl code 6$"):  # noqa: SIM117
-        with paths.bucket_errors(URL):
+        with buckets.bucket_errors(URL):
             raise refusal("libcurl code 6\n\t when reading")
-    with pytest.raises(refusal), paths.bucket_errors("/local"):
+    with pytest.raises(refusal), buckets.bucket_errors("/local"):
         raise refusal("not of a bucket")
     path = epath.Path(URL)
     with pytest.raises(OSError, match=r"was not saved: gs://bucket/run: ValueError: PERMISSION"):
