@@ -110,7 +110,7 @@ NOT_TRACED = (
     *("num_steps", "*_every_steps", "eval_*", "keep_checkpoints", "tensorboard", "report"),
     *("class_names", "seed", "init_from", "batch_size", "guard.*"),
     *(f"data.{name}" for name in ("source", "flip", "holdout", "on_bad_record", "class_order")),
-    "data.max_pixels",
+    *("data.max_pixels", "data.stage", "data.stage_gb"),
 )
 
 

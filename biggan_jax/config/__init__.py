@@ -198,6 +198,10 @@ def default_config() -> ConfigDict:
     d.balance = 0.0  # 0 to 1
     d.fake_labels = "uniform"  # uniform | data: classes of the fakes, data: as often as in a batch
     d.class_counts = ()  # training images of each class; `train` fills them where they count
+    # A folder of a local disk, to which each process copies the shards that it reads: needed where
+    # data.source is in a bucket. Unset or empty: read in place.
+    d.stage = placeholder(str)
+    d.stage_gb = placeholder(float)  # 10**9 bytes that a process may take there; unset: all free
     # Share of the images that is kept out of training, chosen by a hash of their indices, so that
     # the monitors show D's judgement of them beside that of training images.
     d.holdout = 0.0  # 0 to 0.5

@@ -175,6 +175,7 @@ DOMAINS: dict[str, Range | Choice | Each] = {
     "data.on_bad_record": Choice("error", "skip"),
     "data.class_order": Choice("natural", "text"),
     "data.max_pixels": AT_LEAST_1,
+    "data.stage_gb": ABOVE_0,
 }
 
 

@@ -30,6 +30,8 @@ RESUMABLE = frozenset(
         "data.source",
         "data.on_bad_record",
         "data.max_pixels",
+        "data.stage",
+        "data.stage_gb",
     }
 )
 # And these with `train --allow-change`: the game's rules, never the networks that play it.

@@ -8,6 +8,7 @@ _HOMES = {
     "DataReport": "report",
     "Source": "source",
     "absolute": "spec",
+    "choices": "spec",
     "data_report": "report",
     "hold_out": "holdout",
     "open_source": "spec",

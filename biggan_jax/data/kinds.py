@@ -49,6 +49,7 @@ _SHARDS = (
 _PARQUET = "Hugging Face's files with an image and a label column"
 _ZIP = "images in class folders, or with StyleGAN's dataset.json"
 _TAR = "class folders, or one tar a class"
+_RECORDS = "what `biggan prepare` wrote, local or in a bucket"
 KINDS = {
     kind.name: kind
     for kind in (
@@ -63,7 +64,7 @@ KINDS = {
         Kind("parquet", "parquet:PATH[:SPLIT[:COLUMN]]", _PARQUET, "parquet_source"),
         Kind("zip", "zip:FILE[:FOLDER]", _ZIP, "zip_source", ("class_order",)),
         Kind("tar", "tar:FILE[:FOLDER]", _TAR, "tar_source", ("class_order",)),
-        Kind("records", "records:DIR", "what `biggan prepare` wrote", "records"),
+        Kind("records", "records:DIR", _RECORDS, "records", ("stage", "stage_gb")),
     )
 }
 

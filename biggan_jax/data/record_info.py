@@ -3,10 +3,11 @@
 import hashlib
 import io
 import json
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from biggan_jax.data import buckets
 from biggan_jax.data.files import read_regular
 from biggan_jax.data.source import one_line
 from biggan_jax.errors import UserError
@@ -30,7 +31,7 @@ _INFO_TYPES = {
 AGAIN = "run `biggan prepare` again"
 
 
-def read_info(folder: Path) -> dict:
+def read_info(folder: Any) -> dict:
     """Reads and checks the description beside prepared records.
 
     Args:
@@ -44,7 +45,7 @@ def read_info(folder: Path) -> dict:
     """
     path = folder / INFO_FILE
     try:
-        info = json.loads(read_regular(path).decode("utf-8"))
+        info = json.loads(_read(path).decode("utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
         if folder.is_dir():
             remedy = "give the folder that `biggan prepare` wrote, or folder:PATH for image files"
@@ -55,7 +56,7 @@ def read_info(folder: Path) -> dict:
             )
         raise UserError(f"no {path}: no prepared records; {remedy}") from error
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); {AGAIN}") from error
+        raise _unreadable(path, error) from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({one_line(error)}); {AGAIN}") from error
     if not isinstance(info, dict) or info.get("format") != FORMAT:
@@ -73,7 +74,15 @@ def read_info(folder: Path) -> dict:
     return info
 
 
-def _check_counts(path: Path, info: dict) -> None:
+def _read(path: Any) -> bytes:
+    return buckets.read_bytes(path) if buckets.is_remote(path) else read_regular(path)
+
+
+def _unreadable(path: Any, error: OSError) -> UserError:
+    return UserError(f"{path} cannot be read ({error.strerror or one_line(error)}); {AGAIN}")
+
+
+def _check_counts(path: Any, info: dict) -> None:
     try:
         totals = {
             "shards": sum(int(shard["count"]) for shard in info["shards"] if shard["name"]),
@@ -95,7 +104,7 @@ def _check_counts(path: Path, info: dict) -> None:
         )
 
 
-def lane_counts(info: dict, path: Path | None = None) -> np.ndarray:
+def lane_counts(info: dict, path: Any | None = None) -> np.ndarray:
     """Records of each lane, int64 [lanes]; [0] of records without lanes.
 
     Args:
@@ -118,7 +127,7 @@ def lane_counts(info: dict, path: Path | None = None) -> np.ndarray:
     return records
 
 
-def read_labels(folder: Path, info: dict) -> np.ndarray:
+def read_labels(folder: Any, info: dict) -> np.ndarray:
     """The labels of all records in lanes, int32 [count].
 
     Args:
@@ -130,9 +139,9 @@ def read_labels(folder: Path, info: dict) -> np.ndarray:
     """
     path = folder / info["labels"]["name"]
     try:
-        content = read_regular(path)
+        content = _read(path)
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); {AGAIN}") from error
+        raise _unreadable(path, error) from error
     if hashlib.sha256(content).hexdigest() != info["labels"]["sha256"]:
         raise UserError(
             f"{path} is not the file that {INFO_FILE} describes (its digest differs): copy it "

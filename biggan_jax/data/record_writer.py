@@ -121,8 +121,7 @@ def _write_in_place(
 
 
 def _is_finished(out: Any) -> bool:
-    with buckets.bucket_errors(out):
-        return (out / INFO_FILE).exists()
+    return buckets.retried(out, (out / INFO_FILE).exists)
 
 
 def _write(source: Source, folder: Path, per_shard: int, progress) -> dict[str, Any]:
@@ -229,9 +228,8 @@ class _Exists(UserError):
 
 
 def _check_empty(out: Any) -> None:
-    with buckets.bucket_errors(out):
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise _Exists(out)
+    if buckets.retried(out, lambda: out.exists() and (not out.is_dir() or any(out.iterdir()))):
+        raise _Exists(out)
 
 
 @contextlib.contextmanager

@@ -5,17 +5,19 @@ the label as a little-endian int32. `record_writer.prepare` writes them.
 """
 
 import functools
-import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from biggan_jax.data import lanes, wording
+from biggan_jax.data import buckets, lanes, wording
 from biggan_jax.data.files import stamp_of_files
 from biggan_jax.data.record_info import lane_counts, read_info, read_labels
 from biggan_jax.data.shards import Shards
 from biggan_jax.data.source import Source
+from biggan_jax.data.stage import Stage
+from biggan_jax.data.stage_progress import File
 from biggan_jax.errors import UserError
 
 
@@ -25,14 +27,25 @@ def record_dtype(resolution: int, channels: int) -> np.dtype:
 
 
 def open_spec(
-    spec: str, argument: str, *, resolution: int, channels: int, on_bad_record: str
+    spec: str,
+    argument: str,
+    *,
+    resolution: int,
+    channels: int,
+    on_bad_record: str,
+    stage: str | None = None,
+    stage_gb: float | None = None,
 ) -> "RecordSource":
     """Opens the records that `records:DIR` names; see `RecordSource`.
 
     `on_bad_record` means nothing here: what `prepare` wrote is raw pixels.
     """
+    buckets.reach(argument, write=False)
+    folder = buckets.workdir_path(argument)
+    if buckets.is_remote(folder) and not stage:
+        raise NotStaged(folder)
     return RecordSource(
-        spec, Path(os.path.expanduser(argument)), resolution=resolution, channels=channels
+        spec, folder, resolution=resolution, channels=channels, stage=stage, stage_gb=stage_gb
     )
 
 
@@ -44,12 +57,24 @@ class RecordSource(Source):
       folder: what `prepare` wrote.
       resolution: side of the images in pixels; must be that of the records.
       channels: must be that of the records.
+      stage: a folder of a local disk, to which shards are copied before they are read; they are
+        read where they lie if absent.
+      stage_gb: how much of its disk this process may take, in 10**9 bytes.
 
     Raises:
       UserError: the folder is missing, unfinished, damaged, or of another resolution or channels.
     """
 
-    def __init__(self, spec: str, folder: Path, *, resolution: int, channels: int):
+    def __init__(
+        self,
+        spec: str,
+        folder: Any,
+        *,
+        resolution: int,
+        channels: int,
+        stage: str | None = None,
+        stage_gb: float | None = None,
+    ):
         info = read_info(folder)
         for name, value in (("resolution", resolution), ("channels", channels)):
             if info[name] != value:
@@ -60,13 +85,14 @@ class RecordSource(Source):
         self.empty_classes = tuple(info.get("empty_classes", ()))
         self.left_out = tuple(info.get("left_out", ()))
         self._dtype = record_dtype(resolution, channels)
-        self._shards = Shards(folder, info["shards"])
+        self._stage = _staged(folder, info, stage, stage_gb) if stage else None
+        self._shards = Shards(folder, info["shards"], self._stage)
         self._places = None  # of the records in the shards, where it is not their own order
         if info.get("lanes"):
             self.num_lanes = info["lanes"]
             self.lane_of, self._places = lanes.of_records(lane_counts(info))
             self.labels_are_cheap = "labels" in info
-        else:
+        elif self._stage is None:
             self._shards.check(np.arange(len(info["shards"])))
 
     def __len__(self) -> int:
@@ -91,7 +117,11 @@ class RecordSource(Source):
         return read_labels(self._folder, self.info)
 
     def expect(self, first: np.ndarray, others: np.ndarray, *, tell: bool) -> None:
-        self._shards.check(self._shards.of(self._placed(np.concatenate([first, others]))))
+        shards = self._shards.of(self._placed(np.concatenate([first, others])))
+        if self._stage is None:
+            self._shards.check(shards)
+        else:
+            self._stage.want(shards, tell=tell)
 
     def _placed(self, index_n: np.ndarray) -> np.ndarray:
         return index_n if self._places is None else self._places[index_n]
@@ -109,6 +139,34 @@ class RecordSource(Source):
     def stamp(self) -> str:
         """Hash of the digest and of the names, sizes and times of the folder's files."""
         return stamp_of_files(self.digest(), self._folder)
+
+
+def _staged(folder: Any, info: dict, stage: str, stage_gb: float | None) -> Stage:
+    """Where the shards are copied to: a folder of these very records, whatever else is there."""
+    local = Path(stage).expanduser().absolute() / info["digest"][:16]
+    files = [
+        File(shard["name"], shard.get("bytes"), shard.get("sha256")) for shard in info["shards"]
+    ]
+    return Stage(folder, files, local, stage_gb)
+
+
+class NotStaged(UserError):
+    """Records in a bucket, and no folder to copy them to."""
+
+    def __init__(self, folder: Any):
+        super().__init__(f"{folder} is in a bucket, and records are read from a disk")
+        self.folder = folder
+
+    def worded(self, words: wording.Wording) -> UserError:
+        """The same with what to do under the command at hand."""
+        if words.stage:
+            return UserError(
+                f"{self}: set {words.stage.format('FOLDER')}, to which they are copied"
+            )
+        name = self.folder.name
+        return UserError(
+            f"{self}: copy them by `gcloud storage cp -r {self.folder} .` and give records:{name}"
+        )
 
 
 class OtherSize(UserError):

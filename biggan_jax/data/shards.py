@@ -14,6 +14,7 @@ import numpy as np
 from biggan_jax.data.files import open_regular, read_regular
 from biggan_jax.data.record_info import AGAIN, INFO_FILE
 from biggan_jax.data.source import one_line
+from biggan_jax.data.stage import Stage
 from biggan_jax.errors import UserError
 
 HEAD_BYTES = 1 << 14  # of a shard, by which it is known
@@ -24,14 +25,16 @@ class Shards:
     """The records of some shards, one shard after another; a shard is opened when it is first read.
 
     Args:
-      folder: where they lie, on a local disk.
+      folder: where they lie.
       shards: what info.json says of each.
+      stage: their copies on a local disk, where they are not read in their folder.
     """
 
-    def __init__(self, folder: Path, shards: list[dict[str, Any]]):
+    def __init__(self, folder: Any, shards: list[dict[str, Any]], stage: Stage | None = None):
         from array_record.python.array_record_data_source import ArrayRecordDataSource
 
-        self._folder, self._shards = folder, shards
+        folder = folder if stage is None else stage.folder
+        self._folder, self._shards, self._stage = folder, shards, stage
         self._ends = np.cumsum([shard["count"] for shard in shards])
         # The range in the name spares counting, for which every shard would be opened.
         paths = [f"{folder / shard['name']}[0:{shard['count']}]" for shard in shards]
@@ -65,6 +68,8 @@ class Shards:
         """
         if self._checked[numbers].all():
             return
+        if self._stage is not None:
+            self._stage.wait(numbers)
         with self._lock:
             for number in numbers[~self._checked[numbers]]:
                 _check(self._folder / self._shards[number]["name"], self._shards[number])

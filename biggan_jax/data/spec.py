@@ -3,9 +3,12 @@
 import importlib
 import os
 from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
 
 from biggan_jax.config import domains
-from biggan_jax.data import wording
+from biggan_jax.data import buckets, wording
 from biggan_jax.data.kinds import KINDS, forms
 from biggan_jax.data.source import Source
 from biggan_jax.errors import UserError, did_you_mean
@@ -19,6 +22,8 @@ def open_source(
     on_bad_record: str = "error",
     class_order: str = "natural",
     max_pixels: int | None = None,
+    stage: str | None = None,
+    stage_gb: float | None = None,
     option: str = "--config.data.source",
 ) -> Source:
     """Opens the images that a spec names.
@@ -31,6 +36,8 @@ def open_source(
         replaces it by the next readable one of its class.
       class_order: how the names of class folders are sorted: `natural` or `text`.
       max_pixels: of the largest image file that is decoded; Pillow's own limit if absent.
+      stage: a folder of a local disk, to which what lies in a bucket is copied.
+      stage_gb: how much of it one process may take, in 10**9 bytes; what is free if absent.
       option: where the user wrote the spec, for messages; `wording` knows what else it takes.
 
     Returns:
@@ -48,13 +55,14 @@ def open_source(
             "data.on_bad_record": on_bad_record,
             "data.class_order": class_order,
             "data.max_pixels": max_pixels,
+            "data.stage_gb": stage_gb,
         }
     )
     words = wording.of(option)
     try:
         source = _open(
             spec,
-            {"class_order": class_order},
+            {"class_order": class_order, "stage": stage, "stage_gb": stage_gb},
             resolution=resolution,
             channels=channels,
             on_bad_record=on_bad_record,
@@ -67,8 +75,14 @@ def open_source(
     return source
 
 
-def _open(spec: str, choices: dict[str, str], **settings) -> Source:
-    """Opens a source; of the choices its kind gets those that it takes."""
+def choices(section: ConfigDict) -> dict[str, Any]:
+    """What `open_source` takes of the config's section `data`."""
+    names = ("on_bad_record", "class_order", "max_pixels", "stage", "stage_gb")
+    return {name: section[name] for name in names}
+
+
+def _open(spec: str, taken: dict[str, Any], **settings) -> Source:
+    """Opens a source; its kind gets those of the further settings that it takes."""
     if not spec.strip():
         raise UserError(f"it is empty; write {forms()}")
     name, _, argument = spec.partition(":")
@@ -78,8 +92,8 @@ def _open(spec: str, choices: dict[str, str], **settings) -> Source:
     if not argument.strip() and (kind.needs_argument or spec != name):
         raise UserError(f"incomplete; write {kind.form}")
     module = importlib.import_module(f"biggan_jax.data.{kind.module}")
-    taken = {key: choices[key] for key in kind.takes}
-    return module.open_spec(spec, argument, **settings, **taken)
+    settings |= {key: taken[key] for key in kind.takes}
+    return module.open_spec(spec, argument, **settings)
 
 
 def _unknown(spec: str, name: str) -> str:
@@ -123,5 +137,7 @@ def absolute(spec: str) -> str:
     """
     name, colon, argument = spec.partition(":")
     if name not in KINDS or not KINDS[name].holds_path or not argument:
+        return spec
+    if buckets.is_remote(argument):
         return spec
     return f"{name}{colon}{Path(os.path.expanduser(argument)).absolute()}"

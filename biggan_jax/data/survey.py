@@ -1,16 +1,15 @@
 """What a data set is like, before anything is chosen for it: counts, sizes, colours, speed."""
 
 import dataclasses
-import os
 import time
-from pathlib import Path
 
 import numpy as np
 
-from biggan_jax.data import looks, records
+from biggan_jax.data import buckets, looks
 from biggan_jax.data.decoding import DecodingSource
 from biggan_jax.data.images import BadImage, header
 from biggan_jax.data.likeness import thumbnail
+from biggan_jax.data.record_info import read_info
 from biggan_jax.data.source import Source
 from biggan_jax.data.spec import absolute, open_source
 
@@ -116,7 +115,7 @@ def _of_records(spec: str) -> dict[str, int]:
     kind, _, argument = spec.partition(":")
     if kind != "records" or not argument.strip():
         return {}
-    info = records.read_info(Path(os.path.expanduser(argument)))
+    info = read_info(buckets.workdir_path(argument))
     return {name: info[name] for name in ("resolution", "channels")}
 
 

@@ -13,6 +13,7 @@ class Wording(NamedTuple):
       max_pixels: what lets larger images in, `{}` being their pixels; empty where nothing does.
       resolution: what asks for another size of the images, `{}` being that size.
       channels: the same of the number of channels.
+      stage: what names the folder to which data in a bucket are copied, `{}` being that folder.
       batch_size: the setting of the images of one update, where the command trains.
     """
 
@@ -23,6 +24,7 @@ class Wording(NamedTuple):
     resolution: str
     channels: str
     batch_size: str = "batch_size"
+    stage: str = ""
 
 
 _REPLACE = "replace it by the next one of its class"
@@ -35,6 +37,7 @@ TRAIN = Wording(
     "--config.model.resolution={}",
     "--config.model.channels={}",
     "--config.batch_size",
+    "--config.data.stage={}",
 )
 PREPARE = Wording(
     "--source",
@@ -55,6 +58,7 @@ PYTHON = Wording(
     "max_pixels={}",
     "resolution={}",
     "channels={}",
+    stage="stage='{}'",
 )
 
 _BY_OPTION = {each.option: each for each in (TRAIN, PREPARE, EVALUATE, EVALUATE_OWN, PYTHON)}

@@ -118,10 +118,8 @@ def _source(spec: str | None, config) -> data.Source:
             spec,
             resolution=config.model.resolution,
             channels=config.model.channels,
-            on_bad_record=config.data.on_bad_record,
-            class_order=config.data.class_order,
-            max_pixels=config.data.max_pixels,
             option="data.source" if given is None else "--data",
+            **data.choices(config.data),
         )
     except UserError as error:
         if given is not None:

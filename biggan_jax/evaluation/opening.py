@@ -263,14 +263,13 @@ def _open(
     if spec is None:
         raise UserError("the config names no data.source: give the real images with --data SPEC")
     try:
+        bad = {"on_bad_record": settings.on_bad_record} if settings.on_bad_record else {}
         source = data.open_source(
             spec,
             resolution=config.model.resolution,
             channels=config.model.channels,
-            on_bad_record=settings.on_bad_record or config.data.on_bad_record,
-            class_order=config.data.class_order,
-            max_pixels=config.data.max_pixels,
             option="--data" if given else "data.source",
+            **data.choices(config.data) | bad,
         )
     except UserError as error:
         if given:

@@ -91,9 +91,7 @@ def opened(config: ConfigDict) -> data.Source:
         config.data.source,
         resolution=config.model.resolution,
         channels=config.model.channels,
-        on_bad_record=config.data.on_bad_record,
-        class_order=config.data.class_order,
-        max_pixels=config.data.max_pixels,
+        **data.choices(config.data),
     )
     needed = augmentation.uses_held_out(config.augment)
     without = augmentation.WITHOUT_HELD_OUT if needed else ""

@@ -258,7 +258,7 @@ def test_every_setting_has_a_domain_or_a_registry():
         *("loss", "data.source", "class_names", "init_from", "mesh", "remat"),
         *("model.name", "model.z_distribution", "model.cond_order", "model.width_table"),
         *("model.attention_kind", "model.attention_form", "model.attention_reduction"),
-        "model.init",
+        *("model.init", "data.stage"),
         *("model.g_attention", "model.d_attention", "augment.ops", "augment.groups"),
     }
     settings = config_lib.flatten(config_lib.default_config())
@@ -342,7 +342,7 @@ def test_resume_allows_length_cadence_and_place():
         "keep_checkpoints": 9, "mesh": (2, 4), "remat": ("all",), "tensorboard": False,
         "report": False, "data.source": "folder:x", "data.on_bad_record": "skip",
         "data.max_pixels": 10**9, "class_names": ("a", "b"), "monitor_every_steps": 9,
-        "data.class_counts": (3, 4),
+        "data.class_counts": (3, 4), "data.stage": "disk", "data.stage_gb": 80.0,
         "guard.every_steps": 9, "guard.diversity_every_steps": 9,
     }  # fmt: skip
     config = load(*(f"--config.{key}={value}" for key, value in allowed.items()))
@@ -495,6 +495,7 @@ def test_default_config_has_no_value_that_cannot_be_overridden():
     unset = {key for key, value in config_lib.flatten(config).items() if value is None}
     assert unset == {
         "model.num_classes", "model.rgb_width", "data.source", "data.max_pixels", "init_from",
+        "data.stage", "data.stage_gb",
         "monitor_every_steps", "eval_every_steps", "eval_features", "bn_group_size",
         "guard.on_rollback.r1", "augment.probability", "augment.target",
         "regularizer.consistency_fake", "regularizer.g_spectral_groups",

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from biggan_jax import cli
-from biggan_jax.data import findings, likeness, looks, open_source, record_writer
+from biggan_jax.data import findings, likeness, looks, open_source, shard_writer
 from tests import runs
 from tests.data.test_strange_folders import write_images
 
@@ -145,7 +145,7 @@ def test_prepare_says_what_it_finds_and_takes_max_pixels(
         return cli.main(["prepare", *source, "--out", str(tmp_path / name), *options])
 
     with monkeypatch.context() as patch:
-        patch.setattr(record_writer, "_READ_BYTES", 1)  # several parts, and one report
+        patch.setattr(shard_writer, "_READ_BYTES", 1)  # several parts, and one report
         assert prepare("out") == 0
     said = capsys.readouterr().err
     assert "loses more than a third of 1 image" in said and said.count("images per class") == 1
