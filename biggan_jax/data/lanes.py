@@ -106,7 +106,7 @@ class LaneOrder:
         if not counts.all():
             raise UserError(
                 f"lane {np.flatnonzero(counts == 0)[0]} of {num_lanes} has no image to train on "
-                f"({len(kept):,} in all): prepare the data with fewer --lanes"
+                f"({len(kept):,} in all): prepare the data in fewer lanes"
             )
         by_lane = kept[np.argsort(lane_of[kept], kind="stable")]
         self._members = np.split(by_lane, np.cumsum(counts)[:-1])

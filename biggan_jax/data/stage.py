@@ -229,8 +229,8 @@ class Stage:
         if self._limit_gb is not None and total > self._limit_gb:
             raise UserError(
                 f"this process reads {total:.3g} GB of {self._origin}, and data.stage_gb is "
-                f"{self._limit_gb:g}: set --config.data.stage_gb={_up(total)}, or start more "
-                "processes, each of which stages its own lanes alone"
+                f"{self._limit_gb:g}: set data.stage_gb={_up(total)}, or start more processes, "
+                "each of which stages its own lanes alone"
             )
         there = [n for n in sizes if (self.folder / self._files[n].name).exists()]
         missing = total - sum(sizes[n] for n in there) / GIGABYTE
@@ -238,8 +238,8 @@ class Stage:
         if missing > free:
             raise UserError(
                 f"{missing:.3g} GB of {self._origin} are still to be staged in {self.folder}, and "
-                f"{free:.3g} GB are free there: set --config.data.stage to a folder of another "
-                "disk, or remove what is staged there of other data"
+                f"{free:.3g} GB are free there: set data.stage to a folder of another disk, or "
+                "remove what is staged there of other data"
             )
 
 
@@ -252,7 +252,7 @@ def _local(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        text = f"cannot write {path.parent}: {error.strerror}; set --config.data.stage to a folder "
+        text = f"cannot write {path.parent}: {error.strerror}; set data.stage to a folder "
         raise _Local(OSError(error.errno, text + "of another disk")) from error
 
 

@@ -237,7 +237,7 @@ def _check_processes(source: Source, batch_size: int, process_count: int, balanc
             raise UserError(
                 f"{source.spec}: --config.data.balance={balance:g} draws a class from all images, "
                 f"and a column of a batch reads its own of {source.num_lanes} lanes: set "
-                "--config.data.balance=0, or prepare the data again with --lanes 0"
+                "--config.data.balance=0, or prepare the data again without lanes"
             )
     if batch_size % process_count:
         raise UserError(

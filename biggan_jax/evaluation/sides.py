@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from biggan_jax import data
-from biggan_jax.data import kinds, looks, records
+from biggan_jax.data import buckets, kinds, looks, record_info
 from biggan_jax.data.decoding import DecodingSource
 from biggan_jax.data.images import BadImage, header
 from biggan_jax.errors import UserError
@@ -149,7 +149,7 @@ def _spec(name: str, text: str, path: Path) -> str:
             f"{name} {text} is a trained model: score it by `biggan evaluate --from {text}`, or "
             f"write its samples by `biggan sample --from {text} --out F.npz`"
         )
-    if (path / records.INFO_FILE).is_file():
+    if (path / record_info.INFO_FILE).is_file():
         return f"records:{text}"
     if list(path.glob("*-images-idx3-ubyte*")):
         return f"fashion_mnist:{text}"
@@ -162,7 +162,7 @@ def _of_records(spec: str) -> dict[str, int]:
     kind, _, argument = spec.partition(":")
     if kind != "records" or not argument.strip():
         return {}
-    info = records.read_info(Path(os.path.expanduser(argument)))
+    info = record_info.read_info(buckets.workdir_path(argument))
     return {name: info[name] for name in ("resolution", "channels")}
 
 

@@ -75,7 +75,13 @@ NEVER = {
         (command, "biggan_jax.storage.networks.of_generator"): "it loads averages that are there"
         for command in ("explore", "report")
     },
-    ("bench", "biggan_jax.data.record_writer.prepare"): "into a new temporary folder",
+    **{
+        ("bench", f"biggan_jax.data.{where}"): "one process writes a new temporary folder"
+        for where in (
+            *("record_writer._check_lanes", "record_writer._reduced"),
+            *("record_writer._Exists", "lane_writer.LaneFolder"),
+        )
+    },
     **{
         ("init", f"biggan_jax.{where}"): "what it chooses fits the data and this machine"
         for where in (

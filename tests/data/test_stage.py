@@ -181,7 +181,7 @@ def test_a_full_disk_is_one_line_and_costs_no_retries(bucket, tmp_path, monkeypa
 
     fake = lambda path, mode: Full(path, mode) if mode == "wb" else path.open(mode)
     monkeypatch.setattr(stage, "open", fake, raising=False)
-    line = f"cannot write {tmp_path}/.*No space left on device; set --config.data.stage to a folder"
+    line = f"cannot write {tmp_path}/.*No space left on device; set data.stage to a folder"
     with pytest.raises(OSError, match=line) as caught:
         batches_of(opened(tmp_path))
     assert "\n" not in str(caught.value) and max(bucket.reads.values()) == 1
@@ -189,8 +189,8 @@ def test_a_full_disk_is_one_line_and_costs_no_retries(bucket, tmp_path, monkeypa
 
 
 def test_too_little_room_is_said_before_anything_is_fetched(bucket, whole, tmp_path, monkeypatch):
-    line = refused("data.stage_gb is 0.001: set --config.", folder=tmp_path, stage_gb=0.001)
-    advised = float(line.split("--config.data.stage_gb=")[1].split(",")[0])
+    line = refused("data.stage_gb is 0.001: set data.stage_gb=", folder=tmp_path, stage_gb=0.001)
+    advised = float(line.split("set data.stage_gb=")[1].split(",")[0])
     got = batches_of(opened(tmp_path / "advised", stage_gb=advised))
     assert all(equal(a, b) for a, b in zip(got, whole, strict=True))
     bucket.reads.clear()
