@@ -76,7 +76,9 @@ def draw(sheet: Sheet, size: Size = SCREEN) -> Image.Image:
     labels = _labels(sheet, font, plan)
     headings = _headings(sheet.columns or (), font, plan)
     captions = [_beside_images(row, font, plan) for row in sheet.captions or ()]
-    above = plan.gap + (line + plan.gap if sheet.title else 0)  # the headings begin there
+    title = text.drawn([sheet.title or ""], font, plan.width - 2 * plan.gap, lines=2)
+    above = plan.gap  # the headings begin there
+    above += line * len(title[0].lines) + plan.gap if sheet.title else 0
     high = max((heading.height for heading in headings), default=0)
     tops, y = [], above + (high + plan.gap if headings else 0)
     below = line * max(map(_most_lines, captions), default=0)
@@ -88,9 +90,7 @@ def draw(sheet: Sheet, size: Size = SCREEN) -> Image.Image:
     paper = Image.new("RGB", (plan.width, y), PAPER)
     pen = ImageDraw.Draw(paper)
     lefts = [plan.left + plan.gap + c * (plan.side + plan.gap) for c in range(count)]
-    if sheet.title:
-        words = text.drawn([sheet.title], font, plan.width - 2 * plan.gap)[0]
-        _write(pen, (plan.width / 2, plan.gap + line / 2), words, "mm", line)
+    _write(pen, (plan.width / 2, plan.gap + line / 2), title[0], "mm", line, first=True)
     for x, heading in zip(lefts, headings, strict=False):  # they end above the images
         paper.paste(heading, (x + (plan.side - heading.width) // 2, above + high - heading.height))
     for r, (row, top, drawn) in enumerate(zip(sheet.rows, tops, labels, strict=True)):
@@ -207,4 +207,5 @@ def _write(pen, at, drawn: text.Drawn, anchor: str, line: int, first=False, fill
     x, y = at
     y -= 0 if first else line * (len(drawn.lines) - 1) / 2
     for i, words in enumerate(drawn.lines):
-        pen.text((x, y + i * line), words, fill=fill, font=drawn.font, anchor=anchor)
+        how = {"fill": fill, "font": drawn.font, "direction": drawn.direction}
+        pen.text((x, y + i * line), words, anchor=anchor, **how)

@@ -12,8 +12,12 @@ SHIPPED = "fonts/ttf/DejaVuSans.ttf"  # of matplotlib: Latin, Greek, Cyrillic, A
 # Names of fonts with the scripts that it lacks, where the system has one of them.
 WIDE = ("CJK", "Noto Sans", "Droid Sans Fallback", "WenQuanYi", "Unifont", "Arial Unicode",
         "PingFang", "Hiragino", "YaHei", "SimSun", "Malgun", "MS Gothic")  # fmt: skip
+EAST_ASIAN = (["CJK"], ["HIRAGANA"], ["KATAKANA"], ["HANGUL"], ["BOPOMOFO"])  # names begin so
 ELLIPSIS = "\u2026"
 BREAKS = "/-_"  # a line may end behind them
+ARROW, COLON = " \u2192 ", ": "
+JOINTS = (ARROW, COLON)  # between two parts of a label, each of which is shortened by itself
+MOST_FONTS = 500  # that are opened for a letter which no other has
 # Unicode categories of what a name does without: symbols such as emoji, joiners, marks behind them.
 ORNAMENTS = ("So", "Sk", "Cf", "Co", "Cn", "Mn")
 
@@ -25,10 +29,12 @@ class Drawn:
     Attributes:
       lines: texts from top to bottom.
       font: of all of them.
+      direction: 'ltr' where parts of any script stand from left to right (`JOINTS`).
     """
 
     lines: tuple[str, ...]
     font: ImageFont.FreeTypeFont | None
+    direction: str | None = None
 
     @property
     def width(self) -> float:
@@ -75,7 +81,9 @@ def drawn(
             known = f"#{i}" if fallbacks is None else fallbacks[i]
         plain = ImageFont.load_default(size=size)
         font = plain if known.isascii() else ImageFont.truetype(_path_for(known), size)
-        found.append(Drawn(tuple(_wrapped(known, font, width, lines)), font))
+        joined = font is not plain and any(joint in known for joint in JOINTS)
+        direction = "ltr" if joined and features.check("raqm") else None
+        found.append(Drawn(tuple(_wrapped(known, font, width, lines)), font, direction))
     return found
 
 
@@ -93,6 +101,21 @@ def known_part(label: str) -> str | None:
     if any(c.isalnum() for c in bare) and bare != label:
         return bare if bare.isascii() or _is_drawable(bare, _characters(_path_for(bare))) else None
     return None
+
+
+def advice(labels: Sequence[str]) -> str:
+    """What to do about labels that no font at hand can draw.
+
+    Args:
+      labels: of which `known_part` is None.
+    """
+    letters = {c for label in labels for c in label if unicodedata.category(c)[0] in "LN"}
+    unknown = [c for c in sorted(letters) if not _is_drawable(c, _characters(_path_for(c)))]
+    if not unknown:
+        return "emoji alone are not drawn"
+    wide = any(unicodedata.name(c, "").split()[0:1] in EAST_ASIAN for c in unknown)
+    package = "fonts-noto-cjk" if wide else "fonts-noto-core"
+    return f"install a font that has them, such as Debian's {package}"
 
 
 def _wrapped(label: str, font: ImageFont.FreeTypeFont, width: float, lines: int) -> list[str]:
@@ -148,6 +171,12 @@ def _shortened(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
     """The longest head and tail that fit: names that begin alike still differ at their ends."""
     if font.getlength(text) <= width:
         return text
+    for joint in JOINTS:
+        one, found, other = text.partition(joint)
+        if found and one and other:
+            room = width - font.getlength(joint)
+            first = min(font.getlength(one), max(room / 2, room - font.getlength(other)))
+            return _shortened(one, font, first) + joint + _shortened(other, font, room - first)
     for kept in range(len(text) - 1, 0, -1):
         tail = kept // 3
         short = text[: kept - tail].rstrip() + ELLIPSIS + (text[-tail:].lstrip() if tail else "")
@@ -167,22 +196,39 @@ def _path_for(text: str) -> str:
     import matplotlib
 
     own = str(Path(matplotlib.get_data_path()) / SHIPPED)
-    needed = {ord(c) for c in text}
-    if needed <= _characters(own):
-        return own
-    return max([own, *_wide_fonts()], key=lambda path: len(needed & _characters(path)))
+    needed = frozenset(map(ord, text))
+    return own if needed <= _characters(own) else _most_of(needed, own)
+
+
+@functools.lru_cache(maxsize=4096)  # the same labels are drawn many times
+def _most_of(needed: frozenset[int], own: str) -> str:
+    """The first font of the system that has all of these letters, else the one with most."""
+    best = own
+    for path in _system_fonts():
+        if needed <= _characters(path):
+            return path
+        best = max(best, path, key=lambda one: len(needed & _characters(one)))
+    return best
 
 
 @functools.cache
-def _wide_fonts() -> tuple[str, ...]:
+def _system_fonts() -> tuple[str, ...]:
+    """Upright ones, those of `WIDE` and of usual weight first.
+
+    Of matplotlib's own files some have other glyphs at the code points of letters, or boxes.
+    """
+    import matplotlib
     from matplotlib import font_manager
 
-    found = {e.fname: e.name for e in font_manager.fontManager.ttflist if e.style == "normal"}
-    ranks = {
-        path: next((i for i, part in enumerate(WIDE) if part in name), None)
-        for path, name in found.items()
-    }
-    return tuple(sorted((p for p, rank in ranks.items() if rank is not None), key=ranks.get)[:8])
+    own = matplotlib.get_data_path()
+    found = {e.fname: e for e in font_manager.fontManager.ttflist if e.style == "normal"}
+    found = {path: e for path, e in found.items() if not path.startswith(own)}
+
+    def rank(path: str) -> tuple[int, bool]:
+        named = (i for i, part in enumerate(WIDE) if part in found[path].name)
+        return next(named, len(WIDE)), found[path].weight not in (400, "normal", "regular")
+
+    return tuple(sorted(found, key=rank)[:MOST_FONTS])
 
 
 @functools.cache

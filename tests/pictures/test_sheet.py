@@ -1,10 +1,11 @@
 """Sheets of any width, labels in any script, and moving pictures."""
 
 import io
+import types
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, features
 
 from biggan_jax.errors import UserError
 from biggan_jax.pictures import formats, sheet, size, text
@@ -146,3 +147,60 @@ def test_headings_of_narrow_columns_are_turned():
 )
 def test_labels_that_are_torn_or_shortened(label, width, whole):
     assert text.drawn([label], 14, width, lines=2)[0].is_whole(label) == whole
+
+
+LONG = "a name of forty characters, all of them!"
+
+
+@pytest.mark.parametrize("joint", text.JOINTS)
+@pytest.mark.parametrize(
+    ("one", "other"), [(LONG, LONG), ("cat", LONG), (LONG, "block to 8 px"), ("кошка", "dog")]
+)
+def test_both_parts_of_a_label_are_shortened_and_not_what_joins_them(joint, one, other):
+    (drawn,) = text.drawn([f"{one}{joint}{other}"], 14, 220)
+    parts = drawn.lines[0].split(joint)
+    assert drawn.width <= 220 and len(parts) == 2
+    for part, whole in zip(parts, (one, other), strict=True):
+        assert (part == whole) == (len(whole) < 20)
+        assert (part[0], part[-1]) == (whole[0], whole[-1])
+
+
+def test_the_first_part_of_a_label_stands_left_in_any_script():
+    """Arabic alone begins at the right, and what follows it would stand at its left."""
+    if not features.check("raqm"):
+        pytest.skip("Pillow has no engine that joins Arabic letters")
+    name, other = "قطة", "кошка"
+    (drawn,) = text.drawn([f"{name}{text.ARROW}{other}"], 14, 500)
+    paper = Image.new("RGB", (300, 20), "white")
+    sheet._write(ImageDraw.Draw(paper), (0, 10), drawn, "lm", 17)
+    alone = Image.new("RGB", (300, 20), "white")
+    sheet._write(ImageDraw.Draw(alone), (0, 10), text.drawn([name], 14, 500)[0], "lm", 17)
+    width = int(drawn.font.getlength(name)) - 1
+    left = [np.asarray(picture)[:, :width] for picture in (paper, alone)]
+    np.testing.assert_array_equal(*left)
+
+
+def test_what_to_do_about_letters_that_no_font_has(monkeypatch):
+    for letters, package in (
+        ("北京", "fonts-noto-cjk"),
+        ("한국", "cjk"),
+        ("ไทย", "fonts-noto-core"),
+    ):
+        if text.known_part(letters) is None:
+            assert package in text.advice(["cat", letters])
+    assert text.advice(["\U0001fae8"]) == "emoji alone are not drawn"
+    # Whatever font of the system has them, also behind eight others that rank before it.
+    entry = types.SimpleNamespace(style="normal", weight=400)
+    names = {**{f"/f/{i}": "Noto Sans Other" for i in range(20)}, "/f/thai": "Loma"}
+    fonts = [types.SimpleNamespace(**vars(entry), fname=f, name=n) for f, n in names.items()]
+    manager = types.SimpleNamespace(ttflist=fonts)
+    known = lambda path: frozenset(map(ord, "ไทย")) if path == "/f/thai" else frozenset()
+    for cached in (text._system_fonts, text._most_of):
+        cached.cache_clear()
+    try:
+        monkeypatch.setattr("matplotlib.font_manager.fontManager", manager)
+        monkeypatch.setattr(text, "_characters", known)
+        assert text._path_for("ไทย") == "/f/thai"
+    finally:
+        for cached in (text._system_fonts, text._most_of):
+            cached.cache_clear()

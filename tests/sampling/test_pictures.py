@@ -12,7 +12,7 @@ from PIL import Image
 from biggan_jax import cli, data
 from biggan_jax.cli.look import KINDS as KINDS_OF_LOOK
 from biggan_jax.models import latents as model_latents
-from biggan_jax.pictures import grids, sheet
+from biggan_jax.pictures import grids, sheet, text
 from biggan_jax.sampling import load, run_grid
 from biggan_jax.sampling.look import directions
 from biggan_jax.sampling.look.rows import Rows
@@ -149,6 +149,26 @@ def test_chunks_change_one_at_a_time(trained, tmp_path, capsys, monkeypatch):
     images = call(g, np.stack([z[1, 0], z[1, 2]]), np.array([0, 0]))
     change = np.abs(images[1] - images[0]).mean() * 127.5
     assert result["chunks"][1]["change"] == pytest.approx(change, abs=1e-3)
+
+
+def test_the_name_of_the_sample_stands_in_pictures_of_one(tmp_path, capsys, monkeypatch):
+    """Of several it stands in the rows' labels; by its id where one font has not all letters."""
+    folder = saved_model(
+        tmp_path / "m", "--config.model.g_attention=()", classes=2, names=("a", "é")
+    )
+    drawn = pages(monkeypatch)
+    known = text.known_part
+    monkeypatch.setattr(text, "known_part", lambda x: None if "é:" in x or ": é" in x else known(x))
+    for kind, title in (("chunks", "a"), ("directions", f"a: {directions.TITLES['sefa']}")):
+        assert look(kind, folder, tmp_path / "x.png", "--classes=a") == 0
+        assert drawn[-1].title == title
+        more = ["--directions=1"] if kind == "directions" else []
+        assert look(kind, folder, tmp_path / "x.png", "--classes=a,é", *more) == 0
+        labels = drawn[-1].row_labels
+        if kind == "chunks":
+            assert labels[0] == "a: first layer, 4 px" and labels[-1] == "class 1: block to 16 px"
+        else:
+            assert labels == ["1: a", "1: class 1"] and drawn[-1].title == directions.TITLES["sefa"]
 
 
 def test_sefa_is_the_eigenvectors_and_ganspace_agrees(trained):

@@ -7,6 +7,7 @@ import numpy as np
 from biggan_jax.errors import UserError
 from biggan_jax.pictures.sheet import Sheet
 from biggan_jax.pictures.size import Size
+from biggan_jax.pictures.text import COLON
 from biggan_jax.sampling import latents
 from biggan_jax.sampling.look import rows as rows_lib
 from biggan_jax.sampling.look.rows import Rows
@@ -54,7 +55,9 @@ def draw(directory: str | Path, out: Path, *, rows: Rows, size: Size, points: in
     images = generator(np.concatenate(walked), np.repeat(labels, points * len(resolutions)))
     shown = images.reshape(len(walked), points, *images.shape[1:])
     names = rows_lib.named(labels, generator)
-    rows_lib.write_sheet(Sheet(shown, _labels(names, resolutions, len(z))), out, size)
+    of_all = names[0] if names and len(z) == 1 else None
+    page = Sheet(shown, _labels(names, labels, resolutions), title=of_all)
+    rows_lib.write_sheet(page, out, size)
     changes = np.abs(shown[:, -1] - shown[:, 0]).mean(axis=(1, 2, 3)) * 127.5
     changes = changes.reshape(len(z), -1).mean(axis=0)
     return {
@@ -94,9 +97,13 @@ def _where(chunk: int, resolution: int) -> str:
     return f"first layer, {resolution} px" if chunk == 0 else f"block to {resolution} px"
 
 
-def _labels(names: list[str] | None, resolutions: list[int], samples: int) -> list[str]:
-    """Labels of rows; the name of the sample stands before them where there are several."""
+def _labels(names: list[str] | None, ids: np.ndarray, resolutions: list[int]) -> list[str]:
+    """Labels of rows; the name of the sample stands before them where there are several.
+
+    Of one sample it is the title.
+    """
     where = [_where(i, r) for i, r in enumerate(resolutions)]
-    if samples == 1 or names is None:
-        return where * samples
-    return [f"{name}: {at}" for name in names for at in where]
+    if len(ids) == 1 or names is None:
+        return where * len(ids)
+    named = zip(names, ids.tolist(), strict=True)
+    return [rows_lib.joined(name, COLON, at, (i, None)) for name, i in named for at in where]

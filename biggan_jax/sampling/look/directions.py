@@ -14,6 +14,7 @@ from biggan_jax.errors import UserError
 from biggan_jax.models import layers, walk
 from biggan_jax.pictures.sheet import Sheet
 from biggan_jax.pictures.size import Size
+from biggan_jax.pictures.text import COLON
 from biggan_jax.sampling import latents
 from biggan_jax.sampling.look import rows as rows_lib
 from biggan_jax.sampling.look.rows import Rows
@@ -85,8 +86,12 @@ def draw(
     images = generator(walked.reshape(-1, generator.dim_z), repeated.reshape(-1))
     shown = images.reshape(number * len(z), points, *images.shape[1:])
     columns = [f"{step:+g}" if step else "0" for step in np.round(steps, 2).tolist()]
-    names = _labels(rows_lib.named(labels, generator), number, len(z))
-    rows_lib.write_sheet(Sheet(shown, names, columns=columns, title=TITLES[method]), out, size)
+    names = rows_lib.named(labels, generator)
+    title = TITLES[method]
+    if names and len(z) == 1:
+        title = rows_lib.joined(names[0], COLON, title, (int(labels[0]), None))
+    page = Sheet(shown, _labels(names, labels, number), columns=columns, title=title)
+    rows_lib.write_sheet(page, out, size)
     changes = np.abs(shown[:, -1] - shown[:, 0]).mean(axis=(1, 2, 3)) * 127.5
     changes = changes.reshape(number, -1).mean(axis=1)
     return {
@@ -199,9 +204,13 @@ def _in_z(vectors: np.ndarray, seen: slice, dim_z: int) -> np.ndarray:
     return full * np.where(largest < 0, -1, 1)[:, None]
 
 
-def _labels(names: list[str] | None, number: int, samples: int) -> list[str]:
-    """Labels of rows; the name of the sample stands behind them where there are several."""
+def _labels(names: list[str] | None, ids: np.ndarray, number: int) -> list[str]:
+    """Labels of rows; the name of the sample stands behind them where there are several.
+
+    Of one sample it is in the title.
+    """
     where = [str(i + 1) for i in range(number)]
-    if samples == 1 or names is None:
-        return [at for at in where for _ in range(samples)]
-    return [f"{at}: {name}" for at in where for name in names]
+    if len(ids) == 1 or names is None:
+        return [at for at in where for _ in ids]
+    named = [*zip(names, ids.tolist(), strict=True)]
+    return [rows_lib.joined(at, COLON, name, (None, i)) for at in where for name, i in named]

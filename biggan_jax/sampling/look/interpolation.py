@@ -7,6 +7,7 @@ import numpy as np
 from biggan_jax.errors import UserError, counts
 from biggan_jax.pictures import formats, sheet
 from biggan_jax.pictures.size import Size
+from biggan_jax.pictures.text import ARROW
 from biggan_jax.sampling import forward, latents
 from biggan_jax.sampling.look import rows as rows_lib
 from biggan_jax.sampling.look.rows import Rows
@@ -133,7 +134,8 @@ def _names(starts: np.ndarray, ends: np.ndarray, generator, what: str) -> list[s
     if what == "z" or found is None:
         return found
     to = rows_lib.named(ends, generator)
-    return [f"{a} \u2192 {b}" for a, b in zip(found, to, strict=True)]
+    ids = zip(starts.tolist(), ends.tolist(), strict=True)
+    return [rows_lib.joined(a, ARROW, b, i) for a, b, i in zip(found, to, ids, strict=True)]
 
 
 def _write_still(shown, names: list[str] | None, out: Path, size: Size) -> None:

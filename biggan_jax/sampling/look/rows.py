@@ -97,10 +97,26 @@ def named(ids: Sequence[int], network: Any) -> list[str] | None:
     if lacking := [label for label in drawable if drawable[label] is None]:
         print(
             f"no font at hand has the letters of {some(sorted(lacking))}: ids stand in their "
-            "place; install a font that has them, such as Debian's fonts-noto-cjk",
+            f"place; {text.advice(lacking)}",
             file=sys.stderr,
         )
     return [drawable[name] or other for name, other in zip(*found.values(), strict=True)]
+
+
+def joined(one: str, joint: str, other: str, ids: Sequence[int | None]) -> str:
+    """Two texts as one label of a sheet, which one font draws.
+
+    Args:
+      one, other: names as `named` gives them, or any other text.
+      joint: of `text.JOINTS`.
+      ids: of the classes that these are names of, None for another text; they stand in place of
+        the names where no font has the letters of both.
+    """
+    whole = f"{one}{joint}{other}"
+    if text.known_part(whole) is None:
+        parts = zip((one, other), ids, strict=True)
+        whole = joint.join(part if i is None else f"class {i}" for part, i in parts)
+    return whole
 
 
 def class_of(label: int, network: Any) -> dict[str, Any]:
