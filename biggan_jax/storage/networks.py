@@ -84,6 +84,11 @@ def of_generator(held: steps.Held, ema: bool | str) -> str:
     there = (averages_lib.MAIN, *averages(held))
     if ema in there:
         return ema
+    if not held.in_checkpoints and there[1:] == () and "g_ema" not in saved_names(held.directory):
+        raise UserError(
+            f"--ema {ema}: {held.directory} holds raw weights alone, and no average of them: leave "
+            "--ema out"
+        )
     more = ""
     if len(there) == 1:
         more = (

@@ -351,6 +351,9 @@ def test_models_that_lack_something(tmp_path, capsys):
     ):
         assert look(kind, folder, tmp_path / "x.png", *options) == 2
         runs.assert_one_error(capsys.readouterr(), words)
+    raw = saved_model(tmp_path / "raw", classes=1, weights="g")
+    assert look("grid", raw, tmp_path / "x.png", "--ema=decay_0.9") == 2
+    runs.assert_one_error(capsys.readouterr(), "holds raw weights alone.*: leave --ema out")
     assert not (tmp_path / "x.png").exists()
 
 
