@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from biggan_jax.data import buckets
+from biggan_jax.data.encoding import Encoding
 from biggan_jax.data.record_info import INFO_FILE
 from biggan_jax.data.shard_writer import Examples, ShardFiles
 from biggan_jax.data.source import Source
@@ -30,10 +31,11 @@ class LaneFolder:
       out: the folder, local or in a bucket; it exists where it is local.
       num_lanes: how many lanes there are in the end.
       settings: of the images and the source, the same for all workers; JSON can hold them.
+      encoding: of the images.
     """
 
-    def __init__(self, out: Any, num_lanes: int, settings: dict[str, Any]):
-        self._out, self._num_lanes = out, num_lanes
+    def __init__(self, out: Any, num_lanes: int, settings: dict[str, Any], encoding: Encoding):
+        self._out, self._num_lanes, self._encoding = out, num_lanes, encoding
         self._settings = settings | {"lanes": num_lanes}
 
     def write(
@@ -92,7 +94,7 @@ class LaneFolder:
     def _write_lane(
         self, source: Source, lane: int, indices: range, per_shard: int, folder: Path, tell
     ) -> dict[str, Any]:
-        examples = Examples(source, indices)
+        examples = Examples(source, indices, self._encoding)
         stem = f"lane-{lane:05d}-of-{self._num_lanes:05d}"
         with ShardFiles(folder, per_shard, stem) as files:
             for done, records in examples:

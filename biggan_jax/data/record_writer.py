@@ -15,6 +15,7 @@ import numpy as np
 from biggan_jax.data import buckets
 from biggan_jax.data import lanes as lanes_lib
 from biggan_jax.data.decoding import DecodingSource
+from biggan_jax.data.encoding import Encoding
 from biggan_jax.data.files import shown
 from biggan_jax.data.images import REDUCED_SIDES
 from biggan_jax.data.lane_writer import PARTS, LaneFolder, digest_of
@@ -37,6 +38,7 @@ def prepare(
     lanes: int = 0,
     worker: tuple[int, int] | None = None,
     reduced_jpeg: bool = False,
+    encoding: Encoding | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Writes all readable examples of a source, in order, as a folder for `records:DIR`.
@@ -56,6 +58,7 @@ def prepare(
       lanes: in which the records are laid (`lanes.LaneOrder`); 0 for none.
       worker: (i, n): writes every n-th part of the lanes, part i of [0, n).
       reduced_jpeg: decode JPEGs at a reduced size, see `images.decode_image`; info.json says so.
+      encoding: of the images; raw pixels if absent.
       progress: called with (examples written, examples in all) after each part.
 
     Returns:
@@ -71,19 +74,22 @@ def prepare(
     _check_lanes(source, lanes, worker)
     out = buckets.workdir_path(out)
     out = out if buckets.is_remote(out) else out.absolute()
-    extra = _reduced(source) if reduced_jpeg else {}
+    encoding = encoding or Encoding()
+    extra = _of_encoding(encoding) | (_reduced(source) if reduced_jpeg else {})
     per_shard = max(1, shard_bytes // record_dtype(source.resolution, source.channels).itemsize)
     if worker is not None or (lanes and buckets.is_remote(out)):
-        return _write_in_place(source, out, lanes, worker or (0, 1), per_shard, extra, progress)
+        return _write_in_place(
+            source, out, lanes, worker or (0, 1), per_shard, encoding, extra, progress
+        )
     _check_empty(out)
     with _unfinished(out) as partial:
         if lanes:
-            folder = LaneFolder(partial, lanes, {})
+            folder = LaneFolder(partial, lanes, {}, encoding)
             folder.write(source, range(lanes), per_shard, progress)
             info = _of_lanes(source, partial, folder.parts(), lanes) | extra
             folder.finish(info)
         else:
-            info = _write(source, partial, per_shard, progress) | extra
+            info = _write(source, partial, per_shard, encoding, progress) | extra
             text = json.dumps(info, indent=2) + "\n"
             (partial / INFO_FILE).write_text(text, encoding="utf-8")
     return info
@@ -95,6 +101,7 @@ def _write_in_place(
     lanes: int,
     worker: tuple[int, int],
     per_shard: int,
+    encoding: Encoding,
     extra: dict[str, Any],
     progress: Callable[[int, int], None] | None,
 ) -> dict[str, Any]:
@@ -107,7 +114,7 @@ def _write_in_place(
         (out / PARTS).mkdir(parents=True, exist_ok=True)
     number, count = worker
     mine = range(lanes * number // count, lanes * (number + 1) // count)
-    folder = LaneFolder(out, lanes, settings)
+    folder = LaneFolder(out, lanes, settings, encoding)
     if not _is_finished(out):
         folder.write(source, mine, per_shard, progress)
         parts = folder.parts()
@@ -124,8 +131,10 @@ def _is_finished(out: Any) -> bool:
     return buckets.retried(out, (out / INFO_FILE).exists)
 
 
-def _write(source: Source, folder: Path, per_shard: int, progress) -> dict[str, Any]:
-    examples = Examples(source, range(len(source)))
+def _write(
+    source: Source, folder: Path, per_shard: int, encoding: Encoding, progress
+) -> dict[str, Any]:
+    examples = Examples(source, range(len(source)), encoding)
     with ShardFiles(folder, per_shard) as files:
         for done, records in examples:
             for record in records:
@@ -212,6 +221,13 @@ def _check_lanes(source: Source, lanes: int, worker: tuple[int, int] | None) -> 
         raise UserError(
             f"{count:,} workers cannot share {lanes:,} lanes: start {lanes:,} of them at most"
         )
+
+
+def _of_encoding(encoding: Encoding) -> dict[str, Any]:
+    """What info.json says of it: nothing of raw pixels, as ever."""
+    if encoding.format == "raw":
+        return {}
+    return {"format_version": FORMAT_VERSION, "encoding": encoding.info}
 
 
 def _reduced(source: Source) -> dict[str, Any]:

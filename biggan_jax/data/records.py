@@ -1,7 +1,8 @@
-"""Reading prepared records: raw pixels in sharded ArrayRecord files, beside an info.json.
+"""Reading prepared records: images in sharded ArrayRecord files, beside an info.json.
 
-A record is resolution * resolution * channels bytes of pixels (rows, columns, channels) and then
-the label as a little-endian int32. `record_writer.prepare` writes them.
+A record is resolution * resolution * channels bytes of pixels (rows, columns, channels), or an
+image file (`encoding`), and then the label as a little-endian int32. `record_writer.prepare` writes
+them.
 """
 
 import functools
@@ -12,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from biggan_jax.data import buckets, lanes, wording
+from biggan_jax.data.encoding import Decoder, Encoding, labels
 from biggan_jax.data.files import stamp_of_files
 from biggan_jax.data.record_info import lane_counts, read_info, read_labels
 from biggan_jax.data.shards import Shards
-from biggan_jax.data.source import Source
+from biggan_jax.data.source import LABELS_AT_ONCE, Source
 from biggan_jax.data.stage import Stage
 from biggan_jax.data.stage_progress import File
 from biggan_jax.errors import UserError
@@ -38,7 +40,7 @@ def open_spec(
 ) -> "RecordSource":
     """Opens the records that `records:DIR` names; see `RecordSource`.
 
-    `on_bad_record` means nothing here: what `prepare` wrote is raw pixels.
+    `on_bad_record` means nothing here: `prepare` wrote what it could read.
     """
     buckets.reach(argument, write=False)
     folder = buckets.workdir_path(argument)
@@ -85,6 +87,8 @@ class RecordSource(Source):
         self.empty_classes = tuple(info.get("empty_classes", ()))
         self.left_out = tuple(info.get("left_out", ()))
         self._dtype = record_dtype(resolution, channels)
+        encoding = Encoding.of_info(info)
+        self._decoder = None if encoding.format == "raw" else Decoder(encoding)
         self._stage = _staged(folder, info, stage, stage_gb) if stage else None
         self._shards = Shards(folder, info["shards"], self._stage)
         self._places = None  # of the records in the shards, where it is not their own order
@@ -103,12 +107,29 @@ class RecordSource(Source):
         if not len(index_n):
             return np.empty((0, *self._dtype["image"].shape), np.uint8), np.empty(0, np.int32)
         data = self._shards.read(self._placed(index_n))
+        if self._decoder is not None:
+            return self._decoded(index_n, data)
         rows = np.frombuffer(b"".join(data), self._dtype)
         return rows["image"].copy(), rows["label"].astype(np.int32)
 
+    def _decoded(
+        self, index_n: np.ndarray, records: Sequence[bytes]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        images = np.empty((len(records), *self._dtype["image"].shape), np.uint8)
+        damaged = self._decoder(records, images)
+        if damaged is not None:
+            raise UserError(
+                f"record {index_n[damaged]} of {self._folder} is damaged; copy its shards there "
+                "again or run `biggan prepare` again"
+            )
+        return images, labels(records)
+
     def labels_of(self, indices: Sequence[int]) -> np.ndarray:
         if not self.labels_are_cheap:
-            return super().labels_of(indices)
+            index_n = self._check_indices(indices)
+            parts = np.array_split(index_n, max(1, len(index_n) // LABELS_AT_ONCE))
+            read = (self._shards.read(self._placed(part)) for part in parts if len(part))
+            return np.concatenate([np.empty(0, np.int32), *map(labels, read)])
         return self._labels[self._check_indices(indices)]
 
     @functools.cached_property

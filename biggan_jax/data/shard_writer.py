@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from biggan_jax.data.encoding import Encoding
 from biggan_jax.data.records import record_dtype
 from biggan_jax.data.shards import described
 from biggan_jax.data.source import Source, count_labels, one_line
@@ -24,15 +25,16 @@ class Examples:
     Args:
       source: what is written.
       indices: of the examples, in the order in which they are written.
+      encoding: of the images.
 
     Attributes:
       labels: of the records that were made so far.
       dropped: labels of the unreadable examples so far.
-      digest: hash of the records so far.
+      digest: hash of the records so far, of those of raw pixels where the encoding is lossless.
     """
 
-    def __init__(self, source: Source, indices: range):
-        self._source, self._indices = source, indices
+    def __init__(self, source: Source, indices: range, encoding: Encoding):
+        self._source, self._indices, self._encoding = source, indices, encoding
         self._dtype = record_dtype(source.resolution, source.channels)
         self.labels: list[int] = []
         self.dropped: list[int] = []
@@ -50,9 +52,20 @@ class Examples:
                 mine.extend(labels[kept].tolist())
             rows = np.empty(int(good.sum()), self._dtype)
             rows["image"], rows["label"] = images[good], labels[good]
-            self.digest.update(rows)
+            records = self._records(rows)
+            if self._encoding.is_lossless:  # the data are the same, however they are stored
+                self.digest.update(rows)
+            else:
+                for record in records:
+                    self.digest.update(record)
             done += len(part)
-            yield done, [row.tobytes() for row in rows]
+            yield done, records
+
+    def _records(self, rows: np.ndarray) -> list[bytes]:
+        if self._encoding.format == "raw":
+            return [row.tobytes() for row in rows]
+        with ThreadPoolExecutor() as encoders:
+            return list(encoders.map(self._encoding.record, rows["image"], rows["label"]))
 
 
 def _read_ahead(
