@@ -373,3 +373,20 @@ def test_slurm_header_and_bad_usage(tmp_path):
         assert done.returncode == 2 and words in done.stderr
         assert len(done.stderr.splitlines()) == 1
     assert run("bash", LAUNCH / "slurm.sbatch", CONFIG, SLURM_JOB_ID="7").returncode == 2
+
+
+@pytest.mark.full
+def test_a_simulated_pod_reads_the_same_with_any_number_of_processes():
+    options = ["--images=512", "--resolution=8", "--lanes=16", "--batch-size=16", "--steps=40"]
+    options += ["--processes=1,4", "--latency=0.001", "--failures=0.1", "--json"]
+    done = subprocess.run(
+        [sys.executable, str(LAUNCH / "simulated_pod.py"), *options],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    result = json.loads(done.stdout)
+    assert result["right"] and [each["shards_each"] for each in result["rows"]] == [16, 4]
+    assert {each["digest"] for each in result["rows"]} == {result["resumed"]}
+    preempted = result["preempted"]
+    assert preempted["kept_shards"] + preempted["fetched_shards"] >= 4

@@ -49,12 +49,14 @@ _SHARDS = (
 _PARQUET = "Hugging Face's files with an image and a label column"
 _ZIP = "images in class folders, or with StyleGAN's dataset.json"
 _TAR = "class folders, or one tar a class"
+_TFDS = "a data set of TensorFlow Datasets"
+_STAGED = ("stage", "stage_gb")
 _RECORDS = "what `biggan prepare` wrote, local or in a bucket"
 KINDS = {
     kind.name: kind
     for kind in (
         Kind("digits", "digits[:SPLIT]", "scikit-learn's handwritten digits", "digits"),
-        Kind("tfds", "tfds:NAME[:SPLIT]", "a data set of TensorFlow Datasets", "tfds_source"),
+        Kind("tfds", "tfds:NAME[:SPLIT]", _TFDS, "tfds_source", _STAGED),
         Kind("folder", "folder:PATH[:SPLIT]", _FOLDER, "folder", ("class_order",)),
         Kind("images", "images:PATH[:SPLIT]", "image files without classes", "flat"),
         Kind("arrays", "arrays:FILE.npz", "uint8 `images` and `labels`", "npz"),
@@ -64,7 +66,7 @@ KINDS = {
         Kind("parquet", "parquet:PATH[:SPLIT[:COLUMN]]", _PARQUET, "parquet_source"),
         Kind("zip", "zip:FILE[:FOLDER]", _ZIP, "zip_source", ("class_order",)),
         Kind("tar", "tar:FILE[:FOLDER]", _TAR, "tar_source", ("class_order",)),
-        Kind("records", "records:DIR", _RECORDS, "records", ("stage", "stage_gb")),
+        Kind("records", "records:DIR", _RECORDS, "records", _STAGED),
     )
 }
 

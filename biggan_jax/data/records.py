@@ -19,7 +19,7 @@ from biggan_jax.data.record_info import lane_counts, read_info, read_labels
 from biggan_jax.data.shards import Shards
 from biggan_jax.data.source import LABELS_AT_ONCE, Source
 from biggan_jax.data.stage import Stage
-from biggan_jax.data.stage_progress import File
+from biggan_jax.data.stage_progress import File, NotStaged
 from biggan_jax.errors import UserError
 
 
@@ -45,7 +45,7 @@ def open_spec(
     buckets.reach(argument, write=False)
     folder = buckets.workdir_path(argument)
     if buckets.is_remote(folder) and not stage:
-        raise NotStaged(folder)
+        raise NotStaged(folder, f"give records:{folder.name}")
     return RecordSource(
         spec, folder, resolution=resolution, channels=channels, stage=stage, stage_gb=stage_gb
     )
@@ -164,30 +164,11 @@ class RecordSource(Source):
 
 def _staged(folder: Any, info: dict, stage: str, stage_gb: float | None) -> Stage:
     """Where the shards are copied to: a folder of these very records, whatever else is there."""
-    local = Path(stage).expanduser().absolute() / info["digest"][:16]
+    local = Path(stage) / info["digest"][:16]
     files = [
         File(shard["name"], shard.get("bytes"), shard.get("sha256")) for shard in info["shards"]
     ]
     return Stage(folder, files, local, stage_gb)
-
-
-class NotStaged(UserError):
-    """Records in a bucket, and no folder to copy them to."""
-
-    def __init__(self, folder: Any):
-        super().__init__(f"{folder} is in a bucket, and records are read from a disk")
-        self.folder = folder
-
-    def worded(self, words: wording.Wording) -> UserError:
-        """The same with what to do under the command at hand."""
-        if words.stage:
-            return UserError(
-                f"{self}: set {words.stage.format('FOLDER')}, to which they are copied"
-            )
-        name = self.folder.name
-        return UserError(
-            f"{self}: copy them by `gcloud storage cp -r {self.folder} .` and give records:{name}"
-        )
 
 
 class OtherSize(UserError):

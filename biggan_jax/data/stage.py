@@ -50,7 +50,8 @@ class Stage:
         limit_gb: float | None = None,
         remedy: str = f"put the file there that `biggan prepare` wrote, or {AGAIN}",
     ):
-        self._origin, self._files, self.folder = origin, files, folder
+        self._origin, self._files = origin, files
+        self.folder = folder = folder.expanduser().absolute()
         self._limit_gb, self._remedy = limit_gb, remedy
         self._lock = threading.Lock()
         self._done: dict[int, concurrent.futures.Future] = {}

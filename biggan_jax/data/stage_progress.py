@@ -1,4 +1,4 @@
-"""What is to be staged, and how far that is."""
+"""What is to be staged, where to, and how far that is."""
 
 import sys
 import threading
@@ -6,6 +6,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from biggan_jax.data.wording import Wording
+from biggan_jax.errors import UserError
 
 GIGABYTE = 10**9
 
@@ -22,6 +25,28 @@ class File(NamedTuple):
     name: str
     size: int | None = None
     sha256: str | None = None
+
+
+class NotStaged(UserError):
+    """Data in a bucket, and no folder to copy them to.
+
+    Args:
+      folder: in the bucket.
+      then: what to do after copying it by hand.
+    """
+
+    def __init__(self, folder: Any, then: str):
+        super().__init__(f"{folder} is in a bucket, and data are read from a disk")
+        self._folder, self._then = folder, then
+
+    def worded(self, words: Wording) -> UserError:
+        """The same with what to do under the command at hand."""
+        if words.stage:
+            setting = words.stage.format("FOLDER")
+            return UserError(f"{self}: set {setting}, to which they are copied")
+        return UserError(
+            f"{self}: copy them by `gcloud storage cp -r {self._folder} .` and {self._then}"
+        )
 
 
 class Progress:

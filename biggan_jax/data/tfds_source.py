@@ -3,31 +3,25 @@
 `import tensorflow_datasets` and its data_source load no TensorFlow; preparing a data set may.
 """
 
-import contextlib
 import hashlib
 import json
 import logging
 import re
-import socket
-import sys
-import urllib.parse
-import urllib.request
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
 
+from biggan_jax.data import buckets, tfds_prepare
 from biggan_jax.data.decoding import DecodingSource, Encoded
 from biggan_jax.data.files import stamp_of_files
 from biggan_jax.data.source import count_labels, one_line
+from biggan_jax.data.tfds_stage import StagedBuilder
 from biggan_jax.errors import UserError, did_you_mean
 
 logger = logging.getLogger(__name__)
 
 _SCAN_SIZE = 1024  # examples per read when only labels are wanted
-
-
 # A version looks like 1.2.3 or 1.*.*; a split may hold a colon itself, as in train[:10%].
 _ARGUMENT = re.compile(
     r"(?P<name>[^:\s]+(?::[\d*]+\.[\d*]+\.[\d*]+)?)(?::(?P<split>[^\s:].*))?", re.ASCII
@@ -35,7 +29,14 @@ _ARGUMENT = re.compile(
 
 
 def open_spec(
-    spec: str, argument: str, *, resolution: int, channels: int, on_bad_record: str
+    spec: str,
+    argument: str,
+    *,
+    resolution: int,
+    channels: int,
+    on_bad_record: str,
+    stage: str | None = None,
+    stage_gb: float | None = None,
 ) -> "TfdsSource":
     """Opens the data set that `tfds:NAME[:SPLIT]` names; see `TfdsSource`.
 
@@ -52,6 +53,8 @@ def open_spec(
         resolution=resolution,
         channels=channels,
         on_bad_record=on_bad_record,
+        stage=stage,
+        stage_gb=stage_gb,
     )
 
 
@@ -69,9 +72,9 @@ def to_prepare(argument: str) -> str | None:
     """
     match = _ARGUMENT.fullmatch(argument)
     builder = _find_builder(match["name"]) if match else None
-    if builder is None or _is_prepared(builder):
+    if builder is None or tfds_prepare.is_prepared(builder):
         return None
-    _check_manual_files(builder, match["name"])
+    tfds_prepare.check_manual_files(builder, match["name"])
     return f"TFDS data set {match['name']!r} is not prepared in {builder.data_dir}"
 
 
@@ -85,6 +88,8 @@ class TfdsSource(DecodingSource):
       resolution: side of the images in pixels.
       channels: 1 or 3.
       on_bad_record: `error` or `skip`.
+      stage: a folder of a local disk, to which the split is copied where it lies in a bucket.
+      stage_gb: how much of it this process may take, in 10**9 bytes.
 
     Raises:
       UserError: the data set or split is unknown, cannot be prepared or read at random, or lacks
@@ -102,10 +107,13 @@ class TfdsSource(DecodingSource):
         resolution: int,
         channels: int,
         on_bad_record: str,
+        stage: str | None = None,
+        stage_gb: float | None = None,
     ):
+        buckets.reach(tfds.core.constants.DATA_DIR, write=False)
         builder = _find_builder(name)
         features = _check_features(name, builder.info.features)  # before any download
-        _make_readable(builder, name)
+        tfds_prepare.make_readable(builder, name)
         super().__init__(
             spec,
             resolution=resolution,
@@ -114,11 +122,20 @@ class TfdsSource(DecodingSource):
             on_bad_record=on_bad_record,
         )
         self._records = _open_split(builder, name, split, features)
+        self._staged = None
+        if buckets.is_remote(builder.data_dir):
+            self._staged = StagedBuilder(builder, split, stage, stage_gb)
+            builder = self._staged.builder
+            self._records = self._staged.waiting(_open_split(builder, name, split, features))
         self._full_name, self._split = builder.info.full_name, split
         self._data_dir = str(builder.data_dir)
 
     def __len__(self) -> int:
         return len(self._records)
+
+    def expect(self, first: np.ndarray, others: np.ndarray, *, tell: bool) -> None:
+        if self._staged is not None:
+            self._staged.expect(first, others, tell=tell)
 
     def _encoded(self, indices: Sequence[int]) -> list[Encoded]:
         return [
@@ -131,9 +148,8 @@ class TfdsSource(DecodingSource):
         if len(self) > 100_000:
             logger.warning("counting the labels of %s once: %d examples", self.spec, len(self))
         labels = np.empty(len(self), np.int64)
-        for start in range(0, len(self), _SCAN_SIZE):
-            part = range(start, min(start + _SCAN_SIZE, len(self)))
-            labels[part.start : part.stop] = [record["label"] for record in self._fetch(part)]
+        for part in np.array_split(np.arange(len(self)), -(-len(self) // _SCAN_SIZE)):
+            labels[part] = [record["label"] for record in self._fetch(part)]
         return count_labels(labels, self.num_classes, self.spec)
 
     def digest(self) -> str:
@@ -147,7 +163,7 @@ class TfdsSource(DecodingSource):
 
     def stamp(self) -> str:
         """Hash of the digest and of the names, sizes and times of the prepared files."""
-        return stamp_of_files(self.digest(), self._data_dir)
+        return self.digest() if self._staged else stamp_of_files(self.digest(), self._data_dir)
 
     def _fetch(self, indices: Sequence[int]) -> Sequence[dict]:
         if not len(indices):
@@ -175,87 +191,6 @@ def _find_builder(name: str) -> tfds.core.DatasetBuilder:
         raise UserError(
             f"TFDS cannot open {name!r} ({one_line(error)}); choose another data set"
         ) from error
-
-
-def _make_readable(builder: tfds.core.DatasetBuilder, name: str) -> None:
-    """Prepares the data set if need be, and checks that it has random access."""
-    if not _is_prepared(builder):
-        _prepare(builder, name)
-    formats = builder.info.available_file_formats()
-    if not formats & tfds.core.FileFormat.with_random_access():
-        stored = ", ".join(sorted(f.value for f in formats)) or "an unknown format"
-        raise UserError(
-            f"{builder.data_dir} was prepared as {stored}, which has no random access; prepare it "
-            "with file_format='array_record' into another folder and set TFDS_DATA_DIR to that"
-        )
-
-
-def _is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
-    absl = logging.getLogger("absl")  # TFDS warns of a folder that is not there yet
-    level = absl.level
-    absl.setLevel(logging.ERROR)
-    try:
-        return builder.is_prepared()
-    finally:
-        absl.setLevel(level)
-
-
-def _check_manual_files(builder: tfds.core.DatasetBuilder, name: str) -> None:
-    """Refuses a data set whose files nobody has put where TFDS looks for them."""
-    wanted = builder.MANUAL_DOWNLOAD_INSTRUCTIONS
-    folder = Path(builder.data_dir).parents[len(Path(builder.info.full_name).parts) - 1]
-    folder = folder / "downloads" / "manual"  # the default of TFDS's DownloadConfig
-    if not wanted or (folder.is_dir() and any(folder.iterdir())):
-        return
-    lacks = "is empty" if folder.is_dir() else "does not exist"
-    raise UserError(
-        f"TFDS data set {name!r} is not prepared in {builder.data_dir}, and {folder}, from which "
-        f"it would be made, {lacks}: put there what TFDS asks for ({' '.join(wanted.split())}), or "
-        "set TFDS_DATA_DIR to the folder where it was prepared"
-    )
-
-
-def _prepare(builder: tfds.core.DatasetBuilder, name: str) -> None:
-    _check_manual_files(builder, name)
-    try:
-        # TFDS prints its progress to stdout, which belongs to the caller's own output.
-        with contextlib.redirect_stdout(sys.stderr), _no_retries_when_offline(builder):
-            builder.download_and_prepare(file_format="array_record")
-    except Exception as error:  # builders raise what they like
-        raise UserError(
-            f"TFDS data set {name!r} is not prepared in {builder.data_dir} and preparing it failed "
-            f"({one_line(error)}); prepare it with file_format='array_record' where there is a "
-            "network and set TFDS_DATA_DIR to the folder"
-        ) from error
-
-
-@contextlib.contextmanager
-def _no_retries_when_offline(builder: tfds.core.DatasetBuilder):
-    """Where no download host has an address, ten retries only waste three minutes.
-
-    Files that were downloaded before are still used, so being offline is no error here.
-    """
-    from tensorflow_datasets.core.download import downloader
-
-    if not _offline(builder.url_infos or {}) or not hasattr(downloader, "MAX_RETRIES"):
-        yield
-        return
-    retries, downloader.MAX_RETRIES = downloader.MAX_RETRIES, 0
-    try:
-        yield
-    finally:
-        downloader.MAX_RETRIES = retries
-
-
-def _offline(urls: Sequence[str]) -> bool:
-    hosts = {urllib.parse.urlsplit(url).hostname for url in urls} - {None}
-    if not hosts or urllib.request.getproxies():  # a proxy resolves names itself
-        return False
-    for host in sorted(hosts)[:3]:
-        with contextlib.suppress(OSError):
-            socket.getaddrinfo(host, 443)
-            return False
-    return True
 
 
 def _check_features(name: str, features) -> dict:
@@ -287,10 +222,9 @@ def _open_split(builder, name: str, split: str, features: dict) -> Sequence[dict
     try:
         records = builder.as_data_source(split=split, decoders=decoders)
     except (ValueError, AssertionError) as error:
-        known = ", ".join(sorted(builder.info.splits))
         raise UserError(
             f"TFDS data set {name!r} has no split {split!r} ({one_line(error)}); its splits: "
-            f"{known}; write tfds:{name}:SPLIT"
+            f"{', '.join(sorted(builder.info.splits))}; write tfds:{name}:SPLIT"
         ) from error
     if not len(records):
         raise UserError(f"split {split!r} of TFDS data set {name!r} is empty; choose another")

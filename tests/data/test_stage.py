@@ -214,7 +214,7 @@ def test_what_is_wrong_with_a_bucket_is_one_line(bucket, tmp_path, monkeypatch):
             source(text)
     with pytest.raises(UserError, match="data.stage_gb is 0; set --config.data.stage_gb"):
         source(URL, stage_gb=0)
-    unset = "is in a bucket, and records are read from a disk: set --config.data.stage=FOLDER"
+    unset = "is in a bucket, and data are read from a disk: set --config.data.stage=FOLDER"
     for empty in (None, ""):
         with pytest.raises(UserError, match=unset):
             open_source(f"records:{URL}", stage=empty, **SIZE)

@@ -11,10 +11,12 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from tensorflow_datasets.core.download import downloader
 
-from biggan_jax.data import Batches, data_report, open_source
-from biggan_jax.data.tfds_source import TfdsSource, _no_retries_when_offline
+from biggan_jax.data import Batches, buckets, data_report, open_source
+from biggan_jax.data.tfds_prepare import no_retries_when_offline
+from biggan_jax.data.tfds_source import TfdsSource
 from biggan_jax.errors import UserError
 from biggan_jax.storage.label_counts import cached_report
+from launch.fake_bucket import FakeBucket, install
 
 
 def png(value):
@@ -181,7 +183,7 @@ def test_offline_downloads_are_not_retried(monkeypatch):
     monkeypatch.setattr("urllib.request.getproxies", dict)
     for resolve, retried in ((no_address, False), (lambda *_: [], True)):
         monkeypatch.setattr("socket.getaddrinfo", resolve)
-        with _no_retries_when_offline(builder):
+        with no_retries_when_offline(builder):
             assert bool(downloader.MAX_RETRIES) == retried
         assert downloader.MAX_RETRIES > 0
 
@@ -235,3 +237,37 @@ def test_no_tensorflow_in_the_reading_pipeline(data_dir):
     )
     environment = {**os.environ, "TFDS_DATA_DIR": str(data_dir)}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
+def test_a_data_set_in_a_bucket_is_staged_and_read_like_a_local_one(
+    data_dir, tmp_path, monkeypatch
+):
+    local = open_tfds("biggan_tiny")
+    monkeypatch.setattr("tensorflow_datasets.core.constants.DATA_DIR", "gs://bucket/tfds")
+    monkeypatch.setattr(buckets, "FIRST_WAIT", 1e-3)
+    (tmp_path / "gs" / "bucket").mkdir(parents=True)
+    (tmp_path / "gs" / "bucket" / "tfds").symlink_to(data_dir)
+    bucket = FakeBucket(tmp_path / "gs")
+    install(bucket, monkeypatch.setattr, monkeypatch.setitem)
+    assert "set --config.data.stage=FOLDER, to which they are copied" in refusal("biggan_tiny")
+    staged = open_tfds("biggan_tiny", stage=str(tmp_path / "stage"))
+    assert not [name for name in bucket.reads if "array_record" in name]
+    streams = [Batches(s, seed=1, batch_size=4, flip=True) for s in (local, staged)]
+    for _ in range(6):
+        here, there = map(next, streams)
+        assert all(np.array_equal(here[key], there[key]) for key in here)
+    shards = {name for name in bucket.reads if "array_record" in name}
+    assert shards and all("-train." in name and bucket.reads[name] == 1 for name in shards)
+    assert staged.digest() == staged.stamp() == local.digest()
+    for stream in streams:
+        stream.close()
+    part = [open_tfds("biggan_tiny:train[4:9]", stage=str(tmp_path / s)) for s in ("stage", "part")]
+    monkeypatch.setattr("tensorflow_datasets.core.constants.DATA_DIR", str(data_dir))
+    part.append(open_tfds("biggan_tiny:train[4:9]"))
+    assert len({source.read(range(5))[0].tobytes() for source in part}) == 1
+    monkeypatch.setattr("tensorflow_datasets.core.constants.DATA_DIR", "gs://bucket/tfds")
+    with pytest.raises(UserError, match="has no split 'no'"):
+        open_tfds("biggan_tiny:no", stage=str(tmp_path / "stage"))
+    bucket.missing |= shards
+    with pytest.raises(UserError, match="cannot be staged .* prepare biggan_tiny/1.0.0 in the"):
+        open_tfds("biggan_tiny", stage=str(tmp_path / "other")).read([0])
