@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 import zlib
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,9 @@ def read_part(task: dict[str, Any]) -> dict[str, Any]:
             seed=task["process_index"],
         )
     )
+    # Loading libraries takes seconds where many processes share two cores, and none on a host.
+    import_module("grain")
+    import_module("array_record.python.array_record_data_source")
     start = time.monotonic()
     source = data.open_source(
         f"records:{URL}", resolution=task["resolution"], channels=3, stage=task["stage"]

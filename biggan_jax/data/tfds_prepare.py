@@ -1,4 +1,4 @@
-"""A data set of TFDS that is not prepared yet: it is downloaded and prepared, or one line says no."""
+"""A data set of TFDS that is not prepared yet: it is downloaded and prepared, or refused."""
 
 import contextlib
 import logging
