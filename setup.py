@@ -75,6 +75,7 @@ setup(
         "gpu": ["jax[cuda13]"],
         "import": ["torch>=2.6"],
         "gcs": [GCS],
+        "onnx": ["jax2onnx>=0.13"],  # 0.14 to 0.17 ask for an older Orbax
         "explore": SERVER,
         "parquet": ["pyarrow>=15"],  # tensorflow-datasets brings it; named, since it is imported
         "browser": ["playwright>=1.49"],  # for the tests that look at its page, with Chromium

@@ -8,7 +8,7 @@ from biggan_jax.cli.output import say, writing
 from biggan_jax.errors import UserError, counts
 
 IMPORTS = ("biggan-pytorch", "pretrained-biggan", "inception-fid", "biggan-jax")
-EXPORTS = ("safetensors", "biggan-pytorch")
+WEIGHTS, PROGRAMS = ("safetensors", "biggan-pytorch"), ("stablehlo", "onnx")
 
 
 def add(command) -> None:
@@ -27,13 +27,21 @@ def add(command) -> None:
     )
     sub.epilog = "What the tensors say of the model is overridden by --config.model.KEY=VALUE."
 
-    sub = command("export", run_export, "all weights of a model to a file")
-    options.add_source(sub)
-    options.add_ema(sub)
-    sub.add_argument("--format", choices=EXPORTS, default="safetensors")
-    sub.add_argument(
-        "--out", required=True, type=Path, metavar="F", help="a file (biggan-pytorch: a folder)"
+    sub = command(
+        "export", run_export, "a model's weights, or its generator as a program, to files"
     )
+    options.add_source(sub)
+    sub.add_argument("--format", choices=(*WEIGHTS, *PROGRAMS), default="safetensors")
+    sub.add_argument(
+        "--out", required=True, type=Path, metavar="F", help="a folder; of safetensors a file"
+    )
+    group = sub.add_argument_group("stablehlo and onnx: the generator alone, with a model card")
+    options.add_which(group, "raw weights instead of the average")
+    add = group.add_argument
+    add("--bn-mode", choices=("running", "standing"), default=options.UNSET)
+    add("--truncation", type=float, metavar="T", help="advised for its latents, and of 'standing'")
+    add("--truncation-kind", choices=("resample", "scale"), default=options.UNSET)
+    add("--license", metavar="NAME", help="for the card, such as cc-by-4.0; default: other")
 
 
 def run_import(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:
@@ -101,12 +109,57 @@ def _import_inception(args: argparse.Namespace, overrides: list[str]) -> tuple[d
 def run_export(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:
     """`biggan export`."""
     options.no_overrides(overrides, "export")
+    result, line = _export_program(args) if args.format in PROGRAMS else _export_weights(args)
+    say(args, line)
+    return result | {"format": args.format}, 0
+
+
+def _export_weights(args: argparse.Namespace) -> tuple[dict, str]:
     from biggan_jax.interop import export
 
+    others = {"--raw": args.raw, "--truncation": args.truncation, "--license": args.license}
+    others |= {"--bn-mode": hasattr(args, "bn_mode")}
+    others |= {"--truncation-kind": hasattr(args, "truncation_kind")}
+    for option, given in others.items():
+        if given not in (None, False):
+            raise UserError(
+                f"{option} is for --format {' and '.join(PROGRAMS)}, not for {args.format}, which "
+                "has all weights; leave it out"
+            )
     write = export.to_safetensors if args.format == "safetensors" else export.to_biggan_pytorch
     with writing(args.out):
         result = write(args.source, args.out, step=args.step, ema=args.ema or True)
     found = result["networks"].items()
     held = ", ".join(f"{name} ({counts(n, 'tensor', 'tensors')})" for name, n in found)
-    say(args, f"{held} in {result['out']}")
-    return result | {"format": args.format}, 0
+    return result, f"{held} in {result['out']}"
+
+
+def _export_program(args: argparse.Namespace) -> tuple[dict, str]:
+    from biggan_jax.interop import model_card, programs
+    from biggan_jax.sampling.load import load_generator
+    from biggan_jax.storage import truncation_statistics as statistics
+
+    if args.out.suffix or args.out.is_file():
+        raise UserError(
+            f"--out {args.out}: --format {args.format} writes several files; name a folder"
+        )
+    license = model_card.read_license("other" if args.license is None else args.license)
+    programs.check(args.format)
+    kind = options.given(args, "truncation_kind").get("truncation_kind", "resample")
+    ema = options.ema(args)
+    own = statistics.default(args.source, args.truncation)
+    generator = load_generator(args.source, step=args.step, ema=ema, truncation_statistics=own)
+    generator.check_latents(0, args.truncation, kind)
+    mode = options.given(args, "bn_mode").get("bn_mode", "running")
+    generator.set_bn_mode(mode, args.truncation, kind=kind)
+    described = model_card.describe(
+        generator,
+        args.source,
+        weights=ema if isinstance(ema, str) else "ema" if ema else "raw",
+        truncation=args.truncation,
+        truncation_kind=kind,
+    )
+    with writing(args.out):
+        result = programs.write(generator, args.format, args.out, described, license)
+    size = f"{result['parameters']:,} parameters, {result['bytes'] / 1e6:,.1f} MB"
+    return result, f"{', '.join(result['files'])} in {result['out']}: {size}"

@@ -43,7 +43,7 @@ def choose(
 
     Args:
       resample: 'none', 'up' (nearest, before it) or 'down' (mean, after it).
-      x_shape: [N, H, W, C] of what is convolved.
+      x_shape: [N, H, W, C] of what is convolved; N may be a symbol.
       kernel_shape: [3, 3, C, K].
       dtype: of both.
 
@@ -51,6 +51,8 @@ def choose(
       XLA, PATCHES, TAPS, PHASES or MINIMAL.
     """
     channels, features = kernel_shape[-2:]
+    if not isinstance(x_shape[0], int):  # an exported program of any batch, for other machines
+        return XLA if resample == "none" else PHASES
     if resample == "none" and min(channels, features) <= FEW_CHANNELS:
         return PATCHES if channels <= features else TAPS
     products = 9 * math.prod(x_shape) * features

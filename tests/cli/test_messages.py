@@ -63,12 +63,12 @@ NEVER = {
     # only `sample` and `look` choose how many forwards standing statistics take
     **{
         (command, "biggan_jax.sampling.standing.check"): "the default is right"
-        for command in ("train", "evaluate", "bench", "report")
+        for command in ("train", "evaluate", "bench", "report", "export")
     },
     # only `sample` chooses a row of an import's statistics
     **{
         (command, f"biggan_jax.storage.truncation_statistics.{where}"): "the default is right"
-        for command in ("look", "evaluate", "report")
+        for command in ("look", "evaluate", "report", "export")
         for where in ("position", "select")
     },
     **{
@@ -85,7 +85,7 @@ NEVER = {
     **{
         ("init", f"biggan_jax.{where}"): "what it chooses fits the data and this machine"
         for where in (
-            *("data.holdout.hold_out", "models.checks.choice", "models.checks.resolution"),
+            *("data.holdout._other_fraction", "models.checks.choice", "models.checks.resolution"),
             *("parallel.sharding._devices_of_equal_slices", "parallel.sharding.make_mesh"),
             "training.fake_labels.ends",
         )

@@ -311,7 +311,7 @@ def full(path, *_):
     "name",
     [
         pytest.param("guard.jsonl", marks=pytest.mark.full),
-        pytest.param("samples/step_00000004.png", marks=pytest.mark.full),
+        pytest.param("samples/step_00000003.png", marks=pytest.mark.full),
         "metrics.jsonl",
     ],
 )
@@ -325,7 +325,7 @@ def test_the_disk_is_full_while_a_run_goes_back(
 ):
     """Its line is written first: without it nothing has happened, with it the rest follows."""
     workdir, append, write = tmp_path / "run", paths.append_text, paths.write_bytes
-    every = "--config.sample_every_steps=4"
+    every = "--config.sample_every_steps=3"  # before the step that is judged
 
     def append_text(path, text):
         full(path) if str(path).endswith(name) else append(path, text)
