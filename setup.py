@@ -77,6 +77,7 @@ setup(
         "gcs": [GCS],
         "onnx": ["jax2onnx>=0.13"],  # 0.14 to 0.17 ask for an older Orbax
         "explore": SERVER,
+        "jpeg": ["simplejpeg>=1.8"],  # decodes records of JPEGs faster than Pillow
         "parquet": ["pyarrow>=15"],  # tensorflow-datasets brings it; named, since it is imported
         "browser": ["playwright>=1.49"],  # for the tests that look at its page, with Chromium
         "dev": [

@@ -14,6 +14,12 @@ from biggan_jax.errors import UserError, counts
 SYSTEM_FOLDERS = ("/proc", "/sys", "/dev")  # of the kernel, with links to the whole disk
 VISITS = 8  # of one folder by the links in a class: more of them lead round and round
 ARCHIVES = frozenset((".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar"))
+# Files that hold many pictures -> the spec that reads them.
+_PACKED = {
+    ".zip": "zip:FILE",
+    ".tar": "tar:FILE or webdataset:PATH",
+    ".parquet": "parquet:PATH",
+}
 LABELS = "dataset.json"  # of the tools of StyleGAN, whose sub-folders are no classes
 
 
@@ -250,9 +256,10 @@ def nothing(listing: Listing) -> str:
         what = _lacking(listing)
     if listing.kind != "folder":
         inside = f"{listing.inside}/" if listing.inside else ""
+        shards = f", or write webdataset:{folder} for samples" if ".cls" in listing.others else ""
         return (
             f"{folder} has no folder with images in it ({what}); class = folder: make it again "
-            f"with the images of each class in {inside}CLASS/"
+            f"with the images of each class in {inside}CLASS/{shards}"
         )
     without = f", or write images:{folder} for one class" if listing.loose else ""
     return (
@@ -267,6 +274,8 @@ def _lacking(listing: Listing) -> str:
         what = f"its files are no pictures that are read: {listed_suffixes(listing.others)}"
         if {".heic", ".heif"} & {*listing.others}:
             what += " (for .heic `pip install pillow-heif`)"
+        for suffix in _PACKED.keys() & listing.others.keys():
+            what += f" ({suffix} is read by {_PACKED[suffix]})"
         return what
     if listing.junk:
         return f"it holds {_some_names(listing.junk)} alone"

@@ -111,10 +111,23 @@ def _unknown(spec: str, name: str) -> str:
         what = "an array" if path.suffix == ".npy" else "a file"
         return f"{path} is {what}, and images are read from a folder of files; write {forms()}"
     else:
-        kind = "folder"
+        kind = _of_folder(path)
     word = f"{kind}:{spec}"
     missing = "" if path.exists() else f" (no such folder {path})"
     return f"a path needs its kind: did you mean {word!r}?{missing}; write {forms()}"
+
+
+def _of_folder(path: Path) -> str:
+    """The kind that probably reads a folder, by what lies in it."""
+    if (path / "ILSVRC").is_dir() or list(path.glob("ILSVRC2012_img_*.tar")):
+        return "imagenet"
+    for kind, patterns in (
+        ("webdataset", ("*.tar",)),
+        ("parquet", ("*.parquet", "data/*.parquet")),
+    ):
+        if any(next(path.glob(pattern), None) for pattern in patterns):
+            return kind
+    return "folder"
 
 
 def _of_file(path: Path) -> str | None:

@@ -171,7 +171,7 @@ def _label(path: Path, handle: int, key: str, files: list[tar_index.Member]) -> 
             return read(content, f"{where}: {key.rpartition('/')[2]}.{ending}")
     raise UserError(
         f"{where} has no label; write KEY.cls with the number or name of its class, or KEY.json "
-        f"with {LABEL_KEYS[0]!r}, beside each image"
+        f"with {LABEL_KEYS[0]!r}, beside each image, or name tar:FILE where folders are classes"
     )
 
 

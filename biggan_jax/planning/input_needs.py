@@ -47,29 +47,33 @@ class Stored:
 
     Attributes:
       bytes_per_value: of a stored image, for each value of a pixel.
-      seconds: of one core for an image, besides those for its values.
+      seconds: of one core for an image, besides those for its values: spent in Python, whose lock
+        one thread of a process has at a time.
       seconds_per_value: of one core.
+      locked_per_value: those of them that are spent under that lock too: copies of pixels.
     """
 
     bytes_per_value: float
     seconds: float
     seconds_per_value: float
+    locked_per_value: float
 
     def image_bytes(self, values: int) -> float:
         """Bytes of the record of an image of so many values."""
         return values * self.bytes_per_value + LABEL_BYTES
 
-    def core_images_per_second(self, values: int) -> float:
-        """Images that one core reads and decodes in a second."""
-        return 1 / (self.seconds + values * self.seconds_per_value)
+    def images_per_second(self, values: int, cores: float) -> float:
+        """Images of so many values that a process reads and decodes in a second on some cores."""
+        locked = self.seconds + values * self.locked_per_value
+        return min(cores / (self.seconds + values * self.seconds_per_value), 1 / locked)
 
 
 # Records of photographs (JPEG of quality 95, 4:4:4), read and decoded by Pillow 13 on one vCPU of
-# an AMD EPYC: docs/scaling.md has the measurements at 64, 128 and 256 pixels. Without simplejpeg.
+# an AMD EPYC: docs/data.md has the measurements at 64, 128 and 256 pixels. Without simplejpeg.
 STORED = {
-    "raw": Stored(1.0, 15e-6, 0.4e-9),
-    "webp": Stored(0.5, 100e-6, 6.6e-9),
-    "jpeg": Stored(0.25, 55e-6, 2.9e-9),
+    "raw": Stored(1.0, 25e-6, 0.4e-9, 0.4e-9),
+    "webp": Stored(0.5, 90e-6, 7.0e-9, 0.2e-9),
+    "jpeg": Stored(0.25, 75e-6, 2.9e-9, 0.2e-9),
 }
 
 
@@ -121,7 +125,7 @@ def needs(
     host = HOSTS[topology.generation]
     hosts = slices * math.ceil(topology.chips / host.chips)
     cores = host.cores * min(1.0, topology.chips / host.chips)
-    readable = cores * STORED[name].core_images_per_second(values)
+    readable = STORED[name].images_per_second(values, cores)
     needed = None if images_per_second is None else images_per_second / hosts
     staged = None if count is None else count * size / hosts
     return {

@@ -264,3 +264,22 @@ def test_braces_stand_for_all_that_they_name():
     assert expanded("plain") == ["plain"] and expanded("{x}") == ["{x}"]
     with pytest.raises(UserError, match="correct"):
         expanded("{0..99999999}")
+
+
+def test_a_message_names_the_kind_that_reads_what_is_there(tmp_path):
+    """Of a path without its kind, and of a folder of files that hold many pictures."""
+    sample = {"k.jpg": picture(1, "JPEG"), "k.cls": b"0"}
+    folders = {"zips": "x.zip", "shards": "x.tar", "tables": "data/x.parquet"}
+    for name, file in {**folders, "net": "ILSVRC2012_img_train.tar"}.items():
+        packed.unpacked(tmp_path / name, {file: packed.tar(sample)})
+    for name, kind in {"shards": "webdataset", "tables": "parquet", "net": "imagenet"}.items():
+        assert f"did you mean '{kind}:{tmp_path / name}'?" in refusal(str(tmp_path / name))
+    assert "(.zip is read by zip:FILE)" in refusal(f"folder:{tmp_path / 'zips'}")
+    assert "(.tar is read by tar:FILE or" in refusal(f"folder:{tmp_path / 'shards'}")
+    shard = tmp_path / "shards" / "x.tar"
+    assert f"or write webdataset:{shard} for samples" in refusal(f"tar:{shard}")
+    shard.write_bytes(packed.tar({"cat/1.png": picture(1)}))
+    assert "or name tar:FILE where folders are classes" in refusal(f"webdataset:{shard}")
+    assert f"write zip:{tmp_path / 'p.zip'}" in refusal(
+        f"folder:{packed.zipped(tmp_path / 'p.zip', packed.pets())}"
+    )

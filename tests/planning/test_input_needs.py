@@ -48,7 +48,7 @@ def test_raw_pixels_of_imagenet(name, topology, hosts, side):
 def test_the_encoding_decides_what_is_read_and_copied():
     config, shape = shipped("biggan256"), chips.parse("v5p:2x2x2")
     found = {
-        name: input_needs.needs(config, shape, 1, 1e5, images=1000, encode=name)
+        name: input_needs.needs(config, shape, 1, 1e4, images=1000, encode=name)
         for name in ("raw", "webp", "jpeg")
     }
     sizes = [found[name]["stage_gigabytes_per_host"] for name in ("raw", "webp", "jpeg")]
@@ -60,6 +60,23 @@ def test_the_encoding_decides_what_is_read_and_copied():
     assert any("keeps up" in line for line in input_needs.lines(found["jpeg"]))
     unknown = input_needs.needs(config, shape, 1, None)
     assert unknown["keeps_up"] is unknown["needed_images_per_second"] is None
+
+
+def test_a_process_is_bound_by_its_cores_and_by_the_part_that_one_thread_does():
+    """The constants against what was measured: microseconds of one vCPU for an image."""
+    measured = {
+        "raw": {64: 29, 128: 53, 256: 103},
+        "webp": {64: 176, 128: 467, 256: 1461},
+        "jpeg": {64: 109, 128: 248, 256: 645},
+    }
+    for name, by_side in measured.items():
+        for side, microseconds in by_side.items():
+            rate = input_needs.STORED[name].images_per_second(3 * side * side, 1)
+            assert rate == pytest.approx(1e6 / microseconds, rel=0.25), (name, side)
+    jpeg = input_needs.STORED["jpeg"]
+    assert jpeg.images_per_second(3 * 256 * 256, 2) == 2 * jpeg.images_per_second(3 * 256 * 256, 1)
+    assert jpeg.images_per_second(3 * 64 * 64, 208) == jpeg.images_per_second(3 * 64 * 64, 99)
+    assert 1 / jpeg.seconds > jpeg.images_per_second(3 * 64 * 64, 208) > 10_000
 
 
 def test_local_records_say_their_number_and_size(tmp_path):
