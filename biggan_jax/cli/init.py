@@ -2,16 +2,14 @@
 
 import argparse
 import contextlib
-import sys
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from biggan_jax.cli import options
 from biggan_jax.cli.output import say, writing
 from biggan_jax.data import kinds
 from biggan_jax.errors import UserError
+from biggan_jax.parallel import telling
 
 SILENT_SECONDS = 1.0  # after which it says what it does
 
@@ -41,7 +39,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:
     from biggan_jax.data.survey import survey
     from biggan_jax.planning import config_text, recommend
 
-    with _told_if_slow(f"looking at pictures of {args.data}"):
+    with telling.told_if_slow(f"looking at pictures of {args.data}", SILENT_SECONDS):
         looked = survey(args.data, "--data")
     _check_apart(folder, looked.spec)
     problems, facts = [], []
@@ -49,12 +47,15 @@ def run(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:
 
     def examine(found) -> None:
         speed.close()
-        with _told_if_slow("looking for copies, and for what would stop a run"):
+        with telling.told_if_slow(
+            "looking for copies, and for what would stop a run", SILENT_SECONDS
+        ):
             problems[:], facts[:] = _examine(found, looked)
 
     asked = {"minutes": args.minutes, "resolution": args.resolution}
     with speed:
-        speed.enter_context(_told_if_slow("measuring how much this machine computes in a second"))
+        how_much = "measuring how much this machine computes in a second"
+        speed.enter_context(telling.told_if_slow(how_much, SILENT_SECONDS))
         found = recommend.recommend(looked, **asked, examine=examine, measure=_told_measure)
     follow = config_text.commands(found, looked, folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -114,27 +115,11 @@ def _told_measure(config) -> tuple[float, float]:
     from biggan_jax.planning import recommend
 
     m = config.model
-    _tell(
+    telling.tell(
         f"measuring a training step at {m.resolution} pixels, ch {m.ch}, batch "
         f"{config.batch_size}: about half a minute on a CPU, longer beside other work"
     )
     return recommend.measured(config)
-
-
-@contextlib.contextmanager
-def _told_if_slow(what: str) -> Iterator[None]:
-    """Says what is being done once it takes long; a refusal before then is one line alone."""
-    timer = threading.Timer(SILENT_SECONDS, _tell, [what])
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
-def _tell(what: str) -> None:
-    print(f"{what} ...", file=sys.stderr, flush=True)
 
 
 def _examine(found, looked) -> tuple[list, list[str]]:

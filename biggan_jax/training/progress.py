@@ -9,8 +9,9 @@ from collections.abc import Iterator
 import jax
 from tqdm import tqdm
 
-from biggan_jax.parallel import terminal
+from biggan_jax.parallel import telling, terminal
 
+SILENT_SECONDS = 15.0  # before the first step, after which it says what it waits for
 SHOWN = ("d_loss", "g_loss", "d_real", "d_fake")  # on the log line; the files hold every metric
 
 
@@ -56,6 +57,13 @@ class TrainLog:
         self._since: float | None = None  # the first step is compilation: the clock starts after it
         self.step = start  # whose metrics were read last
         self.last: dict[str, float] = {}
+        self._silent = contextlib.ExitStack()
+
+    def begin(self) -> None:
+        """Says what the first step waits for, where that takes long."""
+        if self._active:
+            what = "the first step waits for the compiler: a minute or so, longer beside other work"
+            self._silent.enter_context(telling.told_if_slow(what, SILENT_SECONDS))
 
     def read(self, pending: tuple[int, dict[str, jax.Array]] | None) -> None:
         """Takes (step, its metrics on the device), waiting for them; None is nothing to read.
@@ -67,6 +75,7 @@ class TrainLog:
             return
         number, metrics = pending
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        self._silent.close()
         if self._observe is not None:
             self._observe(number, values)
         for name, value in values.items():
@@ -106,6 +115,7 @@ class TrainLog:
 
     def close(self) -> None:
         """Ends the bar."""
+        self._silent.close()
         self._bar.close()
 
     def _report(self, number: int) -> None:

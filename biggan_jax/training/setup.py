@@ -110,6 +110,7 @@ class Run:
             # Checkpoints too: an error must not cut the save of an earlier step short.
             for part in self.parts:
                 stack.enter_context(contextlib.closing(part))
+            self.log.begin()
             self._open = stack.pop_all()
         return stop
 

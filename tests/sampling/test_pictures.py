@@ -315,6 +315,14 @@ BAD = [
     ("neighbours", ["--nearest=0"], "--nearest is 0"),
     ("neighbours", ["--data=digit"], "--data"),
     ("bn", ["--count=0"], "--count is 0"),
+    *(
+        (kind, ["--classes=5,10"], "class 10 does not exist: this model has classes 0 to 9")
+        for kind in ("truncation", "interpolate", "attention", "neighbours", "chunks")
+    ),
+    *(
+        (kind, ["--classes=eigth"], "--classes 'eigth': no class is named 'eigth'")
+        for kind in ("directions", "progress", "bn")
+    ),
     ("grids", [], r"unknown kind 'grids' \(did you mean 'grid'\?\)"),
 ]
 
