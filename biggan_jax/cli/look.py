@@ -10,7 +10,9 @@ from pathlib import Path
 from biggan_jax.cli import look_options as own
 from biggan_jax.cli import options
 from biggan_jax.cli.output import say, writing
-from biggan_jax.parallel import devices
+from biggan_jax.parallel import devices, telling
+
+SILENT_SECONDS = 10.0  # after which it says what it does
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +140,8 @@ def run(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:
     if kind.count is not None:
         given["rows"] = rows_of(args)
     module = importlib.import_module(f"biggan_jax.{kind.module}")
-    with writing(args.out):
+    what = "reading what the picture needs, compiling and drawing"
+    with writing(args.out), telling.told_if_slow(what, SILENT_SECONDS):
         found = module.draw(args.source, args.out, size=size, **given)
     seconds = time.perf_counter() - start
     result = {"out": str(args.out), "kind": args.kind, **found, "seconds": seconds}

@@ -16,6 +16,7 @@ from biggan_jax.pictures import grids, text
 from biggan_jax.pictures.size import SCREEN, Size, check_pixels
 
 PAPER, INK, FAINT = (255, 255, 255), (32, 32, 32), (110, 110, 110)
+FRAME, PALE = (214, 214, 214), 240  # of all images where one would be lost on the paper
 LEAST_SIDE = 56  # px that an image has at least, where no width was asked for
 LEAST_FITTED = 12  # px that an image must have in a width
 LABEL_SHARE = 0.3  # of the width that labels may take
@@ -89,6 +90,7 @@ def draw(sheet: Sheet, size: Size = SCREEN) -> Image.Image:
     check_pixels(plan.width, y)
     paper = Image.new("RGB", (plan.width, y), PAPER)
     pen = ImageDraw.Draw(paper)
+    framed = any(_is_lost_on_paper(image) for row in sheet.rows for image in row)
     lefts = [plan.left + plan.gap + c * (plan.side + plan.gap) for c in range(count)]
     _write(pen, (plan.width / 2, plan.gap + line / 2), title[0], "mm", line, first=True)
     for x, heading in zip(lefts, headings, strict=False):  # they end above the images
@@ -101,6 +103,9 @@ def draw(sheet: Sheet, size: Size = SCREEN) -> Image.Image:
             _write(pen, (plan.left - plan.gap / 2, top + plan.side / 2), drawn, "rm", line)
         for c, image in enumerate(row):
             paper.paste(enlarged(image, plan.side), (lefts[c], top))
+            if framed:
+                corner = lefts[c] + plan.side, top + plan.side
+                pen.rectangle((lefts[c] - 1, top - 1, *corner), outline=FRAME)
             if captions:
                 at = lefts[c] + plan.side / 2, top + plan.side + line / 2
                 _write(pen, at, captions[r][c], "mm", line, first=True, fill=FAINT)
@@ -124,6 +129,13 @@ def enlarged(image: np.ndarray, side: int) -> Image.Image:
     # Areas of the squares; smooth where many pixels become one.
     how = Image.Resampling.BOX if factor > 1 else Image.Resampling.LANCZOS
     return picture.resize((side, side), how)
+
+
+def _is_lost_on_paper(image: np.ndarray) -> bool:
+    """Whether most of an image's edge is white, so that nobody sees where it ends."""
+    pixels = grids.to_uint8(image).min(axis=-1)
+    edge = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    return bool((edge >= PALE).mean() > 0.5)
 
 
 def _plan(sheet: Sheet, size: Size) -> _Plan:

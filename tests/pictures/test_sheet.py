@@ -204,3 +204,21 @@ def test_what_to_do_about_letters_that_no_font_has(monkeypatch):
     finally:
         for cached in (text._system_fonts, text._most_of):
             cached.cache_clear()
+
+
+def test_white_images_have_a_frame():
+    """Where one of them would be lost on the paper, all have it; their pixels stay."""
+    images = np.full((1, 2, 8, 8, 3), 255, np.uint8)
+    images[0, 1] = 7
+    dark = np.full_like(images, 7)
+    for rows, frame in ((images, sheet.FRAME[0]), (dark, 255)):
+        shown = sheet.Sheet(rows)
+        pixels, plan = np.asarray(sheet.draw(shown)), sheet._plan(shown, size.SCREEN)
+        for left, value in ((plan.gap, rows[0, 0, 0, 0, 0]), (2 * plan.gap + plan.side, 7)):
+            cell = pixels[-plan.gap - plan.side : -plan.gap, left : left + plan.side]
+            assert cell.shape == (plan.side, plan.side, 3) and (cell == value).all()
+            around = pixels[
+                -plan.gap - plan.side - 1 : -plan.gap + 1, left - 1 : left + plan.side + 1
+            ]
+            edges = around[0], around[-1], around[:, 0], around[:, -1]
+            assert all((edge == frame).all() for edge in edges)

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import threading
 
 import jax
 import numpy as np
@@ -385,3 +386,11 @@ def test_the_gallery_shows_every_kind():
     assert made == shown
     sizes = [(runs.ROOT / path).stat().st_size for path in made]
     assert all(sizes) and sum(sizes) < 2_000_000
+
+
+def test_a_picture_that_takes_long_says_so(trained, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(threading.Timer, "start", lambda timer: timer.function(*timer.args))
+    assert look("held-out", trained, tmp_path / "x.png") == 2  # after the first line
+    first, last = capsys.readouterr().err.splitlines()
+    assert first == "reading what the picture needs, compiling and drawing ..."
+    assert last.startswith("biggan: ")
