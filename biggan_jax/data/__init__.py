@@ -8,6 +8,7 @@ _HOMES = {
     "DataReport": "report",
     "Source": "source",
     "absolute": "spec",
+    "check_lanes": "stream",
     "choices": "spec",
     "data_report": "report",
     "hold_out": "holdout",

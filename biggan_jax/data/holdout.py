@@ -69,9 +69,10 @@ def both_sides(source: Source, most: int) -> tuple[np.ndarray, np.ndarray]:
       most: of either side.
 
     Returns:
-      (indices of training examples, indices of held-out ones), each [n] and sorted, drawn evenly.
+      (indices of training examples, indices of held-out ones), each [n], drawn evenly; sorted, or
+      in the order of their lanes.
     """
-    count = min(most, *np.bincount(source.held_out, minlength=2))
+    count = _even(min(most, *np.bincount(source.held_out, minlength=2)), source)
     return _drawn(source, ~source.held_out, count), drawn(source, count)
 
 
@@ -83,14 +84,49 @@ def drawn(source: Source, most: int) -> np.ndarray:
       most: of them.
 
     Returns:
-      Indices, sorted, at most `most`.
+      Indices, at most `most`; sorted, or in the order of their lanes.
     """
-    return _drawn(source, source.held_out, most)
+    count = min(most, int(source.held_out.sum()))
+    return _drawn(source, source.held_out, _even(count, source))
 
 
-def _drawn(source: Source, side: np.ndarray, most: int) -> np.ndarray:
+def by_columns(x: np.ndarray, width: int, source: Source) -> np.ndarray:
+    """Lays drawn examples in rows, so that a column has those of its own lanes where there are any.
+
+    Args:
+      x: something of each of them, in the order in which they were drawn [rows * width].
+      width: columns.
+      source: from which they were drawn.
+
+    Returns:
+      The same values [rows, width]; without lanes one row after another.
+    """
+    return x.reshape(width, -1).T if source.num_lanes else x.reshape(-1, width)
+
+
+def _even(count: int, source: Source) -> int:
+    """At most so many examples, of as many as possible of the lanes and as many of each."""
+    lanes = source.num_lanes
+    if count >= lanes:
+        return count - count % max(1, lanes)
+    return next(n for n in range(count, 0, -1) if lanes % n == 0) if count else 0
+
+
+def _drawn(source: Source, side: np.ndarray, count: int) -> np.ndarray:
     indices = np.flatnonzero(side)
-    return np.sort(indices[np.argsort(_hashes(len(source))[indices])[:most]])
+    hashes = _hashes(len(source))[indices]
+    if source.num_lanes and count:
+        # In the order of the lanes, so that any number of hosts reads its own ones.
+        lane, step = source.lane_of[indices], max(1, source.num_lanes // count)
+        order = np.lexsort((hashes, lane))
+        rank = np.arange(len(order)) - np.searchsorted(lane[order], lane[order])
+        most = max(1, count // source.num_lanes)
+        even = order[(rank < most) & (lane[order] % step == 0)]
+        if len(even) == count:
+            return indices[even]
+        chosen = np.argsort(hashes)[:count]  # a lane has too few of them
+        return indices[chosen[np.argsort(lane[chosen], kind="stable")]]
+    return np.sort(indices[np.argsort(hashes)[:count]])
 
 
 def _hashes(count: int) -> np.ndarray:

@@ -144,6 +144,10 @@ class RecordSource(Source):
         else:
             self._stage.want(shards, tell=tell)
 
+    def stored(self, places: Sequence[int]) -> np.ndarray:
+        found = super().stored(places)
+        return found if self._places is None else np.argsort(self._places)[found]
+
     def _placed(self, index_n: np.ndarray) -> np.ndarray:
         return index_n if self._places is None else self._places[index_n]
 

@@ -93,6 +93,17 @@ class Source:
           UserError: some cannot be had.
         """
 
+    def stored(self, places: Sequence[int]) -> np.ndarray:
+        """The examples at some places of the order in which they lie, where a part is read whole.
+
+        Args:
+          places: in [0, len(self)); neighbours lie beside each other.
+
+        Returns:
+          Indices of examples, int64 [n]; of sources without lanes the places themselves.
+        """
+        return np.asarray(places, np.int64)
+
     def read_good(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Reads the examples at some indices and replaces none.
 

@@ -66,7 +66,12 @@ class Batches:
         labels: np.ndarray | None = None,
     ):
         _check_numbers(seed, batch_size, num_d_steps, balance)
-        _check_processes(source, batch_size, process_count, balance)
+        check_lanes(source, batch_size, process_count, balance)
+        if batch_size % process_count:
+            raise UserError(
+                f"--config.batch_size={batch_size} does not divide among {process_count} "
+                f"processes; choose a multiple of {process_count}"
+            )
         if not 0 <= process_index < process_count or start_step < 0:
             raise ValueError(f"{process_index=} of {process_count=} from {start_step=}")
         import grain
@@ -230,7 +235,8 @@ def _check_numbers(seed: int, batch_size: int, num_d_steps: int, balance: float)
     domains.check(numbers | {"data.balance": balance})
 
 
-def _check_processes(source: Source, batch_size: int, process_count: int, balance: float) -> None:
+def check_lanes(source: Source, batch_size: int, process_count: int, balance: float) -> None:
+    """Raises UserError for a stream that a source in lanes cannot give; see `Batches`."""
     if source.num_lanes:
         lanes.check_processes(source.num_lanes, batch_size, process_count)
         if balance:
@@ -239,11 +245,6 @@ def _check_processes(source: Source, batch_size: int, process_count: int, balanc
                 f"and a column of a batch reads its own of {source.num_lanes} lanes: set "
                 "--config.data.balance=0, or prepare the data again without lanes"
             )
-    if batch_size % process_count:
-        raise UserError(
-            f"--config.batch_size={batch_size} does not divide among {process_count} processes; "
-            f"choose a multiple of {process_count}"
-        )
 
 
 def _check_labels(labels: np.ndarray, indices: np.ndarray, source: Source) -> None:

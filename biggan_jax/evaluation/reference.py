@@ -144,13 +144,15 @@ def _measure_share(
 ) -> tuple[moments.Moments, np.ndarray, np.ndarray]:
     """(moments of all features, features and labels of those in `kept`) of this process's share."""
     share = processes.share(len(source), BATCH_SIZE)
+    order = source.stored(share)  # of records in lanes the own ones, but for those at the ends
+    source.expect(order, order, tell=processes.is_main())
     stream = moments.Moments(extractor.feature_dim)
     kept = kept[slice(*np.searchsorted(kept, (share.start, share.stop)))]
     features = np.empty((len(kept), extractor.feature_dim), np.float32)
     labels = np.empty(len(kept), np.int32)
     for start in share[::BATCH_SIZE]:
         stop = min(start + BATCH_SIZE, share.stop)
-        images, classes = source.read(range(start, stop))
+        images, classes = source.read(order[start - share.start : stop - share.start])
         batch = extractor(images)["features"]
         stream.add(batch)
         rows = slice(*np.searchsorted(kept, (start, stop)))

@@ -73,7 +73,7 @@ def read(source: Source, config: ConfigDict, workdir: Path, mesh: Mesh) -> HeldO
     rows = -(-len(chosen) // width) * width
     times = np.bincount(np.arange(rows) % len(chosen))
     weights = np.resize(_weights(chosen, source, config, workdir) / times, rows)
-    place = np.arange(rows).reshape(-1, width)
+    place = holdout.by_columns(np.arange(rows), width, source)
     own = np.array_split(place, jax.process_count(), axis=1)[jax.process_index()]
     indices = np.resize(chosen, rows)[own]
     images, labels = processes.together(lambda: source.read(indices.ravel()))

@@ -33,6 +33,9 @@ def read(source: Source, config: ConfigDict, mesh: Mesh) -> Images | None:
     indices = np.concatenate([train, held_out])
     rows = -(-len(indices) // mesh.size) * mesh.size  # filled up with an image of no weight
     side = np.repeat([0, 1, 2], [len(train), len(held_out), rows - len(indices)])
+    if source.num_lanes:  # both sides of a lane together, for the process that has it
+        order = np.argsort(source.lane_of[indices], kind="stable")
+        indices, side[: len(order)] = indices[order], side[order]
     own = np.array_split(np.arange(rows), jax.process_count())[jax.process_index()]
     filled = np.resize(indices, rows)
     images, labels = processes.together(lambda: source.read(filled[own]))

@@ -28,6 +28,7 @@ def open_source(config: ConfigDict, workdir: Path) -> tuple[data.Source, data.Da
     if _has_text_order(workdir):
         config.data.class_order = "text"
     source = opened(config)
+    data.check_lanes(source, config.batch_size, jax.process_count(), config.data.balance)
     config.data.source = data.absolute(config.data.source)
     cache = paths.cache_folder(workdir)
     report = label_counts.cached_report(source, cache, write=processes.is_main())
@@ -63,18 +64,14 @@ def batches(
     if config.data.balance:
         with processes.main_first():  # where the labels must be read, it keeps them
             labels = label_counts.labels(source, paths.cache_folder(workdir))
-    return data.Batches(
-        source,
-        seed=seed,
-        batch_size=config.batch_size,
-        num_d_steps=config.num_d_steps,
-        flip=config.data.flip,
-        start_step=start,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        balance=config.data.balance,
-        labels=labels,
-    )
+    stream = {
+        **{"seed": seed, "batch_size": config.batch_size, "num_d_steps": config.num_d_steps},
+        **{"flip": config.data.flip, "start_step": start},
+        **{"process_index": jax.process_index(), "process_count": jax.process_count()},
+        **{"balance": config.data.balance, "labels": labels},
+    }
+    # The disk of one host may be too small for its shards, and then all must end.
+    return processes.together(lambda: data.Batches(source, **stream))
 
 
 def of_model(batch: dict[str, np.ndarray], config: ConfigDict) -> dict[str, np.ndarray]:

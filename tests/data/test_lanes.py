@@ -3,13 +3,15 @@
 import hashlib
 import json
 import math
+import types
 
 import numpy as np
 import pytest
 
 from biggan_jax import cli
-from biggan_jax.data import Batches, hold_out, lanes, prepare
+from biggan_jax.data import Batches, hold_out, holdout, lanes, prepare
 from biggan_jax.errors import UserError
+from biggan_jax.training import monitor_images
 from tests import runs
 from tests.data.test_batches import Numbered, take
 from tests.data.test_records import ArraysAsSource, change_info, make_source, open_records, refusal
@@ -151,6 +153,42 @@ def test_classes_in_a_batch_vary_as_in_a_global_shuffle():
     assert variance(Numbered(count)) == pytest.approx(without_repeats, rel=0.06)
 
 
+@pytest.mark.parametrize("most", [4, 5, 16, 18])
+def test_images_for_monitors_lie_with_the_process_that_has_their_lanes(most):
+    source = InLanes()
+    hold_out(source, 0.25)
+    train, held_out = holdout.both_sides(source, most)
+    count = {4: 4, 5: 4, 16: 16, 18: 16}[most]
+    assert source.held_out[held_out].all() and not source.held_out[train].any()
+    for side in train, held_out:
+        assert len(set(side)) == count
+        lane_of = source.lane_of[side]
+        np.testing.assert_array_equal(
+            lane_of, np.sort(np.resize(lane_of[:: -(-count // 8)], count))
+        )
+        for own in np.split(lane_of, 4):  # of a host of four
+            assert len(set(own // 2)) == 1
+    columns = holdout.by_columns(source.lane_of[held_out], 4, source)
+    assert columns.shape == (count // 4, 4)
+    np.testing.assert_array_equal(columns // 2, np.tile(np.arange(4), (count // 4, 1)))
+
+
+def test_a_process_reads_images_for_monitors_from_its_own_lanes(monkeypatch):
+    source, read, config = InLanes(), [], runs.tiny_config("--config.batch_size=16")
+    hold_out(source, 0.25)
+    monkeypatch.setattr(source, "read", lambda i: (read.append(i), InLanes.read(source, i))[1])
+    monkeypatch.setattr(monitor_images.processes, "together", lambda call: call())
+    monkeypatch.setattr(monitor_images.sharding, "global_batch", lambda x, mesh: x)
+    monkeypatch.setattr(monitor_images.jax, "process_count", lambda: 2)
+    for p in range(2):
+        monkeypatch.setattr(monitor_images.jax, "process_index", lambda p=p: p)
+        images = monitor_images.read(source, config, types.SimpleNamespace(size=4))
+        assert set(source.lane_of[read[p]] // 4) == {p}
+        np.testing.assert_array_equal(source.held_out[read[p]], images.held_out == 1)
+        np.testing.assert_array_equal(~source.held_out[read[p]], images.trained_on == 1)
+    assert len(set(np.concatenate(read))) == 32
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
@@ -197,6 +235,15 @@ def test_record_i_is_example_i_and_lies_in_lane_i(laned):
     shards = json.loads((laned / "info.json").read_text())["shards"]
     assert [shard["lane"] for shard in shards] == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
     assert [shard["count"] for shard in shards] == [5, 5, 3] * 2 + [5, 5, 2] * 2
+
+
+def test_a_part_that_is_read_whole_is_that_of_few_shards(laned):
+    read = open_records(laned)
+    assert sorted(read.stored(range(50))) == list(range(50))
+    lane_of = read.lane_of[read.stored(range(50))]
+    np.testing.assert_array_equal(lane_of, np.repeat(np.arange(4), [13, 13, 12, 12]))
+    assert read._shards.of(read._placed(read.stored(range(26)))).tolist() == list(range(6))
+    np.testing.assert_array_equal(make_source().stored([4, 2]), [4, 2])
 
 
 @pytest.mark.parametrize("processes", [1, 2, 4])

@@ -283,6 +283,16 @@ def test_a_run_from_a_bucket_is_the_run_from_its_source(bucket, trained, tmp_pat
     assert saved["data"]["source"] == "records:gs://b/digits"
 
 
+def test_what_lanes_refuse_leaves_no_config_behind(tmp_path, capsys):
+    digits = ["prepare", "--source=digits:test", "--resolution=16", "--channels=1", "--lanes=4"]
+    assert cli.main([*digits, f"--out={tmp_path / 'laned'}"]) == 0
+    capsys.readouterr()
+    source = f"--config.data.source=records:{tmp_path / 'laned'}"
+    assert runs.train(tmp_path / "run", source, "--config.data.balance=0.5") == 2
+    runs.assert_one_error(capsys.readouterr(), "balance=0.5 .* 4 lanes: set --config.data.bal")
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
 def test_a_local_folder_may_be_staged_too(tmp_path):
     (tmp_path / "from").mkdir()
     (tmp_path / "from" / "a").write_bytes(b"12345")
