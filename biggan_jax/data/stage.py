@@ -74,8 +74,10 @@ class Stage:
         Raises:
           UserError: they do not fit into the limit or on the disk.
         """
-        numbers = [int(number) for number in numbers]
-        self._check_room(numbers)
+        numbers = [n for n in map(int, numbers) if not self._is_there(n)]
+        if not numbers:
+            return
+        self._check_room({*numbers, *self._done})
         if tell:
             self._progress.begin(self._origin, self.folder, [self._files[n] for n in numbers])
         for number in numbers:
@@ -223,9 +225,9 @@ class Stage:
             self._progress.bytes(-size)
         return problem
 
-    def _check_room(self, numbers: list[int]) -> None:
+    def _check_room(self, numbers: set[int]) -> None:
         """Refuses files that do not fit, before any is fetched."""
-        sizes = {n: self._files[n].size or 0 for n in set(numbers)}
+        sizes = {n: self._files[n].size or 0 for n in numbers}
         total = sum(sizes.values()) / GIGABYTE
         if self._limit_gb is not None and total > self._limit_gb:
             raise UserError(

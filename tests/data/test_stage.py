@@ -188,7 +188,9 @@ def test_a_full_disk_is_one_line_and_costs_no_retries(bucket, tmp_path, monkeypa
     assert not list(tmp_path.glob("*/*"))
 
 
-def test_too_little_room_is_said_before_anything_is_fetched(bucket, whole, tmp_path, monkeypatch):
+def test_too_little_room_is_said_before_anything_is_fetched(
+    bucket, whole, tmp_path, monkeypatch, capsys
+):
     line = refused("data.stage_gb is 0.001: set data.stage_gb=", folder=tmp_path, stage_gb=0.001)
     advised = float(line.split("set data.stage_gb=")[1].split(",")[0])
     got = batches_of(opened(tmp_path / "advised", stage_gb=advised))
@@ -199,7 +201,11 @@ def test_too_little_room_is_said_before_anything_is_fetched(bucket, whole, tmp_p
     words = ("0.00524 GB of gs://bucket/records", "0.001 GB are free", "a folder of another disk")
     refused(*words, folder=tmp_path / "full")
     assert not shards_read(bucket)
-    batches_of(opened(tmp_path / "advised"))  # nothing of it is still to be fetched
+    kept = opened(tmp_path / "advised")
+    batches_of(kept)  # nothing of it is still to be fetched
+    capsys.readouterr()
+    batches_of(kept)
+    assert capsys.readouterr().err == ""
 
 
 def test_what_is_wrong_with_a_bucket_is_one_line(bucket, tmp_path, monkeypatch):
