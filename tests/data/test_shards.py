@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -193,6 +194,12 @@ def test_damaged_parquet_files_are_named(tmp_path):
     assert "row 0 of" in refusal(f"parquet:{path}") and values(
         opened(f"parquet:{path}", on_bad_record="skip")
     ) == [2, 2]
+
+
+def test_without_pyarrow_one_line_names_the_extra(tmp_path, monkeypatch):
+    path = packed.parquet(tmp_path / "x.parquet", table([1], [0]))
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    assert "pip install 'biggan_jax[parquet]'" in refusal(f"parquet:{path}")
 
 
 def test_row_groups_are_read_once_and_few_are_kept(tmp_path, monkeypatch):
