@@ -40,6 +40,7 @@ class FakeBucket:
       truncated: names of files whose next read ends in the middle.
       missing: names of files that are not there.
       silent: names of files whose next read waits for `woken`.
+      forbidden: names of files for which the permission is lacking.
       denied: whether every request lacks the permission.
     """
 
@@ -57,6 +58,7 @@ class FakeBucket:
         self.reads, self.writes = collections.Counter(), collections.Counter()
         self.bytes_read = self.failed = 0
         self.truncated, self.missing, self.silent = set(), set(), set()
+        self.forbidden: set[str] = set()
         self.denied, self.woken = False, threading.Event()
         self.random, self._lock = random.Random(seed), threading.Lock()
         self._free_at = 0.0  # when all that was asked for before has been sent
@@ -119,7 +121,7 @@ class FakeBucket:
 
     def _request(self, name: str) -> None:
         time.sleep(self.latency)
-        if self.denied:
+        if self.denied or name in self.forbidden:
             raise PermissionError(13, "no permission", name)
         if name in self.missing:
             raise FileNotFoundError(2, "no such object", name)

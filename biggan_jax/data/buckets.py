@@ -25,7 +25,9 @@ FIRST_WAIT = 0.5  # seconds before the second attempt, twice as many before each
 _BLOCK_BYTES = 8 << 20  # that are sent at once
 # Of requests that would fail again; TensorFlow's errors are known by name.
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
-_FINAL_NAMES = ("NotFoundError", "PermissionDeniedError", "UnauthenticatedError")
+_REFUSED_NAMES = ("PermissionDeniedError", "UnauthenticatedError")
+_FINAL_NAMES = ("NotFoundError", *_REFUSED_NAMES)
+MAY_READ = "give this account the right to read it (in a bucket roles/storage.objectViewer)"
 READ = {"storage.buckets.get", "storage.objects.get", "storage.objects.list"}
 WRITE = READ | {"storage.objects.create", "storage.objects.delete"}
 ROLES = {
@@ -159,6 +161,12 @@ def is_final(error: BaseException) -> bool:
     """Whether a request that failed so would fail again."""
     cause = error.__cause__ or error
     return isinstance(error, _FINAL) or type(cause).__name__ in _FINAL_NAMES
+
+
+def is_refused(error: BaseException) -> bool:
+    """Whether an account lacks the permission for a request that failed so."""
+    cause = error.__cause__ or error
+    return isinstance(error, PermissionError) or type(cause).__name__ in _REFUSED_NAMES
 
 
 def pause(attempt: int) -> None:

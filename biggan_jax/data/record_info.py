@@ -79,7 +79,8 @@ def _read(path: Any) -> bytes:
 
 
 def _unreadable(path: Any, error: OSError) -> UserError:
-    return UserError(f"{path} cannot be read ({error.strerror or one_line(error)}); {AGAIN}")
+    remedy = buckets.MAY_READ if buckets.is_refused(error) else AGAIN
+    return UserError(f"{path} cannot be read ({error.strerror or one_line(error)}); {remedy}")
 
 
 def _check_counts(path: Any, info: dict) -> None:

@@ -187,11 +187,11 @@ class Stage:
                     return
             finally:
                 fresh.unlink(missing_ok=True)
-            if isinstance(problem, PermissionError) or attempt == buckets.ATTEMPTS:
+            refused = buckets.is_refused(problem)
+            if refused or attempt == buckets.ATTEMPTS:
                 times = "" if attempt == 1 else f", {attempt} times"
-                raise UserError(
-                    f"{path} cannot be staged ({one_line(problem)}{times}): {self._remedy}"
-                )
+                remedy = buckets.MAY_READ if refused else self._remedy
+                raise UserError(f"{path} cannot be staged ({one_line(problem)}{times}): {remedy}")
             self._progress.retries += 1
             buckets.pause(attempt - 1)
 

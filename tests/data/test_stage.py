@@ -230,6 +230,14 @@ def test_what_is_wrong_with_a_bucket_is_one_line(bucket, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="no permission for gs://bucket .*storage.objectViewer"):
         source(URL)
     bucket.denied = False
+    bucket.forbidden = {"info.json"}
+    with pytest.raises(UserError, match="info.json cannot be read .*storage.objectViewer"):
+        source(URL)
+    name = "lane-00005-of-00008-00001-of-00005.array_record"
+    bucket.forbidden = {name}
+    refused(f"{name} cannot be staged (", "give this account the right to", folder=tmp_path)
+    assert bucket.reads[name] == 1
+    bucket.forbidden = set()
     bucket.missing.add("info.json")
     with pytest.raises(UserError, match="no prepared records"):
         source(URL)
