@@ -103,13 +103,24 @@ def commands(page: str) -> Iterator[Command]:
     for block in blocks(page):
         if block.language in SHELL:
             yield from _of_block(block)
-    for span in spans(page):
+    for span in itertools.chain(spans(page), _comments(page)):
         for words, partly in _simple(span.text, {}):
             command = Command(span.where, words, fenced=False, partly=partly)
             if len(words) > 1 and command.program in ("biggan", "launch/sweep.py"):
                 yield command
             elif len(words) > 1 and words[0] in subparsers() and words[1].startswith("--"):
                 yield dataclasses.replace(command, words=("biggan", *words))
+
+
+def _comments(page: str) -> Iterator[Text]:
+    """What stands between backticks in the comments of a page's blocks of commands."""
+    for block in blocks(page):
+        if block.language not in SHELL:
+            continue
+        name, _, first = block.where.rpartition(":")
+        for number, line in enumerate(block.text.split("\n"), int(first)):
+            for found in _SPAN.finditer(line.partition(" #")[2]):
+                yield Text(f"{name}:{number}", found[1])
 
 
 def _of_block(block: Text) -> Iterator[Command]:
