@@ -59,10 +59,11 @@ class LaneFolder:
         """
         examples = {lane: range(lane, len(source), self._num_lanes) for lane in lanes}
         total, done = sum(map(len, examples.values())), 0
+        there = self._found()  # of all workers: before anything is written under other settings
         local = None if buckets.is_remote(self._out) else self._out
         with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=local) as folder:
             for lane, indices in examples.items():
-                if self._part(lane) is None:
+                if there[lane] is None:
                     tell = progress and (lambda n, done=done: progress(done + n, total))
                     part = self._write_lane(source, lane, indices, per_shard, Path(folder), tell)
                     content = json.dumps(part | {"settings": self._settings})
@@ -77,9 +78,12 @@ class LaneFolder:
         Raises:
           UserError: a lane has other settings.
         """
-        with ThreadPoolExecutor(_THREADS) as threads:
-            found = list(threads.map(self._part, range(self._num_lanes)))
+        found = self._found()
         return None if None in found else found
+
+    def _found(self) -> list[dict[str, Any] | None]:
+        with ThreadPoolExecutor(_THREADS) as threads:
+            return list(threads.map(self._part, range(self._num_lanes)))
 
     def finish(self, info: dict[str, Any]) -> None:
         """Writes info.json, with which the folder is finished, and removes the parts."""
@@ -87,7 +91,8 @@ class LaneFolder:
         self._write_file(self._out / INFO_FILE, text)
         with ThreadPoolExecutor(_THREADS) as threads:
             for lane in range(self._num_lanes):
-                threads.submit(self._part_file(lane).unlink)  # left behind it does no harm
+                path = self._part_file(lane)
+                threads.submit(buckets.retried, path, path.unlink)  # left behind it does no harm
         if not buckets.is_remote(self._out):
             shutil.rmtree(self._out / PARTS, ignore_errors=True)
 

@@ -316,6 +316,7 @@ def test_workers_write_what_one_writes_and_go_on_after_a_kill(tmp_path, laned):
     other.digest = lambda: "other"
     with pytest.raises(UserError, match="digest of the data 'arrays', not 'other': start all"):
         write(2, other)
+    assert not (out / "parts" / "lane-00003.json").exists()
     info = write(2)
     assert info["count"] == 50 and not (out / "parts").exists()
     assert sorted(p.name for p in out.iterdir()) == sorted(p.name for p in laned.iterdir())
