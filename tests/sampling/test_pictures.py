@@ -16,6 +16,7 @@ from biggan_jax.models import latents as model_latents
 from biggan_jax.pictures import grids, sheet, text
 from biggan_jax.sampling import load, run_grid
 from biggan_jax.sampling.look import directions
+from biggan_jax.sampling.look import rows as rows_lib
 from biggan_jax.sampling.look.rows import Rows
 from biggan_jax.storage import networks
 from biggan_jax.storage.weights import save_weights
@@ -170,6 +171,10 @@ def test_the_name_of_the_sample_stands_in_pictures_of_one(tmp_path, capsys, monk
             assert labels[0] == "a: first layer, 4 px" and labels[-1] == "class 1: block to 16 px"
         else:
             assert labels == ["1: a", "1: class 1"] and drawn[-1].title == directions.TITLES["sefa"]
+
+
+def test_a_title_is_no_bare_number():
+    assert rows_lib.alone("7", 7) == "class 7" and rows_lib.alone("cat", 7) == "cat"
 
 
 def test_sefa_is_the_eigenvectors_and_ganspace_agrees(trained):

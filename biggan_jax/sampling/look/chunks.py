@@ -55,7 +55,7 @@ def draw(directory: str | Path, out: Path, *, rows: Rows, size: Size, points: in
     images = generator(np.concatenate(walked), np.repeat(labels, points * len(resolutions)))
     shown = images.reshape(len(walked), points, *images.shape[1:])
     names = rows_lib.named(labels, generator)
-    of_all = names[0] if names and len(z) == 1 else None
+    of_all = rows_lib.alone(names[0], int(labels[0])) if names and len(z) == 1 else None
     page = Sheet(shown, _labels(names, labels, resolutions), title=of_all)
     rows_lib.write_sheet(page, out, size)
     changes = np.abs(shown[:, -1] - shown[:, 0]).mean(axis=(1, 2, 3)) * 127.5

@@ -89,7 +89,8 @@ def draw(
     names = rows_lib.named(labels, generator)
     title = TITLES[method]
     if names and len(z) == 1:
-        title = rows_lib.joined(names[0], COLON, title, (int(labels[0]), None))
+        name = rows_lib.alone(names[0], int(labels[0]))
+        title = rows_lib.joined(name, COLON, title, (int(labels[0]), None))
     page = Sheet(shown, _labels(names, labels, number), columns=columns, title=title)
     rows_lib.write_sheet(page, out, size)
     changes = np.abs(shown[:, -1] - shown[:, 0]).mean(axis=(1, 2, 3)) * 127.5

@@ -119,6 +119,11 @@ def joined(one: str, joint: str, other: str, ids: Sequence[int | None]) -> str:
     return whole
 
 
+def alone(name: str, label: int) -> str:
+    """A name as `named` gives it, for a title: not a bare number."""
+    return f"class {label}" if name == str(label) else name
+
+
 def class_of(label: int, network: Any) -> dict[str, Any]:
     """{class, name} for the JSON object; no name where it is not known."""
     names = network.class_names
