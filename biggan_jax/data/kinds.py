@@ -59,7 +59,7 @@ KINDS = {
         Kind("tfds", "tfds:NAME[:SPLIT]", _TFDS, "tfds_source", _STAGED),
         Kind("folder", "folder:PATH[:SPLIT]", _FOLDER, "folder", ("class_order",)),
         Kind("images", "images:PATH[:SPLIT]", "image files without classes", "flat"),
-        Kind("arrays", "arrays:FILE.npz", "uint8 `images` and `labels`", "npz"),
+        Kind("arrays", "arrays:FILE.npz", "uint8 `images` and `labels`", "array_file"),
         Kind("fashion_mnist", "fashion_mnist:FOLDER[:SPLIT]", "its four idx files", "idx"),
         Kind("imagenet", "imagenet:PATH[:SPLIT]", _IMAGENET, "imagenet"),
         Kind("webdataset", "webdataset:PATH", _SHARDS, "webdataset"),
