@@ -66,7 +66,13 @@ def add(command) -> None:
         help="write part I of N (0/N to N-1/N) of the lanes and go on after a kill; the last of "
         "the N finishes",
     )
-    sub.add_argument("--out", required=True, metavar="DIR", help="local, or gs://BUCKET/FOLDER")
+    sub.add_argument(
+        "--out",
+        required=True,
+        type=options.path,
+        metavar="DIR",
+        help="local, or gs://BUCKET/FOLDER",
+    )
 
 
 def _worker(text: str) -> tuple[int, int]:

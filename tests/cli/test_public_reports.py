@@ -60,6 +60,7 @@ def test_a_file_of_a_run_in_place_of_the_run(trained, tmp_path, capsys):
     runs.assert_one_error(capsys.readouterr(), f"it is a file; give {trained}$")
 
 
+@pytest.mark.full
 def test_what_a_killed_save_left_does_not_stop_a_run(run_copy):
     """Physical-Intelligence/openpi#566: FileExistsError for `<step>.orbax-checkpoint-tmp-0`."""
     remains = run_copy / "checkpoints" / "5.orbax-checkpoint-tmp-0" / "state"

@@ -15,6 +15,7 @@ def footprint(*overrides):
     return estimate.footprint(build_lib.train_step(config, sharding.make_mesh((1,))))
 
 
+@pytest.mark.full
 def test_of_a_tiny_step(trained):
     """The state is what a checkpoint holds; the rest follows the batch and the precision."""
     found = footprint()

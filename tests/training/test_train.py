@@ -80,6 +80,7 @@ def test_a_finished_run_stays_as_it_is(run_copy, trained, capsys):
     assert runs.metric_lines(run_copy) == runs.metric_lines(trained)
 
 
+@pytest.mark.full
 def test_killed_at_any_moment(tmp_path, cache_dir):
     """SIGKILL; the resumed run has the bits of a run that was never killed."""
     killed, straight = tmp_path / "killed", tmp_path / "straight"
