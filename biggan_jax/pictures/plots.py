@@ -1,5 +1,6 @@
 """Plots of scores."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -50,9 +51,25 @@ def truncation_curve(
 
 
 def rendered(figure) -> Image.Image:
-    """A matplotlib figure as a picture in mode 'RGB', without a display."""
+    """A matplotlib figure as a picture in mode 'RGB', without a display.
+
+    Labels of y axes that are longer than their axis, as in a narrow picture, get several lines.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
+    if any([_wrapped(axes) for axes in figure.axes]):
+        canvas.draw()
     return Image.fromarray(np.array(canvas.buffer_rgba())).convert("RGB")
+
+
+def _wrapped(axes) -> bool:
+    """Breaks the label of a drawn y axis where it sticks out; whether it did."""
+    label = axes.yaxis.label
+    high, room = label.get_window_extent().height, axes.get_window_extent().height
+    if high <= room:
+        return False
+    text = label.get_text()
+    label.set_text(textwrap.fill(text, max(1, int(len(text) * room / high) - 1)))
+    return True

@@ -1,6 +1,7 @@
 """Plots: what is drawn is what was given."""
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from biggan_jax.pictures import plots
 
@@ -37,3 +38,17 @@ def test_scores_that_are_missing_are_not_drawn():
     scores = {"fid": [3.0, 2.0, 1.0], "is_mean": [9.0, 8.0, 7.0]}
     left, right = panels(scores)
     assert len(places(left, BLUE)) and not len(places(right, BLUE))
+
+
+def test_a_long_label_of_a_narrow_picture_is_whole():
+    """The label of the y axis stays within the axes: broken into lines, no word lost."""
+    words = "largest singular value before spectral normalisation"
+    for width, lines in ((1.8, range(2, 9)), (9, range(1, 2))):
+        figure = Figure(figsize=(width, width), layout="constrained")
+        axes = figure.subplots()
+        axes.set(ylabel=words)
+        plots.rendered(figure)
+        label = axes.yaxis.label
+        assert label.get_text().split() == words.split()
+        assert label.get_text().count("\n") + 1 in lines
+        assert label.get_window_extent().height <= axes.get_window_extent().height
