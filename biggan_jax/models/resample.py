@@ -110,6 +110,8 @@ def transposed_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
       x: [N, H, W, C].
       kernel: [4, 4, C, K], not flipped: of torch's ConvTranspose2d it is the flip.
     """
+    if not isinstance(x.shape[0], int):  # a program of any batch, for other machines and compilers
+        return convolution.phases(x, kernel)
     # Neither XLA's CPU backend nor cuDNN has a fast kernel for dilated inputs; TPUs skip the zeros.
     return lax.platform_dependent(
         x, kernel, cpu=convolution.phases, cuda=gpu_forms.dilated, default=convolution.dilated

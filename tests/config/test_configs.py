@@ -1,6 +1,7 @@
 """Every file in configs/ builds, trains one step of its test config, and says how to run it."""
 
 import re
+import runpy
 
 import jax
 import jax.numpy as jnp
@@ -23,19 +24,13 @@ FILES = sorted((runs.ROOT / "configs").glob("*.py"))
 COMPILED = ("dcgan_cifar10", *(["sagan128", "sngan_cifar10", "biggan_deep512"] if FULL else []))
 
 
-def module(path):
-    namespace = {}
-    exec(compile(path.read_text(), path, "exec"), namespace)
-    return namespace
-
-
 @pytest.fixture(params=FILES, ids=lambda path: path.stem)
 def path(request):
     return request.param
 
 
 def test_docstring_and_settings(path):
-    doc = module(path)["__doc__"]
+    doc = runpy.run_path(str(path))["__doc__"]
     assert re.search(rf"biggan train --config {path.stem} --workdir \S+", doc)
     assert "Hardware" in doc
     for override in re.findall(r"--config\.([\w.]+)=", doc):
@@ -60,10 +55,10 @@ def test_config_builds(path):
 
 def test_test_config_trains_one_step(path):
     """For real, or on paper (`COMPILED`)."""
-    c = module(path)["get_test_config"]()
+    c = runpy.run_path(str(path))["get_test_config"]()
     if c.model.num_classes is None:
         c.model.num_classes = 10
-    full = config.flatten(module(path)["get_config"]())
+    full = config.flatten(runpy.run_path(str(path))["get_config"]())
     assert full["model.name"] == c.model.name
     # Equal where compiling the plan is cheap; `test_config_builds` sees all at their full size.
     assert c.model.resolution in (full["model.resolution"], 32, 16)

@@ -1,17 +1,20 @@
 """Generators as programs: the same images without this package, and a card that tells the truth."""
 
 import json
+import runpy
 import subprocess
 import sys
 
 import jax
+import jax.export
 import numpy as np
 import pytest
 
-from biggan_jax import cli
+from biggan_jax import cli, models
 from biggan_jax.errors import UserError
 from biggan_jax.interop import model_card, portable
 from biggan_jax.sampling import load
+from biggan_jax.sampling.generator import LoadedGenerator
 from tests import runs
 
 ALONE = """
@@ -49,6 +52,35 @@ def test_folded_weights_make_the_same_images(trained, mode):
     generator.set_bn_mode("batch")
     with pytest.raises(UserError, match="running or standing"):
         portable.portable(generator)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "dcgan_cifar10",
+        *(
+            pytest.param(name, marks=pytest.mark.full)
+            for name in ("sagan128", "sngan_cifar10", "biggan_deep128")
+        ),
+    ],
+)
+def test_every_family_is_a_program(name):
+    """Of random weights, and of any batch size."""
+    config = runpy.run_path(str(runs.ROOT / "configs" / f"{name}.py"))["get_test_config"]()
+    if config.model.num_classes is None:
+        config.model.num_classes = 10
+    module, _ = models.build(config.model)
+    z, labels = np.zeros((2, config.model.dim_z), np.float32), np.zeros(2, np.int32)
+    init = jax.jit(lambda key: module.init({"params": key}, z, labels, train=False))
+    generator = LoadedGenerator(config, init(jax.random.key(0)))
+    made = portable.portable(generator)
+    (n,) = jax.export.symbolic_shape("N")
+    shapes = ((n, generator.dim_z), np.float32), ((n,), np.int32)
+    exported = jax.export.export(jax.jit(made.function), platforms=("cpu", "cuda", "tpu"))(
+        *(jax.ShapeDtypeStruct(*shape) for shape in shapes)
+    )
+    z, labels, images = given(generator, 3)
+    assert np.abs(np.asarray(exported.call(z, labels)) - images).max() < 1e-5
 
 
 def test_a_stablehlo_file_runs_alone(trained, tmp_path, capsys):
