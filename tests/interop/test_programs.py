@@ -39,7 +39,7 @@ def given(generator, count=5):
     return z, labels, generator(z, labels)
 
 
-@pytest.mark.parametrize("mode", ["running", "standing"])
+@pytest.mark.parametrize("mode", ["running", pytest.param("standing", marks=pytest.mark.full)])
 def test_folded_weights_make_the_same_images(trained, mode):
     generator = load.load_generator(trained, bn_mode=mode)
     z, labels, images = given(generator)

@@ -141,6 +141,7 @@ def test_a_dead_process_ends_the_other(killed):
         assert seconds < HEARTBEAT + 20 and code != 0
 
 
+@pytest.mark.full
 def test_sigterm_to_one_stops_all_at_one_step(killed):
     workdir, _, (codes, texts) = killed
     assert codes == [75, 75], texts

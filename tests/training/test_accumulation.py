@@ -36,6 +36,7 @@ def check_sums(train_step) -> None:
     )
 
 
+@pytest.mark.full
 def test_gradients_of_microbatches_are_summed_once_in_loops(loops):  # noqa: F811
     _, settings, _ = test_step.LAYOUTS["two_d_steps_and_accumulation"]
     check_sums(with_sgd(tiny((8, 1), **settings)))

@@ -57,7 +57,7 @@ def same_as(trained, workdir) -> None:
         pytest.param("lock/*", [], marks=pytest.mark.full),
         pytest.param("samples/step_00000004.png", [2, 4], marks=pytest.mark.full),
         pytest.param("best.new/config.json", [2], marks=pytest.mark.full),
-        ("best.new/score.json", [2]),
+        pytest.param("best.new/score.json", [2], marks=pytest.mark.full),
     ],
 )
 def test_the_disk_is_full_for_one_file(trained, tmp_path, monkeypatch, capsys, scored, name, saved):

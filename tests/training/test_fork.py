@@ -35,6 +35,7 @@ def refused(capsys, *words):
     return lines[-1]
 
 
+@pytest.mark.full
 def test_an_unchanged_fork_is_its_origin_and_needs_it_once(run_copy, trained, tmp_path, capsys):
     new = tmp_path / "new"
     named = f"--fork={run_copy}@2"

@@ -71,6 +71,7 @@ def test_saved_before_it_is_scored(tmp_path, scored, monkeypatch):
     assert scored == []
 
 
+@pytest.mark.full
 def test_the_best_state_stays_when_a_run_goes_on_without_scores(tmp_path, scored):
     """The command without its `eval_every_steps`, over more checkpoints than are kept."""
     keep = ("--config.keep_checkpoints=1", "--config.checkpoint_every_steps=1")

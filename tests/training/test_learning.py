@@ -62,6 +62,7 @@ def train(workdir: Path, *overrides: str) -> None:
     assert cli.main([*argv, *(f"--config.{setting}" for setting in quiet), *overrides]) == 0
 
 
+@pytest.mark.full
 def test_a_short_run_learns_the_classes(tmp_path, judge):
     """Chance is 0.1. Seeds 0 to 2 end above 0.9 and 0.5 after 240 steps already."""
     train(tmp_path, *SHORT, "--config.num_steps=1")
