@@ -27,6 +27,7 @@ NOT_HERE = {
     r"--coordinator": "needs two hosts (tests/parallel runs two processes)",
     r"^biggan plan ": "needs the TPU compiler of the extra tpu (tests/planning)",
     r"^biggan score ": "needs images and features of others (tests/evaluation/test_score.py)",
+    r"--format onnx": "needs the extra onnx (tests/interop/test_programs.py)",
     r"--format inception-fid": "needs the published Inception file (tests/metrics)",
     r"bench --suite": "times a fixed list of full-size shapes for minutes (tests/planning)",
     r"--source imagenet:": "needs ImageNet (tests/data makes small ones of every layout)",

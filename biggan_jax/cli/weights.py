@@ -8,6 +8,7 @@ from biggan_jax.cli.output import say, writing
 from biggan_jax.errors import UserError, counts
 
 IMPORTS = ("biggan-pytorch", "pretrained-biggan", "inception-fid", "biggan-jax")
+_OF_FILES = (".onnx", ".stablehlo", ".mlir", ".bin", ".pb", ".zip", ".safetensors")
 WEIGHTS, PROGRAMS = ("safetensors", "biggan-pytorch"), ("stablehlo", "onnx")
 
 
@@ -139,7 +140,7 @@ def _export_program(args: argparse.Namespace) -> tuple[dict, str]:
     from biggan_jax.sampling.load import load_generator
     from biggan_jax.storage import truncation_statistics as statistics
 
-    if args.out.suffix or args.out.is_file():
+    if args.out.suffix in _OF_FILES or args.out.is_file():
         raise UserError(
             f"--out {args.out}: --format {args.format} writes several files; name a folder"
         )
