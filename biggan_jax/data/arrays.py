@@ -1,5 +1,6 @@
 """Sources that fit into memory."""
 
+import functools
 import hashlib
 from collections.abc import Sequence
 
@@ -49,12 +50,16 @@ class ArraySource(Source):
         self.depth = 3 if images.ndim == 4 else 1
         self._histogram = count_labels(labels, len(class_names), spec)
         self._labels = labels.astype(np.int32)
-        self._digest = _digest(images, self._labels)
-        preload = len(images) * resolution * resolution * self.depth <= PRELOAD_BYTES
-        self._images = _resize(images, resolution) if preload else images
+        self._stored = images
 
     def __len__(self) -> int:
         return len(self._labels)
+
+    @functools.cached_property
+    def _images(self) -> np.ndarray:
+        """Resized once and for all where they are few, at the first reading."""
+        preload = len(self) * self.resolution**2 * self.depth <= PRELOAD_BYTES
+        return _resize(self._stored, self.resolution) if preload else self._stored
 
     def read(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         index_n = self._check_indices(indices)
@@ -73,6 +78,10 @@ class ArraySource(Source):
 
     def digest(self) -> str:
         return self._digest
+
+    @functools.cached_property
+    def _digest(self) -> str:
+        return _digest(self._stored, self._labels)
 
 
 def _resize(images: np.ndarray, resolution: int) -> np.ndarray:

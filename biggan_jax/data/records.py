@@ -51,6 +51,25 @@ def open_spec(
     )
 
 
+def size_of(spec: str) -> dict[str, int]:
+    """The one size that prepared records have.
+
+    Args:
+      spec: of any source.
+
+    Returns:
+      {resolution: in pixels, channels: 1 or 3}; nothing for other kinds.
+
+    Raises:
+      UserError: the records are missing or unfinished.
+    """
+    kind, _, argument = spec.partition(":")
+    if kind != "records" or not argument.strip():
+        return {}
+    info = read_info(buckets.workdir_path(argument))
+    return {name: info[name] for name in ("resolution", "channels")}
+
+
 class RecordSource(Source):
     """Records written by `prepare`, read at random.
 

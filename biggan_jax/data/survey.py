@@ -5,11 +5,10 @@ import time
 
 import numpy as np
 
-from biggan_jax.data import buckets, looks
+from biggan_jax.data import looks, records
 from biggan_jax.data.decoding import DecodingSource
 from biggan_jax.data.images import BadImage, header
 from biggan_jax.data.likeness import thumbnail
-from biggan_jax.data.record_info import read_info
 from biggan_jax.data.source import Source
 from biggan_jax.data.spec import absolute, open_source
 
@@ -83,10 +82,10 @@ def survey(spec: str, option: str) -> Survey:
     Raises:
       UserError: the data are missing, empty or damaged, or no picture can be read.
     """
-    fixed = _of_records(spec)
+    fixed = records.size_of(spec)
     size = fixed or {"resolution": SIDE, "channels": 3}
     source = open_source(spec, **size, on_bad_record="skip", option=option)
-    found = _headers(source)
+    found = headers(source)
     pixels = _pixels(source)
     histogram = source.histogram() if source.histogram_is_cheap else _sampled(source)
     cheap = source.labels_are_cheap or len(source) <= LABELS
@@ -110,28 +109,40 @@ def survey(spec: str, option: str) -> Survey:
     )
 
 
-def _of_records(spec: str) -> dict[str, int]:
-    """Resolution and channels of prepared records; nothing for other kinds."""
-    kind, _, argument = spec.partition(":")
-    if kind != "records" or not argument.strip():
-        return {}
-    info = read_info(buckets.workdir_path(argument))
-    return {name: info[name] for name in ("resolution", "channels")}
-
-
 @dataclasses.dataclass(frozen=True)
-class _Headers:
-    sizes: np.ndarray  # [n, 2]
+class Headers:
+    """What the headers of a sample of pictures say.
+
+    Attributes:
+      sizes: width and height in pixels, int [n, 2]; of other sources than encoded pictures the one
+        size that they have.
+      grey: whether all of them are grey; None for other sources.
+      transparent: share of them with transparency.
+      unreadable: pictures among those looked at that cannot be read.
+    """
+
+    sizes: np.ndarray
+    grey: bool | None
     transparent: float
     unreadable: int
 
 
-def _headers(source: Source) -> _Headers:
-    """Sizes and transparency of a sample."""
+def headers(source: Source) -> Headers:
+    """Reads the headers of a sample, for `SECONDS` at most.
+
+    Args:
+      source: the data.
+
+    Returns:
+      What they say.
+
+    Raises:
+      UserError: no picture of the sample can be read.
+    """
     if not isinstance(source, DecodingSource):
         side = getattr(source, "side", source.resolution)
-        return _Headers(np.array([[side, side]]), 0.0, 0)
-    sizes, transparent, unreadable = [], 0, 0
+        return Headers(np.array([[side, side]]), None, 0.0, 0)
+    sizes, grey, transparent, unreadable = [], True, 0, 0
     for index in looks.within(SECONDS, looks.sample(len(source), LOOKED)):
         try:
             found = header(source.record(index).content, source.max_pixels)
@@ -139,10 +150,11 @@ def _headers(source: Source) -> _Headers:
             unreadable += 1
             continue
         sizes.append(found.size)
+        grey &= found.mode in looks.GREY
         transparent += found.transparent
     if not sizes:  # all of them broken: `read` says what is wrong with one of them
         source.read([int(looks.sample(len(source), 1)[0])])
-    return _Headers(np.array(sizes), transparent / max(1, len(sizes)), unreadable)
+    return Headers(np.array(sizes), grey, transparent / max(1, len(sizes)), unreadable)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,15 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from biggan_jax import data
-from biggan_jax.data import buckets, kinds, looks, record_info
-from biggan_jax.data.decoding import DecodingSource
-from biggan_jax.data.images import BadImage, header
+from biggan_jax.data import kinds, record_info, records, survey
 from biggan_jax.errors import UserError
 from biggan_jax.metrics import moments
 
-LOOKED = 512  # image files whose headers tell the size of all
-SECONDS = 5.0  # for them
-GREY = ("1", "L", "LA", "I", "I;16", "F")  # Pillow's modes without colour
 _PROBE = 32  # pixels at which a source is opened to be looked at
 
 
@@ -61,17 +56,16 @@ def look(name: str, text: str, on_bad_record: str) -> Side:
     if path.suffix == ".npz" and path.is_file() and _holds_statistics(path):
         return Side(name, text, statistics=path)
     spec = _spec(name, text, path)
-    size = _of_records(spec)
+    size = records.size_of(spec)
     probe = {"resolution": _PROBE, "channels": 3} | size
     source = data.open_source(spec, **probe, on_bad_record=on_bad_record, option=name)
     if size:
         return Side(name, text, spec=spec, **size)
-    if not isinstance(source, DecodingSource):
-        side = getattr(source, "side", None)
-        return Side(name, text, spec=spec, resolution=side, channels=getattr(source, "depth", 3))
-    sizes, grey = _headers(source)
+    found = survey.headers(source)
+    sizes = tuple(dict.fromkeys(map(tuple, found.sizes.tolist())))
     square = len(sizes) == 1 and sizes[0][0] == sizes[0][1]
     resolution = sizes[0][0] if square else None
+    grey = getattr(source, "depth", 3) == 1 if found.grey is None else found.grey
     return Side(name, text, None, spec, resolution, sizes, 1 if grey else 3)
 
 
@@ -156,29 +150,6 @@ def _spec(name: str, text: str, path: Path) -> str:
     inside = sorted(path.iterdir())
     folders = any(each.is_dir() and not each.name.startswith(".") for each in inside)
     return f"folder:{text}" if folders else f"images:{text}"
-
-
-def _of_records(spec: str) -> dict[str, int]:
-    kind, _, argument = spec.partition(":")
-    if kind != "records" or not argument.strip():
-        return {}
-    info = record_info.read_info(buckets.workdir_path(argument))
-    return {name: info[name] for name in ("resolution", "channels")}
-
-
-def _headers(source: DecodingSource) -> tuple[tuple[tuple[int, int], ...], bool]:
-    """(different sizes, whether all are grey) of a sample of image files."""
-    sizes, grey = {}, True
-    for index in looks.within(SECONDS, looks.sample(len(source), LOOKED)):
-        try:
-            found = header(source.record(index).content, source.max_pixels)
-        except BadImage:
-            continue
-        sizes[found.size] = None
-        grey &= found.mode in GREY
-    if not sizes:  # `read` says what is wrong with one of them
-        source.read([0])
-    return tuple(sizes), grey
 
 
 def _sized(side: Side) -> str:

@@ -7,12 +7,31 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
+
+from biggan_jax.data import open_source
+from biggan_jax.errors import UserError
 
 WNIDS = ("n01440764", "n02012849", "n03126707")
 MAPPING = (
     "n01440764 tench, Tinca tinca\nn02012849 crane\nn03126707 crane\nn07753592 banana\n"  # as it is
 )
+SIZE = {"resolution": 4, "channels": 3}
+
+
+def opened(spec, **settings):
+    """A source of 4 pixels in RGB, unless the settings say otherwise."""
+    return open_source(spec, **SIZE | settings)
+
+
+def refusal(spec, **settings) -> str:
+    """The one line by which opening a source, or reading all of it, is refused."""
+    with pytest.raises(UserError) as caught:
+        source = opened(spec, **settings)
+        source.read(range(len(source)))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
 
 
 def picture(value: int, kind: str = "PNG", size: int = 8) -> bytes:

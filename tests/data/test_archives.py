@@ -7,25 +7,11 @@ import zipfile
 import numpy as np
 import pytest
 
-from biggan_jax.data import Batches, data_report, index_cache, open_source, stored, tar_source
+from biggan_jax.data import Batches, data_report, index_cache, stored, tar_source
 from biggan_jax.data.patterns import expanded
 from biggan_jax.errors import UserError
 from tests.data import packed
-from tests.data.packed import picture, values
-
-SIZE = {"resolution": 4, "channels": 3}
-
-
-def opened(spec, **settings):
-    return open_source(spec, **SIZE | settings)
-
-
-def refusal(spec, **settings):
-    with pytest.raises(UserError) as caught:
-        source = opened(spec, **settings)
-        source.read(range(len(source)))
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+from tests.data.packed import opened, picture, refusal, values
 
 
 @pytest.fixture

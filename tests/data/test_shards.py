@@ -7,24 +7,10 @@ import sys
 import numpy as np
 import pytest
 
-from biggan_jax.data import data_report, open_source, parquet_source
+from biggan_jax.data import data_report, parquet_source
 from biggan_jax.errors import UserError
 from tests.data import packed
-from tests.data.packed import picture, values
-
-SIZE = {"resolution": 4, "channels": 3}
-
-
-def opened(spec, **settings):
-    return open_source(spec, **SIZE | settings)
-
-
-def refusal(spec, **settings):
-    with pytest.raises(UserError) as caught:
-        source = opened(spec, **settings)
-        source.read(range(len(source)))
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+from tests.data.packed import opened, picture, refusal, values
 
 
 def shard(path, samples):
