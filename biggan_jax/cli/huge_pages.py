@@ -13,6 +13,8 @@ import os
 import sys
 from pathlib import Path
 
+from biggan_jax.cli import output
+
 VARIABLE = "GLIBC_TUNABLES"
 TUNABLE = "glibc.malloc.hugetlb"
 _MODE = Path("/sys/kernel/mm/transparent_hugepage/enabled")
@@ -31,7 +33,7 @@ def ask() -> None:
     if TUNABLE in given or not _is_command(Path(sys.argv[0])) or not _helps():
         return
     tunables = ":".join(part for part in (given, f"{TUNABLE}=1") if part)
-    with contextlib.suppress(OSError):  # then it runs as it is
+    with contextlib.suppress(OSError), output.stdout_of_caller():  # else it runs as it is
         os.execve(
             sys.executable,
             [sys.executable, *sys.orig_argv[1:]],

@@ -14,6 +14,9 @@ from typing import Any
 from biggan_jax import errors
 
 
+_callers_stdout: int | None = None  # a descriptor of it while `_own_stdout` has put stderr there
+
+
 class Help(Exception):
     """--help was asked for; its only argument is the text."""
 
@@ -94,8 +97,22 @@ def _ended(run: Callable, argv: list[str], write: Callable[[str], None] | None) 
 
 
 @contextlib.contextmanager
+def stdout_of_caller() -> Iterator[None]:
+    """Descriptor 1 as this process got it, for a program that takes its place."""
+    if _callers_stdout is None:
+        yield
+        return
+    os.dup2(_callers_stdout, 1)
+    try:
+        yield
+    finally:
+        os.dup2(sys.stderr.fileno(), 1)
+
+
+@contextlib.contextmanager
 def _own_stdout() -> Iterator[Callable[[str], None]]:
     """Sends to stderr what others print on stdout, C++ code too, and gives what writes on it."""
+    global _callers_stdout
     stdout = sys.stdout
 
     def write(line: str) -> None:
@@ -117,8 +134,10 @@ def _own_stdout() -> Iterator[Callable[[str], None]]:
         except (AttributeError, OSError, ValueError):  # closed or replaced
             yield write
             return
+        _callers_stdout = own
         try:
             yield write_on_descriptor
         finally:
+            _callers_stdout = None
             os.dup2(own, 1)
             os.close(own)

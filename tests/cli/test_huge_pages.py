@@ -1,6 +1,8 @@
 """Huge pages: a command that starts again with them, once."""
 
+import json
 import os
+import subprocess
 import sys
 
 import pytest
@@ -60,3 +62,34 @@ def test_a_command_goes_on_where_it_does_not_help(reason, started, monkeypatch):
         monkeypatch.setattr(sys, "argv", [name, "train"])
     huge_pages.ask()
     assert not started
+
+
+def test_with_json_the_one_that_takes_over_prints_on_stdout(tmp_path):
+    """Not on stderr, to which `--json` sends what others print."""
+    mode = tmp_path / "enabled"
+    mode.write_text("always [madvise] never\n")
+    script = (
+        "import os, pathlib, sys\n"
+        "from biggan_jax import cli\n"
+        "from biggan_jax.cli import huge_pages\n"
+        f"huge_pages._MODE = pathlib.Path({str(mode)!r})\n"
+        "os.confstr = lambda name: 'glibc 2.36'\n"
+        "sys.argv = ['biggan', 'bench', '--json', '--config', 'nosuch']\n"
+        "execute = os.execve\n"
+        "os.execve = lambda path, argv, env: execute('/bin/echo', ['echo', 'taken over'], env)\n"
+        "if sys.stdin.read():\n"
+        "    os.execve = lambda *_: (_ for _ in ()).throw(OSError())\n"
+        "sys.exit(cli.main())\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != huge_pages.VARIABLE}
+
+    def run(stdin: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, "-c", script], input=stdin, capture_output=True, text=True,
+            env=environment, check=False,
+        )  # fmt: skip
+
+    assert run("").stdout == "taken over\n"
+    refused = run("it cannot be executed")  # then the command goes on, and so does its stdout
+    assert refused.returncode == 2 and json.loads(refused.stdout)["exit_code"] == 2
+    assert "nosuch" in refused.stderr
