@@ -13,7 +13,6 @@ from typing import Any
 
 from biggan_jax import errors
 
-
 _callers_stdout: int | None = None  # a descriptor of it while `_own_stdout` has put stderr there
 
 

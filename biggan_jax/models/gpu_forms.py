@@ -19,6 +19,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from biggan_jax.models import convolution
 
@@ -126,7 +127,10 @@ def _of_image_forward(x: jax.Array, kernel: jax.Array):
 def _of_image_backward(residuals: tuple[jax.Array, jax.Array], dy: jax.Array):
     x, kernel = residuals
     _, of_kernel = jax.vjp(lambda k: _by_columns(x, k), kernel)
-    return to_image(dy, convolution.transposed(kernel)), of_kernel(dy)[0]
+    # Behind a barrier: XLA else adds up the shifted products once more inside the sum over the few
+    # channels that follows it in G, at a fifteenth of the memory's speed.
+    dx = lax.optimization_barrier(to_image(dy, convolution.transposed(kernel)))
+    return dx, of_kernel(dy)[0]
 
 
 of_image.defvjp(_of_image_forward, _of_image_backward)

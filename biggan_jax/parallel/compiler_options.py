@@ -19,7 +19,11 @@ _TPU: Options = {
 _CPU: Options = {"xla_cpu_experimental_ynn_fusion_type": ""}
 # A program that runs once: two thirds of the time to compile, and the same bits (which level 0 does
 # not give).
-_CPU_ONCE: Options = {"xla_backend_optimization_level": 1}
+_ONCE: dict[str, Options] = {
+    "cpu": {"xla_backend_optimization_level": 1},
+    # Nothing is timed to find the fastest kernel of each product.
+    "gpu": {"xla_gpu_autotune_level": 0},
+}
 
 
 def of_step(mesh: Mesh) -> Options | None:
@@ -42,8 +46,9 @@ def of_init(mesh: Mesh) -> Options | None:
 
     A level that XLA_FLAGS asks for, as the tests do, counts for this program too.
     """
-    asked = any(option in os.environ.get("XLA_FLAGS", "") for option in _CPU_ONCE)
-    return None if asked or mesh.devices.flat[0].platform != "cpu" else _CPU_ONCE
+    options = _ONCE.get(mesh.devices.flat[0].platform)
+    flags = os.environ.get("XLA_FLAGS", "")
+    return None if options is None or any(name in flags for name in options) else options
 
 
 @functools.cache

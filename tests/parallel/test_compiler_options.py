@@ -61,7 +61,9 @@ def test_a_state_is_initialised_at_a_lower_level(monkeypatch):
     options = compiler_options.of_init(mesh)
     assert options == {"xla_backend_optimization_level": 1}
     gpu = SimpleNamespace(devices=np.array([[SimpleNamespace(platform="gpu")]]))
-    assert compiler_options.of_init(gpu) is None
+    assert compiler_options.of_init(gpu) == {"xla_gpu_autotune_level": 0}
+    tpu = SimpleNamespace(devices=np.array([[SimpleNamespace(platform="tpu")]]))
+    assert compiler_options.of_init(tpu) is None
 
     def init(key):
         shapes = {"orthogonal": (3, 3, 4, 12), "normal": (5, 7), "xavier": (3, 3, 4, 4)}

@@ -3,6 +3,7 @@
 import json
 import types
 
+import jax
 import jax.numpy as jnp
 import pytest
 
@@ -14,13 +15,28 @@ from tests import runs
 
 
 class Clock:
-    """A clock that a test moves; it stands in for the module `time`."""
+    """A clock that a test moves; it stands in for the module `time`.
 
-    def __init__(self):
-        self.now = 100.0
+    And for a device that works off what it was given: `dispatch` returns at once what `wait` ends
+    with.
+    """
+
+    def __init__(self, monkeypatch):
+        self.now = self.free = 100.0
+        monkeypatch.setattr(bench, "time", self)
+        monkeypatch.setattr(bench.jax, "block_until_ready", self.wait)
 
     def perf_counter(self) -> float:
         return self.now
+
+    def dispatch(self, seconds: float) -> float:
+        """When a step is done that takes so long."""
+        self.free = max(self.free, self.now) + seconds
+        return self.free
+
+    def wait(self, done):
+        """As `jax.block_until_ready` of what a step returned."""
+        self.now = max([self.now, *(x for x in jax.tree.leaves(done) if isinstance(x, float))])
 
 
 @pytest.mark.full
@@ -74,7 +90,7 @@ def check_layers(layers: list[dict], seconds: float) -> None:
 
 def test_figures_of_known_durations(monkeypatch):
     """The median of five steps after two that do not count; compilation apart from them."""
-    clock, durations = Clock(), iter([50.0, 9.0, 0.5, 0.25, 4.0, 0.125, 0.75])
+    clock, durations = Clock(monkeypatch), iter([50.0, 9.0, 0.5, 0.25, 4.0, 0.125, 0.75])
     lowered, inputs = [], []
 
     class Step:
@@ -96,10 +112,8 @@ def test_figures_of_known_durations(monkeypatch):
 
         def __call__(self, state, batch):
             inputs.append(state)
-            clock.now += next(durations)
-            return state + 1, {}
+            return state + 1, {"loss": clock.dispatch(next(durations))}
 
-    monkeypatch.setattr(bench, "time", clock)
     monkeypatch.setattr(bench.state_lib, "create", lambda *_: 0)
     monkeypatch.setattr(bench.step, "jit_train_step", lambda train_step: Step())
     monkeypatch.setattr(bench.summary, "step_flops", lambda train_step, batch_size: 3e6)
@@ -124,7 +138,7 @@ def test_lazy_steps_of_known_durations(monkeypatch, branch):
         *("--config.num_d_steps=3", "--config.regularizer.r1=1"),
         *("--config.regularizer.every_steps=6",),
     )
-    clock, made, numbers = Clock(), [], []
+    clock, made, numbers = Clock(monkeypatch), [], []
 
     class State(types.SimpleNamespace):
         def replace(self, step):
@@ -147,12 +161,11 @@ def test_lazy_steps_of_known_durations(monkeypatch, branch):
 
         def __call__(self, state, batch):
             due = state.step % 2 == 0 if self.due is None else any(self.due)
-            clock.now += 5.0 if due else 1.0
-            return State(step=jnp.int32(state.step + 1)), {}
+            done = clock.dispatch(5.0 if due else 1.0)
+            return State(step=jnp.int32(state.step + 1)), {"loss": done}
 
     train_step = bench.build_lib.train_step(c, bench.sharding.make_mesh((1,)))
     steps = Program() if branch else jitted.LazySteps(train_step, lambda f: Program(**f.keywords))
-    monkeypatch.setattr(bench, "time", clock)
     monkeypatch.setattr(bench.state_lib, "create", lambda *_: State(step=jnp.int32(0)))
     monkeypatch.setattr(bench.step, "jit_train_step", lambda train_step: steps)
     monkeypatch.setattr(bench.summary, "step_flops", lambda train_step, batch_size: 3e6)
