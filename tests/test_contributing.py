@@ -68,6 +68,7 @@ def test_every_kind_has_an_example():
     assert tries == len(SECTIONS) and edits + tries == blocks  # no block is passed over
 
 
+@pytest.mark.full
 def test_the_examples_work(changed, trained, cache_dir, tmp_path):
     """In one process, each as it stands on the page."""
     run = shutil.copytree(trained, tmp_path / "run")

@@ -119,6 +119,7 @@ sys.exit(stop.exit_code or 0)
 """
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("how", "code"), [("closed", 75), ("piped", 75), ("disowned", 0)])
 def test_a_run_whose_terminal_is_closed_saves(tmp_path, how, code):
     """What it says afterwards is an error of the terminal, or of the command behind a pipe."""

@@ -173,6 +173,7 @@ def named(path):
     return tuple(entry.key for entry in path)
 
 
+@pytest.mark.full
 def test_weights_that_are_not_finite_are_refused_by_name(run_copy, tmp_path, capsys):
     broken_run(run_copy, 4, "ema", "block_0", "conv1", "kernel")
     words = r"checkpoint 4 in .* holds NaN or infinity in ema/params/block_0/conv1/kernel: .*2"

@@ -89,6 +89,7 @@ def test_the_result_says_it(straight, tmp_path, collapses, capsys):
     assert (workdir / guard_log.FILE).read_bytes() == (straight / guard_log.FILE).read_bytes()
 
 
+@pytest.mark.full
 def test_killed_at_any_moment_of_a_rollback(straight, tmp_path, collapses, monkeypatch):
     """In front of every change of the disk that a rollback makes, and after its line is written."""
     first = tmp_path / "first"

@@ -238,6 +238,7 @@ def test_an_average_that_never_begins(run_copy, capsys):
     assert "the average stays" not in capsys.readouterr().err
 
 
+@pytest.mark.full
 def test_unconditional(tmp_path):
     workdir = tmp_path / "run"
     overrides = ("--config.model.num_classes=1", "--config.model.g_attention=()")
