@@ -27,14 +27,13 @@ def add(command) -> None:
     add = group.add_argument
     add("--data", metavar="SPEC[:SPLIT]", help="real images; default: those it was trained on")
     add("--reference", type=Path, metavar="F.npz", help="statistics (mu, sigma) in their place")
-    add("--features", choices=("inception", "classifier"))
-    add("--inception", type=Path, metavar="DIR", help="weights of `import --format inception-fid`")
+    options.add_features(group, None)
     options.add_resize(group)
     add("--fit-classifier", action="store_true", help="fit the classifier anew")
     add("--on-bad-record", choices=("error", "skip"), help="default: as in training")
     group = sub.add_argument_group("the samples")
     add = group.add_argument
-    add("--samples", type=int, metavar="N", help="50,000 with inception, 10,000 with classifier")
+    add("--samples", type=int, metavar="N", help="50,000 with inception, otherwise 10,000")
     add(
         "--truncation",
         type=options.thresholds,

@@ -5,10 +5,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from biggan_jax.errors import UserError
+from biggan_jax.errors import UserError, did_you_mean
 
 # Default of an option whose default is that of the function which takes it.
 UNSET = argparse.SUPPRESS
+FEATURES = ("inception", "classifier")  # networks of `--features`
 
 
 def path(text: str) -> str:
@@ -61,6 +62,31 @@ def add_resize(sub) -> None:
         default=UNSET,
         help="how images reach Inception: as for published FIDs (default), as pytorch-fid, or "
         "antialiased as clean-fid",
+    )
+
+
+def add_features(sub, default: Any) -> None:
+    """--features and where the weights of its networks are, for a parser or a group of one."""
+    add = sub.add_argument
+    add(
+        "--features",
+        type=features,
+        default=default,
+        metavar="NAME",
+        help=f"{', '.join(FEATURES)}, or module:function, a Python function of your own: images "
+        "uint8 [N, H, W, C] -> features [N, D]",
+    )
+    weights = "weights of `import --format inception-fid`"
+    add("--inception", type=Path, default=default, metavar="DIR", help=weights)
+
+
+def features(text: str) -> str:
+    """The value of --features; ArgumentTypeError where it is none."""
+    if text in FEATURES or ":" in text:
+        return text
+    raise argparse.ArgumentTypeError(
+        f"no features {text!r}{did_you_mean(text, FEATURES)}: choose {', '.join(FEATURES)}, or "
+        "name a Python function of your own as module:function"
     )
 
 

@@ -18,14 +18,7 @@ def add(command) -> None:
     sub.add_argument("real", metavar="REAL", help=_SIDE)
     sub.add_argument("fake", metavar="FAKE", help="the same, for what is scored")
     add = sub.add_argument
-    add("--features", choices=("inception", "classifier"), default=options.UNSET)
-    add(
-        "--inception",
-        type=Path,
-        metavar="DIR",
-        default=options.UNSET,
-        help="weights of `import --format inception-fid`",
-    )
+    options.add_features(sub, options.UNSET)
     options.add_resize(sub)
     add("--resolution", type=int, metavar="R", default=options.UNSET, help="pixels; default: own")
     add("--channels", type=int, choices=(1, 3), default=options.UNSET)

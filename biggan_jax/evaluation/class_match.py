@@ -30,9 +30,9 @@ class Match:
         """Labels of the data as the model's."""
         return labels if self.ids is None else self.ids[labels].astype(labels.dtype)
 
-    def logits(self, logits: np.ndarray) -> np.ndarray:
+    def logits(self, logits: np.ndarray | None) -> np.ndarray | None:
         """Logits [N, K] of a classifier of the data, in the order of the model's classes."""
-        return logits if self.ids is None else logits[:, np.argsort(self.ids)]
+        return logits if self.ids is None or logits is None else logits[:, np.argsort(self.ids)]
 
 
 def match(model: Sequence[str], data: Sequence[str], source: str, *, known: bool = True) -> Match:

@@ -16,9 +16,16 @@ from biggan_jax.config import averages
 from biggan_jax.errors import UserError
 from biggan_jax.evaluation import class_match, memorisation, protocol
 from biggan_jax.evaluation.reference import Reference, extractor_fields
-from biggan_jax.evaluation.scoring import DENSITY_K, KID_SUBSETS, PRECISION_K, score, too_few
+from biggan_jax.evaluation.scoring import (
+    DENSITY_K,
+    KID_SUBSETS,
+    PRECISION_K,
+    score,
+    too_few,
+    without_logits,
+)
 from biggan_jax.evaluation.streaming import SPLITS, Fakes
-from biggan_jax.metrics.features import Extractor
+from biggan_jax.metrics.features import Extractor, logits_of
 from biggan_jax.parallel import processes
 from biggan_jax.pictures import grids
 from biggan_jax.sampling import standing
@@ -111,8 +118,8 @@ class Evaluator:
 
         Returns:
           {scores {name: value}, absent {name: why}, per_class [{class, name, asked, accuracy,
-          intra_fid}], protocol, seconds}; absent has the scores that too few images leave out, and
-          per_class is empty where classes mean nothing; with `training` also memorisation, what
+          intra_fid}], protocol, seconds}; absent has the scores that are left out, and per_class is
+          empty where classes mean nothing; with `training` also memorisation, what
           `memorisation.judge` says.
 
         Raises:
@@ -171,18 +178,17 @@ class Evaluator:
                     + ("; --raw takes the raw ones" * (weights != "raw"))
                 )
             out = self.extractor(grids.to_uint8(images))
-            # TensorFlow's Inception score takes the logits before their bias is added.
-            logits = self.classes.logits(out.get("logits_unbiased", out["logits"]))
-            fakes.add(out["features"], logits, labels)
+            fakes.add(out["features"], self.classes.logits(logits_of(out)), labels)
             if progress is not None:
                 progress(at + len(numbers), len(share))
         return fakes
 
     def absent(self, generator: LoadedGenerator) -> dict[str, str]:
-        """{score: why} of those that `__call__` leaves out, since there are too few images."""
+        """{score: why} of those that `__call__` leaves out: too few images, or no logits."""
+        found = without_logits(self.extractor)
         if self.reference.features is None:
-            return {}
-        found = too_few(len(self.reference.features), self._kept)
+            return found
+        found |= too_few(len(self.reference.features), self._kept)
         if self._by_class(generator) and self.intra_fid:
             why = self._too_few_of_a_class(generator.num_classes)
             found |= {"intra_fid": why} if why else {}

@@ -8,7 +8,7 @@ import numpy as np
 
 from biggan_jax.data import Source
 from biggan_jax.errors import UserError
-from biggan_jax.metrics import classifier, inception
+from biggan_jax.metrics import classifier, function, inception
 from biggan_jax.metrics.classifier import Classifier, cached
 from biggan_jax.metrics.features import Extractor
 from biggan_jax.storage import paths
@@ -41,7 +41,7 @@ def features_name(asked: str | None, inception_given: Path | None, channels: int
     """Which features network is used.
 
     Args:
-      asked: `inception` or `classifier`, if the user chose.
+      asked: `inception`, `classifier` or `module:function`, if the user chose.
       inception_given: directory of Inception weights, if the user named one.
       channels: of the images; Inception has never seen grey ones.
 
@@ -113,6 +113,28 @@ def has_classifier(source: Source, stamp: str, cache: Path) -> bool:
 def open_inception(given: Path | None, resize: str | None = None) -> Extractor:
     """The FID network from where its weights are; UserError says how to get them."""
     return inception.Inception.load(inception_directory(given), resize=resize or RESIZE)
+
+
+def open_network(
+    name: str, inception_given: Path | None, resize: str | None, size: tuple[int, int]
+) -> Extractor:
+    """A features network that is fitted to no data: all but the classifier.
+
+    Args:
+      name: of `features_name`.
+      inception_given: directory of the Inception weights, if the user named one.
+      resize: how images reach Inception.
+      size: side in pixels and channels of the images that it will get.
+
+    Returns:
+      The network.
+
+    Raises:
+      UserError: no weights, or no such function; it says what to do.
+    """
+    if function.is_name(name):
+        return function.Function(name, *size)
+    return open_inception(inception_given, resize)
 
 
 def check_resize(resize: str | None, features: str) -> None:

@@ -27,7 +27,8 @@ from biggan_jax.parallel import processes
 from biggan_jax.sampling import classes
 from biggan_jax.storage import label_counts
 
-NUM_SAMPLES = {"inception": 50_000, "classifier": 10_000}
+NUM_SAMPLES = {"inception": 50_000}
+FEW_SAMPLES = 10_000  # of the classifier, and of functions of which nothing is known
 MOST_SAMPLES = 10**8
 
 
@@ -38,11 +39,12 @@ class Settings:
     Attributes:
       data: spec of the real images; the training data if absent.
       reference: file of statistics in their place.
-      features: `inception` or `classifier`; see `inputs.features_name` for the default.
+      features: `inception`, `classifier` or `module:function`; see `inputs.features_name` for the
+        default.
       inception: directory of the Inception weights.
       resize: how images reach Inception, of `metrics.resize.RULES`; `inputs.RESIZE` if absent.
       fit_classifier: fit the classifier even if the cache has one.
-      num_samples: 50,000 with inception, 10,000 with the classifier if absent.
+      num_samples: 50,000 with inception, otherwise 10,000 if absent.
       seed: of the latents.
       truncation_kind: `resample` or `scale`.
       intra_fid: whether the distances of single classes are scored too.
@@ -102,23 +104,30 @@ def open_evaluator(
         raise UserError(f"--data={settings.data!r}: it is empty; write {kinds.forms()}")
     name = inputs.features_name(settings.features, settings.inception, config.model.channels)
     inputs.check_resize(settings.resize, name)
-    if settings.fit_classifier and name == "inception":
-        raise UserError("--fit-classifier and inception features: leave one of the two out")
-    num_samples = settings.num_samples if settings.num_samples is not None else NUM_SAMPLES[name]
+    if settings.fit_classifier and name != "classifier":
+        raise UserError(f"--fit-classifier and {name} features: leave one of the two out")
+    usual = NUM_SAMPLES.get(name, FEW_SAMPLES)
+    num_samples = settings.num_samples if settings.num_samples is not None else usual
     if num_samples < 2:
         option = settings.options.samples.format(2)
         samples = counts(num_samples, "sample has", "samples have")
         raise UserError(f"{samples} no covariance: set {option} or more")
     if num_samples > MOST_SAMPLES:
-        option = settings.options.samples.format(NUM_SAMPLES[name])
+        option = settings.options.samples.format(usual)
         raise UserError(
             f"{num_samples:,} samples would take months: set {option}, the usual number"
         )
     # All that can be refused, before minutes are spent on a classifier and hours on real images.
-    if name == "classifier":
-        check_samples(num_samples, FEATURES, name, settings.options)
+    size = config.model.resolution, config.model.channels
+    network = functools.partial(
+        inputs.open_network, name, settings.inception, settings.resize, size
+    )
+    extractor = network() if name not in ("inception", "classifier") else None
+    if name != "inception":
+        dim = FEATURES if extractor is None else extractor.feature_dim
+        check_samples(num_samples, dim, name, settings.options)
         if settings.reference is not None:
-            moments.load(settings.reference, FEATURES)
+            moments.load(settings.reference, dim)
     real = side = trained_on
     if real is None and (settings.reference is None or name == "classifier"):
         real = side = _open_first(name, config, cache, settings)
@@ -135,8 +144,11 @@ def open_evaluator(
         )
     # Of process 0, whose cache it is: on other hosts the same files may have other times.
     stamp = processes.from_main(real[0].stamp()) if real else ""
-    with processes.main_first():  # it fills the cache
-        extractor = _open_network(name, real and (real[0], stamp), cache, settings)
+    if name == "inception":
+        extractor = network()
+    elif name == "classifier":
+        with processes.main_first():  # it fills the cache
+            extractor = _fitted((real[0], stamp), cache, settings)
     evaluator = Evaluator(
         extractor,
         None,
@@ -211,12 +223,8 @@ def _match(
         return class_match.Match()
 
 
-def _open_network(
-    name: str, real: tuple[data.Source, str] | None, cache: Path, settings: Settings
-) -> Extractor:
-    """The features network; the classifier is one of `real`: a source and its stamp."""
-    if name == "inception":
-        return inputs.open_inception(settings.inception, settings.resize)
+def _fitted(real: tuple[data.Source, str], cache: Path, settings: Settings) -> Extractor:
+    """The classifier of `real`: a source and its stamp."""
     with progress_bar("step", "fitting the classifier") as progress:
         return inputs.fitted_classifier(
             *real,

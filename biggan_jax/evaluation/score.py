@@ -12,10 +12,17 @@ from biggan_jax.errors import UserError
 from biggan_jax.evaluation import class_match, folders, inputs, protocol, reference, sides
 from biggan_jax.evaluation.evaluator import KEEP, finite, one_line_warnings
 from biggan_jax.evaluation.progress import progress_bar
-from biggan_jax.evaluation.scoring import DENSITY_K, KID_SUBSETS, PRECISION_K, score, too_few
+from biggan_jax.evaluation.scoring import (
+    DENSITY_K,
+    KID_SUBSETS,
+    PRECISION_K,
+    score,
+    too_few,
+    without_logits,
+)
 from biggan_jax.evaluation.streaming import SPLITS, Fakes
 from biggan_jax.metrics import scores as score_lib
-from biggan_jax.metrics.features import Extractor
+from biggan_jax.metrics.features import Extractor, logits_of
 
 BATCH_SIZE = 256  # images read at once
 
@@ -25,7 +32,8 @@ class Settings:
     """How two sets of images are compared.
 
     Attributes:
-      features: `inception` or `classifier`; see `inputs.features_name` for the default.
+      features: `inception`, `classifier` or `module:function`; see `inputs.features_name` for the
+        default.
       inception: directory of the Inception weights.
       resize: how images reach Inception, of `metrics.resize.RULES`; `inputs.RESIZE` if absent.
       resolution: side in pixels at which they are compared; their own if absent.
@@ -120,6 +128,9 @@ def _of_images(real: sides.Side, fake: sides.Side, settings: Settings) -> dict[s
             "--features inception"
         )
     cache = _cache(settings.cache)
+    extractor = None
+    if name != "classifier":
+        extractor = inputs.open_network(name, settings.inception, settings.resize, size)
     opened = {
         side.name: sides.open_images(side, *size, settings.on_bad_record)
         for side in (real, fake)
@@ -128,7 +139,8 @@ def _of_images(real: sides.Side, fake: sides.Side, settings: Settings) -> dict[s
     for side, (source, _) in opened.items():
         if len(source) < 2:
             raise UserError(f"{side} has 1 image, and a covariance needs at least 2: give more")
-    extractor = _network(name, opened.get("REAL"), cache, settings)
+    if extractor is None:
+        extractor = _fitted(opened["REAL"][0], cache)
     with one_line_warnings():
         if real.spec is None:
             of_real = reference.from_file(real.statistics, extractor, "give images as REAL")
@@ -153,12 +165,7 @@ def _cache(given: Path | None) -> Path:
     return cache
 
 
-def _network(
-    name: str, real: tuple[data.Source, str] | None, cache: Path, settings: Settings
-) -> Extractor:
-    if name == "inception":
-        return inputs.open_inception(settings.inception, settings.resize)
-    source = real[0]
+def _fitted(source: data.Source, cache: Path) -> Extractor:
     with progress_bar("step", "fitting the classifier") as progress:
         return inputs.fitted_classifier(source, source.stamp(), cache, progress=progress)
 
@@ -194,6 +201,7 @@ def _against_images(
     if count < SPLITS:
         why = f"{SPLITS} splits, and there are {count} samples"
         absent |= dict.fromkeys(("is_mean", "is_std"), why)
+    absent |= without_logits(extractor)
     with progress_bar("image", "images to be scored") as progress:
         fakes = _measured(source, extractor, matched, progress)
     by_class, intra = bool(matched.names), settings.intra_fid
@@ -245,10 +253,8 @@ def _measured(source: data.Source, extractor: Extractor, matched, progress) -> F
     for at in range(0, count, BATCH_SIZE):
         images, labels = source.read(order[at : at + BATCH_SIZE])
         out = extractor(images)
-        # TensorFlow's Inception score takes the logits before their bias is added.
-        logits = out.get("logits_unbiased", out["logits"])
         labels = matched.labels(labels) if matched.names else np.zeros_like(labels)
-        fakes.add(out["features"], logits, labels)
+        fakes.add(out["features"], logits_of(out), labels)
         progress(min(at + BATCH_SIZE, count), count)
     return fakes
 

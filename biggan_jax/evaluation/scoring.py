@@ -8,6 +8,7 @@ import numpy as np
 from biggan_jax.evaluation.reference import Reference
 from biggan_jax.evaluation.streaming import Fakes
 from biggan_jax.metrics import scores as score_lib
+from biggan_jax.metrics.features import Extractor
 
 KID_SUBSETS = 100
 PRECISION_K, DENSITY_K = 3, 5  # Kynkaanniemi et al. 2019; Naeem et al. 2020
@@ -62,6 +63,13 @@ def score(
         for row in per_class:
             row["intra_fid"] = intra["per_class"][row["class"]]
     yield "per_class", per_class
+
+
+def without_logits(extractor: Extractor) -> dict[str, str]:
+    """{score: why} of those that a features network without logits leaves out."""
+    if extractor.has_logits:
+        return {}
+    return dict.fromkeys(("is_mean", "is_std"), f"logits, and {extractor.name} features have none")
 
 
 def too_few(real: int, fake: int) -> dict[str, str]:

@@ -114,12 +114,12 @@ class Fakes:
         whole.correct = processes.total(self.correct)
         return whole
 
-    def add(self, features: np.ndarray, logits: np.ndarray, labels: np.ndarray) -> None:
+    def add(self, features: np.ndarray, logits: np.ndarray | None, labels: np.ndarray) -> None:
         """Takes in a batch.
 
         Args:
           features: [N, d].
-          logits: [N, classes of the network].
+          logits: [N, classes of the network]; None of a network that has none.
           labels: [N], the classes asked for.
         """
         room = slice(self.moments.count, min(self.moments.count + len(labels), len(self.labels)))
@@ -127,8 +127,10 @@ class Fakes:
         if count:
             self.features[room], self.labels[room] = features[:count], labels[:count]
         self.moments.add(features)
-        self.inception_score.add(logits)
         self.asked += np.bincount(labels, minlength=len(self.asked))
+        if logits is None:
+            return
+        self.inception_score.add(logits)
         right = labels[logits.argmax(axis=1) == labels]
         self.correct += np.bincount(right, minlength=len(self.asked))
 

@@ -46,6 +46,7 @@ class Classifier:
     name = "classifier"
     resize = "none"
     feature_dim = FEATURES
+    has_logits = True
 
     def __init__(
         self,

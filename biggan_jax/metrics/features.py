@@ -23,11 +23,12 @@ class Extractor(Protocol):
     """A features network with its weights.
 
     Attributes:
-      name: `inception` or `classifier`.
+      name: `inception`, `dinov2`, `classifier`, or `module:function` of a user's own.
       digest: hexadecimal digest of its weights.
       resize: how images reach `resolution`, as the protocol of a score states it.
       resolution: side of the images that the network itself reads, in pixels.
       feature_dim: D below.
+      has_logits: whether its outputs have logits.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Extractor(Protocol):
     resize: str
     resolution: int
     feature_dim: int
+    has_logits: bool
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Features of images.
@@ -43,11 +45,25 @@ class Extractor(Protocol):
           images: uint8 [N, H, W, C], N at least 1, C 1 (grey) or 3 (RGB).
 
         Returns:
-          `features` float32 [N, D] and `logits` float32 [N, K], rows in the order of the images.
+          `features` float32 [N, D] and, where `has_logits`, `logits` float32 [N, K], rows in the
+          order of the images.
 
         Raises:
           UserError: the images are of another dtype or shape than the network takes.
         """
+
+
+def logits_of(outputs: dict[str, np.ndarray]) -> np.ndarray | None:
+    """Logits of which the Inception score is made.
+
+    Args:
+      outputs: of an `Extractor`.
+
+    Returns:
+      [N, K]; of Inception those without the last bias, as TensorFlow's score takes them; None of a
+      network that has none.
+    """
+    return outputs.get("logits_unbiased", outputs.get("logits"))
 
 
 def check_images(images: np.ndarray) -> np.ndarray:

@@ -72,6 +72,7 @@ class Inception:
     name = "inception"
     resolution = RESOLUTION
     feature_dim = FEATURES
+    has_logits = True
 
     def __init__(
         self,

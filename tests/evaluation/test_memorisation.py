@@ -131,6 +131,7 @@ class Blocks:
     """Features network: the mean grey values of 4 x 4 blocks."""
 
     name, digest, resize, feature_dim = "blocks", "0" * 64, "none", 16
+    has_logits = True
 
     def __call__(self, images):
         blocks = images.reshape(len(images), 4, 4, 4, 4).mean(axis=(2, 4))
@@ -141,7 +142,7 @@ class Blocks:
 def test_an_evaluation_says_that_training_images_are_copied(trained, tmp_path, monkeypatch):
     from biggan_jax.sampling import load
 
-    monkeypatch.setattr(opening, "_open_network", lambda *args: Blocks())
+    monkeypatch.setattr(opening, "_fitted", lambda *args: Blocks())
     share = "--config.data.holdout=0.25"
     config = runs.tiny_config("--config.data.source=digits:train", share)
     scorer = opening.open_evaluator(config, tmp_path, opening.Settings(num_samples=150))

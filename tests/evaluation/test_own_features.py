@@ -1,0 +1,150 @@
+"""`--features module:function`: a Python function of the user as the features network."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from biggan_jax import cli
+from biggan_jax.metrics import scores
+from tests import runs
+
+MODULE = """
+import numpy as np
+
+def embed(images):
+    assert images.dtype == np.uint8 and images.ndim == 4
+    x = images.reshape(len(images), -1) / 255.0
+    return np.stack([x.mean(1), x.std(1), x[:, ::7].mean(1)], axis=1)
+
+def with_logits(images):
+    features = embed(images)
+    return features, features * 9
+
+class Net:
+    def __call__(self, images):
+        return {"features": embed(images)}
+
+net = Net()
+number = 3
+flat = lambda images: embed(images)[:, 0]
+few = lambda images: embed(images)[:1]
+words = lambda images: [["a"] for _ in images]
+nothing = lambda images: None
+three = lambda images: (1, 2, 3)
+
+def broken(images):
+    raise ValueError("no such layer\\nat all")
+
+def nan(images):
+    features = embed(images)
+    features[0, 1] = np.nan
+    return features
+
+def later(images):
+    features = embed(images)
+    return features if len(images) < 3 else features[:, :2]
+"""
+
+
+def embedded(images):
+    x = images.reshape(len(images), -1) / 255.0
+    return np.stack([x.mean(1), x.std(1), x[:, ::7].mean(1)], axis=1)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working directory with two sets of images and the module of a user."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))  # the folder is put there
+    rng = np.random.default_rng(1)
+    for name, count in (("real", 40), ("fake", 30)):
+        np.savez(f"{name}.npz", images=rng.integers(0, 256, (count, 8, 8, 3), np.uint8))
+    (tmp_path / "own_features.py").write_text(MODULE)
+    (tmp_path / "raising.py").write_text("1 / 0\n")
+    (tmp_path / "lacking.py").write_text("import no_such_library\n")
+    return tmp_path
+
+
+def ran(capsys, name):
+    argv = ["--json", "score", "real.npz", "fake.npz", f"--features={name}", "--cache=cache"]
+    code = cli.main(argv)
+    captured = capsys.readouterr()
+    return json.loads(captured.out), code, captured
+
+
+def test_scores_of_an_own_function(folder, capsys):
+    result, code, _ = ran(capsys, "own_features:embed")
+    assert code == 0
+    real, fake = (embedded(np.load(f"{name}.npz")["images"]) for name in ("real", "fake"))
+    sides = (real.mean(0), np.cov(real.T), fake.mean(0), np.cov(fake.T))
+    assert result["scores"]["fid"] == pytest.approx(scores.frechet_distance(*sides), rel=1e-4)
+    assert result["scores"]["kid"] and "precision" in result["scores"]
+    assert set(result["absent"]) == {"is_mean", "is_std"}
+    assert "logits" in result["absent"]["is_mean"]
+    protocol = result["protocol"]
+    assert protocol["features"] == "own_features:embed"
+
+    more, code, _ = ran(capsys, "own_features:with_logits")
+    assert code == 0 and more["scores"]["is_mean"] > 1 and not more["absent"]
+    assert more["scores"]["fid"] == pytest.approx(result["scores"]["fid"], rel=1e-6)
+    net, code, _ = ran(capsys, "own_features:net")
+    assert code == 0 and net["scores"] == result["scores"]
+
+    # Another source is another protocol, and nothing measured before is taken for it.
+    (folder / "own_features.py").write_text(MODULE.replace("x.std(1)", "3 * x.std(1)"))
+    other, code, _ = ran(capsys, "own_features:embed")
+    assert code == 0 and other["scores"]["fid"] != result["scores"]["fid"]
+    assert other["protocol"]["features_digest"] != protocol["features_digest"]
+    assert other["protocol"]["fingerprint"] != protocol["fingerprint"]
+    # So is a function of another module that this one only names.
+    (folder / "outer.py").write_text("from own_features import embed\n")
+    first, _, _ = ran(capsys, "outer:embed")
+    assert first["protocol"]["features_digest"] != other["protocol"]["features_digest"]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("own_feature:embed", ("no module own_feature", "did you mean 'own_features'")),
+        ("own_features:embd", ("has no 'embd'", "did you mean 'embed'")),
+        ("own_features:number", ("number of own_features is a int",)),
+        ("own_features.py:embed", ("no module own_features.py", "did you mean 'own_features'")),
+        ("./own_features.py:embed", ("names no function", "my_features:embed")),
+        ("own_features:", ("names no function",)),
+        (":embed", ("names no function",)),
+        ("math:sqrt", ("source file|raised TypeError",)),
+        ("raising:embed", ("importing raising raised ZeroDivisionError", r"raising.py, line 1")),
+        ("lacking:embed", ("importing lacking raised .*no_such_library",)),
+        ("own_features:broken", ("raised ValueError: no such layer at all", r"own_features.py, ")),
+        ("own_features:nan", ("NaN or infinite features for 1 of 2 images",)),
+        ("own_features:flat", (r"features \[2\] for 2 images: return \[2, D\]",)),
+        ("own_features:few", (r"features \[1, 3\] for 2 images",)),
+        ("own_features:words", ("features of <U1",)),
+        ("own_features:nothing", ("returned NoneType: return features",)),
+        ("own_features:three", ("3 values",)),
+        ("own_features:later", ("3 features an image at first and now 2",)),
+        ("inceptoin", ("no features 'inceptoin'", "did you mean 'inception'", "module:function")),
+    ],
+)
+def test_a_function_that_cannot_be_used_is_one_line(folder, capsys, name, words):
+    _, code, captured = ran(capsys, name)
+    assert code == 2
+    runs.assert_one_error(captured, *words)
+
+
+def test_evaluate_takes_an_own_function(folder, run_copy, capsys):
+    common = ["--json", "evaluate", f"--from={run_copy}", "--data=digits:test", "--no-memorisation"]
+    assert cli.main([*common, "--features=own_features:embed", "--samples=20"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert {"fid", "kid", "recall"} <= set(result["scores"])
+    assert set(result["absent"]) == {"is_mean", "is_std"} and not result["per_class"]
+    assert result["protocol"]["features"] == "own_features:embed"
+    for options, words in (
+        (["--samples=3"], "3 samples for the 3 dimensions"),
+        (["--resize=clean"], "leave --resize out"),
+        (["--fit-classifier"], "leave one of the two out"),
+    ):
+        assert cli.main([*common, "--features=own_features:embed", *options]) == 2
+        runs.assert_one_error(capsys.readouterr(), words)
