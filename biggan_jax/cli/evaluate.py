@@ -33,7 +33,12 @@ def add(command) -> None:
     add("--on-bad-record", choices=("error", "skip"), help="default: as in training")
     group = sub.add_argument_group("the samples")
     add = group.add_argument
-    add("--samples", type=int, metavar="N", help="50,000 with inception, otherwise 10,000")
+    add(
+        "--samples",
+        type=int,
+        metavar="N",
+        help="50,000 with inception or dinov2, else 10,000",
+    )
     add(
         "--truncation",
         type=options.thresholds,

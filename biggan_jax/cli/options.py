@@ -9,7 +9,7 @@ from biggan_jax.errors import UserError, did_you_mean
 
 # Default of an option whose default is that of the function which takes it.
 UNSET = argparse.SUPPRESS
-FEATURES = ("inception", "classifier")  # networks of `--features`
+FEATURES = ("inception", "dinov2", "classifier")  # networks of `--features`
 
 
 def path(text: str) -> str:
@@ -78,6 +78,8 @@ def add_features(sub, default: Any) -> None:
     )
     weights = "weights of `import --format inception-fid`"
     add("--inception", type=Path, default=default, metavar="DIR", help=weights)
+    weights = weights.replace("inception-fid", "dinov2")
+    add("--dinov2", type=Path, default=default, metavar="DIR", help=weights)
 
 
 def features(text: str) -> str:

@@ -36,7 +36,16 @@ def run(args: argparse.Namespace, overrides: list[str]) -> tuple[dict[str, Any],
     from biggan_jax.evaluation import folders, score
     from biggan_jax.storage import paths
 
-    names = ("features", "inception", "resize", "resolution", "channels", "on_bad_record", "cache")
+    names = (
+        "features",
+        "inception",
+        "dinov2",
+        "resize",
+        "resolution",
+        "channels",
+        "on_bad_record",
+        "cache",
+    )
     settings = score.Settings(**options.given(args, *names), intra_fid=not args.no_intra_fid)
     if args.out is not None:
         if args.out.suffix != ".json":

@@ -7,7 +7,7 @@ from biggan_jax.cli import options
 from biggan_jax.cli.output import say, writing
 from biggan_jax.errors import UserError, counts
 
-IMPORTS = ("biggan-pytorch", "pretrained-biggan", "inception-fid", "biggan-jax")
+IMPORTS = ("biggan-pytorch", "pretrained-biggan", "inception-fid", "dinov2", "biggan-jax")
 _OF_FILES = (".onnx", ".stablehlo", ".mlir", ".bin", ".pb", ".zip", ".safetensors")
 WEIGHTS, PROGRAMS = ("safetensors", "biggan-pytorch"), ("stablehlo", "onnx")
 
@@ -51,6 +51,8 @@ def run_import(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, in
     with writing(args.out):
         if args.format == "inception-fid":
             result, lines = _import_inception(args, overrides)
+        elif args.format == "dinov2":
+            result, lines = _import_dinov2(args, overrides)
         else:
             result, lines = _import_model(args, overrides, given)
     say(args, "\n".join(lines))
@@ -67,7 +69,7 @@ def _epsilons(args: argparse.Namespace) -> dict[str, float]:
         flag = "--" + key.replace("_", "-")
         if not 0 < value < 1:
             raise UserError(f"{flag} is {value}; set it to a value between 0 and 1, such as 1e-5")
-        if args.format in ("biggan-jax", "inception-fid"):
+        if args.format in ("biggan-jax", "inception-fid", "dinov2"):
             raise UserError(f"{flag} is not for --format {args.format}; leave it out")
     if args.any_weights and args.format != "inception-fid":
         raise UserError("--any-weights is for --format inception-fid alone; leave it out")
@@ -105,6 +107,15 @@ def _import_inception(args: argparse.Namespace, overrides: list[str]) -> tuple[d
     result = inception.import_inception(args.sources, args.out, any_weights=args.any_weights)
     line = f"Inception: {result['parameters']:,} parameters of {result['file']} in {result['out']}"
     return result, [line]
+
+
+def _import_dinov2(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, list[str]]:
+    options.no_overrides(overrides, "import")
+    from biggan_jax.interop import dinov2
+
+    result = dinov2.import_dinov2(args.sources, args.out)
+    parameters = f"{result['parameters']:,} parameters of {result['file']} in {result['out']}"
+    return result, [f"DINOv2 {result['model']}: {parameters}"]
 
 
 def run_export(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:

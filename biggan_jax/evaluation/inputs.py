@@ -8,12 +8,12 @@ import numpy as np
 
 from biggan_jax.data import Source
 from biggan_jax.errors import UserError
-from biggan_jax.metrics import classifier, function, inception
+from biggan_jax.metrics import classifier, dinov2, function, inception
 from biggan_jax.metrics.classifier import Classifier, cached
 from biggan_jax.metrics.features import Extractor
 from biggan_jax.storage import paths
 
-INCEPTION_VARIABLE = "BIGGAN_INCEPTION"
+INCEPTION_VARIABLE, DINOV2_VARIABLE = "BIGGAN_INCEPTION", "BIGGAN_DINOV2"
 RESIZE = "tf1"  # of published FIDs
 CLASSIFIER_BYTES = 2**31  # images that the classifier is fitted on, in memory
 
@@ -27,30 +27,52 @@ def inception_directory(given: Path | None) -> Path:
     Returns:
       The directory, whether or not it exists.
     """
+    return _directory(given, INCEPTION_VARIABLE, "inception")
+
+
+def dinov2_directory(given: Path | None) -> Path:
+    """Where DINOv2's weights are: as given, $BIGGAN_DINOV2, ~/.cache/biggan_jax/dinov2."""
+    return _directory(given, DINOV2_VARIABLE, "dinov2")
+
+
+def _directory(given: Path | None, variable: str, name: str) -> Path:
     if given is not None:
         return given
-    variable = os.environ.get(INCEPTION_VARIABLE)
-    return (
-        Path(variable).expanduser()
-        if variable
-        else Path.home() / ".cache" / "biggan_jax" / "inception"
-    )
+    value = os.environ.get(variable)
+    return Path(value).expanduser() if value else Path.home() / ".cache" / "biggan_jax" / name
 
 
-def features_name(asked: str | None, inception_given: Path | None, channels: int) -> str:
+def features_name(
+    asked: str | None,
+    inception_given: Path | None,
+    channels: int,
+    dinov2_given: Path | None = None,
+) -> str:
     """Which features network is used.
 
     Args:
-      asked: `inception`, `classifier` or `module:function`, if the user chose.
+      asked: `inception`, `dinov2`, `classifier` or `module:function`, if the user chose.
       inception_given: directory of Inception weights, if the user named one.
       channels: of the images; Inception has never seen grey ones.
+      dinov2_given: directory of DINOv2's weights, if the user named one.
 
     Returns:
-      What was asked for; otherwise `inception` where a directory is named, or the images have
-      colours and weights are at hand; otherwise `classifier`.
+      What was asked for; otherwise `inception` or `dinov2` where its directory is named; otherwise
+      `inception` where the images have colours and weights are at hand; otherwise `classifier`.
+
+    Raises:
+      UserError: weights are named that are not those of the features.
     """
+    given = {"inception": inception_given, "dinov2": dinov2_given}
+    named = [name for name, directory in given.items() if directory is not None]
+    if asked is None and len(named) == 2:
+        raise UserError("--inception and --dinov2: name one, or say which with --features")
+    if dinov2_given is not None and asked not in (None, "dinov2"):
+        raise UserError(f"--dinov2 {dinov2_given} and {asked} features: leave one of the two out")
     if asked is not None:
         return asked
+    if dinov2_given is not None:
+        return "dinov2"
     at_hand = (inception_directory(None) / inception.FILE).is_file()
     return "inception" if inception_given or (channels == 3 and at_hand) else "classifier"
 
@@ -116,7 +138,11 @@ def open_inception(given: Path | None, resize: str | None = None) -> Extractor:
 
 
 def open_network(
-    name: str, inception_given: Path | None, resize: str | None, size: tuple[int, int]
+    name: str,
+    inception_given: Path | None,
+    resize: str | None,
+    size: tuple[int, int],
+    dinov2_given: Path | None = None,
 ) -> Extractor:
     """A features network that is fitted to no data: all but the classifier.
 
@@ -125,6 +151,7 @@ def open_network(
       inception_given: directory of the Inception weights, if the user named one.
       resize: how images reach Inception.
       size: side in pixels and channels of the images that it will get.
+      dinov2_given: directory of DINOv2's weights, if the user named one.
 
     Returns:
       The network.
@@ -134,6 +161,8 @@ def open_network(
     """
     if function.is_name(name):
         return function.Function(name, *size)
+    if name == "dinov2":
+        return dinov2.DINOv2.load(dinov2_directory(dinov2_given))
     return open_inception(inception_given, resize)
 
 
@@ -141,6 +170,6 @@ def check_resize(resize: str | None, features: str) -> None:
     """Raises UserError where a resize rule is given and the features network has its own."""
     if resize is not None and features != "inception":
         raise UserError(
-            f"--resize {resize} and {features} features, which read images at their own size: "
+            f"--resize {resize} and {features} features, which have a rule of their own: "
             "leave --resize out, or give --features inception"
         )

@@ -27,7 +27,7 @@ from biggan_jax.parallel import processes
 from biggan_jax.sampling import classes
 from biggan_jax.storage import label_counts
 
-NUM_SAMPLES = {"inception": 50_000}
+NUM_SAMPLES = {"inception": 50_000, "dinov2": 50_000}
 FEW_SAMPLES = 10_000  # of the classifier, and of functions of which nothing is known
 MOST_SAMPLES = 10**8
 
@@ -39,12 +39,13 @@ class Settings:
     Attributes:
       data: spec of the real images; the training data if absent.
       reference: file of statistics in their place.
-      features: `inception`, `classifier` or `module:function`; see `inputs.features_name` for the
-        default.
+      features: `inception`, `dinov2`, `classifier` or `module:function`; see
+        `inputs.features_name` for the default.
       inception: directory of the Inception weights.
+      dinov2: directory of DINOv2's weights.
       resize: how images reach Inception, of `metrics.resize.RULES`; `inputs.RESIZE` if absent.
       fit_classifier: fit the classifier even if the cache has one.
-      num_samples: 50,000 with inception, otherwise 10,000 if absent.
+      num_samples: 50,000 with inception and dinov2, otherwise 10,000 if absent.
       seed: of the latents.
       truncation_kind: `resample` or `scale`.
       intra_fid: whether the distances of single classes are scored too.
@@ -61,6 +62,7 @@ class Settings:
     reference: Path | None = None
     features: str | None = None
     inception: Path | None = None
+    dinov2: Path | None = None
     resize: str | None = None
     fit_classifier: bool = False
     num_samples: int | None = None
@@ -102,7 +104,9 @@ def open_evaluator(
     """
     if settings.data is not None and not settings.data.strip():  # before a classifier is fitted
         raise UserError(f"--data={settings.data!r}: it is empty; write {kinds.forms()}")
-    name = inputs.features_name(settings.features, settings.inception, config.model.channels)
+    name = inputs.features_name(
+        settings.features, settings.inception, config.model.channels, settings.dinov2
+    )
     inputs.check_resize(settings.resize, name)
     if settings.fit_classifier and name != "classifier":
         raise UserError(f"--fit-classifier and {name} features: leave one of the two out")
@@ -120,7 +124,7 @@ def open_evaluator(
     # All that can be refused, before minutes are spent on a classifier and hours on real images.
     size = config.model.resolution, config.model.channels
     network = functools.partial(
-        inputs.open_network, name, settings.inception, settings.resize, size
+        inputs.open_network, name, settings.inception, settings.resize, size, settings.dinov2
     )
     extractor = network() if name not in ("inception", "classifier") else None
     if name != "inception":

@@ -32,9 +32,9 @@ class Settings:
     """How two sets of images are compared.
 
     Attributes:
-      features: `inception`, `classifier` or `module:function`; see `inputs.features_name` for the
-        default.
-      inception: directory of the Inception weights.
+      features: `inception`, `dinov2`, `classifier` or `module:function`; see
+        `inputs.features_name` for the default.
+      inception, dinov2: directories of the weights of these.
       resize: how images reach Inception, of `metrics.resize.RULES`; `inputs.RESIZE` if absent.
       resolution: side in pixels at which they are compared; their own if absent.
       channels: 1 or 3; their own if absent.
@@ -46,6 +46,7 @@ class Settings:
 
     features: str | None = None
     inception: Path | None = None
+    dinov2: Path | None = None
     resize: str | None = None
     resolution: int | None = None
     channels: int | None = None
@@ -120,7 +121,7 @@ def _of_file(name: str, side: sides.Side, count: int | None) -> dict[str, Any]:
 def _of_images(real: sides.Side, fake: sides.Side, settings: Settings) -> dict[str, Any]:
     """Scores where one side at least has images."""
     size = sides.common((real, fake), settings.resolution, settings.channels)
-    name = inputs.features_name(settings.features, settings.inception, size[1])
+    name = inputs.features_name(settings.features, settings.inception, size[1], settings.dinov2)
     inputs.check_resize(settings.resize, name)
     if name == "classifier" and real.spec is None:
         raise UserError(
@@ -130,7 +131,9 @@ def _of_images(real: sides.Side, fake: sides.Side, settings: Settings) -> dict[s
     cache = _cache(settings.cache)
     extractor = None
     if name != "classifier":
-        extractor = inputs.open_network(name, settings.inception, settings.resize, size)
+        extractor = inputs.open_network(
+            name, settings.inception, settings.resize, size, settings.dinov2
+        )
     opened = {
         side.name: sides.open_images(side, *size, settings.on_bad_record)
         for side in (real, fake)
