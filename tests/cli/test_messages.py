@@ -53,6 +53,15 @@ NEVER = {
             "inputs.check_resize",
         )
     },
+    # eval_features is inception or classifier, and no setting names weights
+    **{
+        (command, "biggan_jax.evaluation.inputs.features_name"): "it names no weights"
+        for command in ("train", "doctor")
+    },
+    **{
+        ("train", f"biggan_jax.metrics.function.{where}"): "eval_features takes no function"
+        for where in ("Function", "_imported", "find")
+    },
     ("score", "biggan_jax.evaluation.class_match.match"): "other names leave classes out there",
     ("evaluate", "biggan_jax.storage.lock.TRAINING"): "a follower's lock has words of its own",
     ("evaluate", "biggan_jax.storage.lock._check_folders"): "a follower has read its workdir",
