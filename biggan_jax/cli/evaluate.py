@@ -47,6 +47,13 @@ def add(command) -> None:
         help="several: a curve",
     )
     options.add_draw(group)
+    add(
+        "--seeds",
+        type=options.whole,
+        default=options.UNSET,
+        metavar="N",
+        help="from --seed on: mean and deviation of every score, for --compare",
+    )
     options.add_weights(group)
     add("--matrix", action="store_true", help="every bn mode with averaged and raw weights")
     add("--sweep-ema", action="store_true", help="every average that the run keeps; names the best")
@@ -106,8 +113,10 @@ def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     if args.follow:
         if args.step is not None:
             raise UserError("--follow scores every checkpoint: leave out --step")
-        if args.matrix or args.sweep_ema or len(args.truncation) > 1:
-            raise UserError("--follow takes no --matrix, no --sweep-ema and a single --truncation")
+        if args.matrix or args.sweep_ema or len(args.truncation) > 1 or settings.seeds > 1:
+            raise UserError(
+                "--follow takes no --matrix, no --sweep-ema, no --seeds and a single --truncation"
+            )
         directory, config = open_directory(args.source)
         follow.check(directory)
         with follow.alone(directory):

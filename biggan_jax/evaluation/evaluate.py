@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from biggan_jax import data
 from biggan_jax.config import averages
 from biggan_jax.errors import UserError
-from biggan_jax.evaluation import folders, report
+from biggan_jax.evaluation import folders, report, seeds
 from biggan_jax.evaluation.evaluator import CONFIG
 from biggan_jax.evaluation.opening import Settings, open_evaluator
 from biggan_jax.evaluation.progress import progress_bar
@@ -50,7 +50,8 @@ def evaluate(
         running ones are averages of their own.
 
     Returns:
-      {scores, absent, per_class, memorisation, protocol, seconds}. With several truncations these
+      {scores, absent, per_class, memorisation, protocol, seconds}, with several seeds also
+      `deviations` and `seeds`, see `seeds.over`. With several truncations these
       are of the last, the mildest, and `curve` lists {truncation, scores, fingerprint} of all; with
       `matrix` they are of `bn_mode` and `ema`, and `matrix` lists {bn_mode, weights, scores,
       fingerprint} of all; with `sweep_ema` they are of the average with the lowest FID, whose name
@@ -76,7 +77,8 @@ def evaluate(
     generator_lib.check_bn_mode(bn_mode)
     weights = next(iter(wanted))
     for truncation in truncations:
-        generators[weights].check_latents(settings.seed, truncation, settings.truncation_kind)
+        for seed in (settings.seed, settings.seed + settings.seeds - 1):
+            generators[weights].check_latents(seed, truncation, settings.truncation_kind)
     evaluator = open_evaluator(config, folders.cache(directory, settings.cache), settings)
 
     def one(truncation: float | None, bn_mode: str, weights: str) -> dict[str, Any]:
@@ -87,8 +89,14 @@ def evaluate(
             )
         how = {"truncation": truncation, "bn_mode": bn_mode, "weights": weights}
         text = ", ".join(f"{name} {value}" for name, value in how.items())
-        with progress_bar("sample", text) as tell:
-            return evaluator(generators[weights], **how, model=str(directory), progress=tell)
+
+        def of_seed(seed: int) -> dict[str, Any]:
+            which = f", seed {seed}" * (settings.seeds > 1)
+            scorer = dataclasses.replace(evaluator, seed=seed)
+            with progress_bar("sample", text + which) as tell:
+                return scorer(generators[weights], **how, model=str(directory), progress=tell)
+
+        return seeds.over(of_seed, settings.seed, settings.seeds)
 
     if matrix:
         cells = {(m, w): one(truncations[0], m, w) for w in wanted for m in generator_lib.BN_MODES}
@@ -173,4 +181,5 @@ def during_training(
 
 
 def _row(result: dict[str, Any]) -> dict[str, Any]:
-    return {"scores": result["scores"], "fingerprint": result["protocol"]["fingerprint"]}
+    row = {"scores": result["scores"], "fingerprint": result["protocol"]["fingerprint"]}
+    return row | {name: result[name] for name in ("deviations",) if name in result}

@@ -29,7 +29,7 @@ from biggan_jax.storage import label_counts
 
 NUM_SAMPLES = {"inception": 50_000, "dinov2": 50_000}
 FEW_SAMPLES = 10_000  # of the classifier, and of functions of which nothing is known
-MOST_SAMPLES = 10**8
+MOST_SAMPLES, MOST_SEEDS = 10**8, 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +47,7 @@ class Settings:
       fit_classifier: fit the classifier even if the cache has one.
       num_samples: 50,000 with inception and dinov2, otherwise 10,000 if absent.
       seed: of the latents.
+      seeds: how many there are, from `seed` on; several give means and deviations.
       truncation_kind: `resample` or `scale`.
       intra_fid: whether the distances of single classes are scored too.
       on_bad_record: what an unreadable image of `data` means, error or skip; as in training if
@@ -67,6 +68,7 @@ class Settings:
     fit_classifier: bool = False
     num_samples: int | None = None
     seed: int = 0
+    seeds: int = 1
     truncation_kind: str = "resample"
     intra_fid: bool = True
     on_bad_record: str | None = None
@@ -102,6 +104,8 @@ def open_evaluator(
     Raises:
       UserError: data, statistics or weights are missing or do not fit, or too few samples.
     """
+    if not 1 <= settings.seeds <= MOST_SEEDS:
+        raise UserError(f"--seeds {settings.seeds}: set it to a number from 1 to {MOST_SEEDS:,}")
     if settings.data is not None and not settings.data.strip():  # before a classifier is fitted
         raise UserError(f"--data={settings.data!r}: it is empty; write {kinds.forms()}")
     name = inputs.features_name(

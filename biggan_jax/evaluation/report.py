@@ -41,25 +41,37 @@ def lines(result: dict[str, Any]) -> list[str]:
         out.append(f"best average: {result['best_ema']} (FID {result['scores']['fid']:.5g})")
         out.append(_STATISTICS[result["protocol"]["bn_mode"]])
     else:
-        out = [f"{name:<20}{value:>12,.5g}" for name, value in result["scores"].items()]
+        out = [
+            f"{name:<20}{value:>12,.5g}" + _deviation(result, name)
+            for name, value in result["scores"].items()
+        ]
         out += class_lines(result["per_class"])
     out += absent_lines(result)
     if result.get("memorisation"):
         out += [result["memorisation"][name] for name in ("sentence", "limits")]
     p = result["protocol"]
+    seeds = f"seed {p['seed']}"
+    if "seeds" in p:
+        seeds = f"each of {p['seeds']} seeds from {p['seed']} on"
     real = f"{p['real_count']:,}" if p["real_count"] else "?"
     resized = "" if p["resize"] == "none" else f", {p['resize']}"
     matched = f", classes {p['classes']}" if p.get("classes") else ""
     average = f" ({p['average']})" if p.get("average") else ""
     held_out = f", held-out images {p['real_held_out']}" if p.get("real_held_out") else ""
     out.append(
-        f"protocol {p['fingerprint']}: {p['samples']:,} samples (seed {p['seed']}, truncation "
+        f"protocol {p['fingerprint']}: {p['samples']:,} samples ({seeds}, truncation "
         f"{p['truncation']}, bn {p['bn_mode']}, {p['weights']} weights{average}{matched}) against "
         f"{real} real images of {p['real']} ({str(p['real_digest'])[:12]}"
         f"{held_out}), "
         f"{p['features']} features ({p['features_digest'][:12]}{resized}), version {p['version']}"
     )
     return out
+
+
+def _deviation(result: dict[str, Any], name: str) -> str:
+    """'+- 0.012', the deviation of a score over several seeds; nothing of a single one."""
+    found = result.get("deviations", {}).get(name)
+    return "" if found is None else f" +- {found:.2g}"
 
 
 def absent_lines(result: dict[str, Any]) -> list[str]:
@@ -103,10 +115,14 @@ def write(result: dict[str, Any], folder: Path, name: str) -> list[str]:
 
 def _table(rows: list[dict[str, Any]], keys: tuple[str, ...], width: int = 12) -> list[str]:
     names = [name for name in COLUMNS if any(name in row["scores"] for row in rows)]
-    header = "".join(f"{key:<{width}}" for key in keys) + "".join(f"{name:>15}" for name in names)
+    column = 22 if any("deviations" in row for row in rows) else 15
+    header = "".join(f"{key:<{width}}" for key in keys)
+    header += "".join(f"{name:>{column}}" for name in names)
     out = [header]
     for row in rows:
-        cells = [f"{row['scores'][n]:>15.5g}" if n in row["scores"] else " " * 15 for n in names]
+        scores = row["scores"]
+        texts = [f"{scores[n]:.5g}{_deviation(row, n)}" if n in scores else "" for n in names]
+        cells = [f"{text:>{column}}" for text in texts]
         out.append("".join(f"{row[key]!s:<{width}}" for key in keys) + "".join(cells))
     return out
 
@@ -133,9 +149,11 @@ def _csv(rows: list[dict[str, Any]]) -> str:
     names = list(dict.fromkeys(name for row in rows for name in row["scores"]))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*keys, *names, "fingerprint"])
+    apart = [name for name in names if any(name in row.get("deviations", {}) for row in rows)]
+    writer.writerow([*keys, *names, *(f"{name}_deviation" for name in apart), "fingerprint"])
     for row in rows:
         values = [row["scores"].get(name, "") for name in names]
+        values += [row.get("deviations", {}).get(name, "") for name in apart]
         writer.writerow([*(row[key] for key in keys), *values, row["fingerprint"]])
     return text.getvalue()
 

@@ -148,3 +148,40 @@ def test_evaluate_takes_an_own_function(folder, run_copy, capsys):
     ):
         assert cli.main([*common, "--features=own_features:embed", *options]) == 2
         runs.assert_one_error(capsys.readouterr(), words)
+
+
+def test_scores_over_seeds(folder, run_copy, capsys):
+    """Means and deviations of the scores that each seed has alone."""
+    common = ["--json", "evaluate", f"--from={run_copy}", "--data=digits:test", "--no-memorisation"]
+    common += ["--features=own_features:with_logits", "--samples=20", "--out=out"]
+
+    def result_of(*options):
+        assert cli.main([*common, *options]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    whole = result_of("--seeds=2", "--seed=3")
+    alone = [result_of(f"--seed={seed}") for seed in (3, 4)]
+    assert whole["seeds"] == [
+        {"seed": s, "scores": r["scores"]} for s, r in zip((3, 4), alone, strict=False)
+    ]
+    for name, mean in whole["scores"].items():
+        values = [result["scores"][name] for result in alone]
+        assert mean == pytest.approx(np.mean(values))
+        assert whole["deviations"][name] == pytest.approx(np.std(values, ddof=1))
+    assert whole["deviations"]["fid"] > 0
+    prints = [result["protocol"]["fingerprint"] for result in (whole, *alone)]
+    assert len(set(prints)) == 3 and whole["protocol"]["seeds"] == 2
+    assert result_of("--seeds=1", "--seed=3")["protocol"] == alone[0]["protocol"]
+    rows = result_of("--seeds=2", "--seed=3", "--truncation=0.5,1")["curve"]
+    assert all(row["deviations"]["fid"] > 0 for row in rows)
+    assert "fid_deviation" in (folder / "out" / "truncation.csv").read_text().splitlines()[0]
+    assert cli.main([*common[1:], "--seeds=2"]) == 0
+    text = capsys.readouterr().out
+    assert "each of 2 seeds from 0 on" in text and " +- " in text
+    for options, words in (
+        (["--seeds=0"], "--seeds 0: set it to a number from 1 to 1,000"),
+        (["--seeds=2", "--follow"], "--follow takes .*no --seeds"),
+        (["--seeds=2", f"--seed={2**32 - 1}"], "seed"),
+    ):
+        assert cli.main([*common, *options]) == 2
+        runs.assert_one_error(capsys.readouterr(), words)

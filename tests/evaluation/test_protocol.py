@@ -49,6 +49,33 @@ def test_compare_ranks_each_score(tmp_path, capsys):
     assert "precision" in text
 
 
+def test_compare_of_several_seeds_ranks_beyond_both_deviations(tmp_path):
+    """The larger deviation decides, whichever side it is of."""
+    first = {"fid": 2.0, "precision": 0.5, "recall": 0.5, "coverage": 0.5}
+    second = {"fid": 1.0, "precision": 0.4, "recall": 0.6, "coverage": 0.5}
+    apart = (
+        {"fid": 0.9, "precision": 0.2, "recall": 0.01, "coverage": 0.0},
+        {"fid": 0.1, "precision": 0.01, "recall": 0.2, "coverage": 0.0},
+    )
+    files = []
+    for name, scores, deviations in zip("ab", (first, second), apart, strict=True):
+        files.append(write(tmp_path / f"{name}.json", scores, seeds=5))
+        content = json.loads(files[-1].read_text()) | {"deviations": deviations}
+        files[-1].write_text(json.dumps(content))
+    result, text = comparison.compare(*files)
+    ranks = {name: row["better"] for name, row in result["scores"].items()}
+    assert ranks == {"fid": "b", "precision": "equal", "recall": "equal", "coverage": "equal"}
+    assert result["scores"]["fid"]["a_deviation"] == 0.9 and "2 +- 0.9" in text
+    for bad in ({"fid": "x"}, {"fid": -1.0}, [1]):
+        content = json.loads(files[0].read_text()) | {"deviations": bad}
+        (tmp_path / "x.json").write_text(json.dumps(content))
+        with pytest.raises(UserError, match="is no result"):
+            comparison.compare(tmp_path / "x.json", files[1])
+    one = write(tmp_path / "one.json", first)
+    with pytest.raises(UserError, match="seeds None -> 5"):
+        comparison.compare(one, files[1])
+
+
 def test_compare_refuses_other_protocols(tmp_path, capsys):
     a = write(tmp_path / "a.json", SCORES)
     b = write(tmp_path / "b.json", SCORES, samples=50, truncation=0.5)
