@@ -152,7 +152,8 @@ def import_dinov2(sources: Sequence[Path], out: Path) -> dict[str, Any]:
     """Imports DINOv2 into a directory that `DINOv2.load` reads.
 
     Args:
-      sources: one file: `.pth` of facebookresearch, or `.safetensors` of Hugging Face.
+      sources: one file: `.pth` of facebookresearch, or `.safetensors` of Hugging Face; or the
+        folder that holds one of them under its published name.
       out: the directory; created when missing.
 
     Returns:
@@ -165,7 +166,7 @@ def import_dinov2(sources: Sequence[Path], out: Path) -> dict[str, Any]:
     """
     if len(sources) != 1:
         raise UserError(f"dinov2 takes one file, got {len(sources)}: name one")
-    path = Path(sources[0])
+    path = _file(Path(sources[0]))
     params, positions = convert(open_tensors(path))
     model = NAMES.get(len(params["cls"]), f"width {len(params['cls'])}")
     info = {"file": path.name, "model": model, "positions": positions}
@@ -173,3 +174,16 @@ def import_dinov2(sources: Sequence[Path], out: Path) -> dict[str, Any]:
     paths.write_bytes(Path(out) / FILE, network_files.to_bytes(params, info))
     count = sum(int(leaf.size) for leaf in jax.tree.leaves(params))
     return {"out": str(out), **info, "parameters": count}
+
+
+def _file(path: Path) -> Path:
+    """The file that a source means: itself, or the published one of a folder."""
+    if not path.is_dir():
+        return path
+    found = [*path.glob("model.safetensors"), *sorted(path.glob("dinov2_*_pretrain.pth"))]
+    if len(found) != 1:
+        held = f"{len(found)} files" if found else "no file"
+        raise UserError(
+            f"{path} holds {held} named model.safetensors or dinov2_*_pretrain.pth: name the file"
+        )
+    return found[0]

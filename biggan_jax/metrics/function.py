@@ -1,5 +1,6 @@
 """A features network of the user: a Python function of images."""
 
+import contextlib
 import hashlib
 import importlib
 import importlib.util
@@ -73,7 +74,8 @@ class Function:
 
     def _outputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
         try:
-            returned = self._function(images)
+            with contextlib.redirect_stdout(sys.stderr):  # stdout is one JSON object
+                returned = self._function(images)
             arrays = {name: np.asarray(value) for name, value in _named(returned).items()}
         except Exception as error:
             raise UserError(
@@ -182,8 +184,10 @@ def _imported(name: str, module_name: str) -> ModuleType:
     importlib.invalidate_caches()
     try:
         # Read anew: it may have changed since, or be another directory's of the same name.
-        module = _executed(module_name, own) if own.is_file() else None
-        module = importlib.import_module(module_name) if module is None else module
+        with contextlib.redirect_stdout(sys.stderr):
+            if own.is_file():
+                return _executed(module_name, own)
+            return importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
         missing = getattr(error, "name", None) if isinstance(error, ModuleNotFoundError) else None
         if missing and f"{module_name}.".startswith(f"{missing}."):
@@ -199,7 +203,6 @@ def _imported(name: str, module_name: str) -> ModuleType:
     finally:
         # At the end for what the function imports when it runs: it may shadow nothing there.
         sys.path[:] = before if str(here) in before else [*before, str(here)]
-    return module
 
 
 def _executed(name: str, path: Path) -> ModuleType:

@@ -175,3 +175,16 @@ def test_weights_that_are_missing_or_of_others(tmp_path, capsys, monkeypatch):
     with pytest.raises(UserError, match="import the weights again"):
         DINOv2.load(tmp_path)
     assert inputs.dinov2_directory(None) == tmp_path
+
+
+def test_the_folder_of_a_published_file(files, tmp_path, capsys):
+    code, captured = imported(tmp_path, tmp_path / "out", capsys)
+    assert code == 2
+    runs.assert_one_error(captured, "holds no file named model.safetensors or")
+    (tmp_path / "model.safetensors").write_bytes(files["size"].read_bytes())
+    code, captured = imported(tmp_path, tmp_path / "out", capsys)
+    assert code == 0 and json.loads(captured.out)["positions"] == "size"
+    (tmp_path / "dinov2_vitb14_pretrain.pth").touch()
+    code, captured = imported(tmp_path, tmp_path / "out", capsys)
+    assert code == 2
+    runs.assert_one_error(captured, "holds 2 files named .*: name the file")
