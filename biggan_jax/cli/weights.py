@@ -7,7 +7,15 @@ from biggan_jax.cli import options
 from biggan_jax.cli.output import say, writing
 from biggan_jax.errors import UserError, counts
 
-IMPORTS = ("biggan-pytorch", "pretrained-biggan", "inception-fid", "dinov2", "biggan-jax")
+IMPORTS = (
+    "biggan-pytorch",
+    "studiogan",
+    "pretrained-biggan",
+    "inception-fid",
+    "dinov2",
+    "biggan-jax",
+)
+_OF_FOLDERS = ("biggan-pytorch", "studiogan")  # they leave several copies in one
 _OF_FILES = (".onnx", ".stablehlo", ".mlir", ".bin", ".pb", ".zip", ".safetensors")
 WEIGHTS, PROGRAMS = ("safetensors", "biggan-pytorch"), ("stablehlo", "onnx")
 
@@ -20,7 +28,7 @@ def add(command) -> None:
         "sources", nargs="+", type=Path, metavar="SOURCE", help="files, or the peer's folder"
     )
     sub.add_argument("--out", required=True, type=Path, metavar="DIR", help="a model directory")
-    sub.add_argument("--suffix", metavar="S", help="which of a folder's copies: best0, copy1, ...")
+    sub.add_argument("--suffix", metavar="S", help="which of a folder's copies: best0, best, ...")
     sub.add_argument("--bn-eps", type=float, metavar="E", help="of batch norm (a file has none)")
     sub.add_argument("--sn-eps", type=float, metavar="E", help="of spectral norm")
     sub.add_argument(
@@ -61,8 +69,8 @@ def run_import(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, in
 
 def _epsilons(args: argparse.Namespace) -> dict[str, float]:
     """The epsilons that were given; refuses options that the format does not take."""
-    if args.suffix is not None and args.format != "biggan-pytorch":
-        raise UserError("--suffix is for --format biggan-pytorch alone; leave it out")
+    if args.suffix is not None and args.format not in _OF_FOLDERS:
+        raise UserError(f"--suffix is for --format {' and '.join(_OF_FOLDERS)} alone; leave it out")
     eps = options.given(args, "bn_eps", "sn_eps")
     given = {key: value for key, value in eps.items() if value is not None}
     for key, value in given.items():
@@ -81,10 +89,11 @@ def _import_model(
 ) -> tuple[dict, list[str]]:
     from biggan_jax.interop import convert
 
-    if args.format == "biggan-pytorch":
-        from biggan_jax.interop import biggan_pytorch
+    if args.format in _OF_FOLDERS:
+        from biggan_jax.interop import biggan_pytorch, studiogan
 
-        result = biggan_pytorch.import_weights(
+        peer = biggan_pytorch if args.format == "biggan-pytorch" else studiogan
+        result = peer.import_weights(
             args.sources, args.out, suffix=args.suffix, overrides=overrides, **epsilons
         )
     elif args.format == "pretrained-biggan":

@@ -75,8 +75,15 @@ def default_config() -> ConfigDict:
     m.hierarchical_z = True  # a chunk of z for every block; False: the first layer sees all of z
     m.g_spectral_norm = True
     m.d_spectral_norm = True
-    m.width_table = "biggan_pytorch"  # biggan_pytorch | studiogan: other widths at 32 (D), 64 (G)
+    # biggan_pytorch | studiogan: other widths at 32 (D) and 64 pixels (G); biggan_deep has a third,
+    # studiogan_legacy: at 64 pixels alone.
+    m.width_table = "biggan_pytorch"
     m.d_thin = False  # hidden width of D's blocks: input's (SNGAN) instead of the output's
+    # What the skips of D's blocks take, before or after the ReLU; StudioGAN's ReLU is in place.
+    m.d_skip = "input"  # input | activated
+    # The blocks of biggan_deep: skips drop and add channels (Brock et al. 2019), or are 1x1
+    # convolutions, and D pools before its last ReLU.
+    m.deep_blocks = "paper"  # paper | studiogan
     m.attention_kind = "attention"  # attention | residual (SAGAN's control of the same place)
     # published (keys and values max-pooled, C / 2 values) | paper (equations 1 to 3: neither)
     m.attention_form = "published"

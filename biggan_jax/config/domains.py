@@ -114,6 +114,8 @@ DOMAINS: dict[str, Range | Choice | Each] = {
     "model.sn_eps": AT_LEAST_0,
     "model.sn_iterations": AT_LEAST_1,
     "model.sn_eval": Choice("iterate", "stored"),
+    "model.d_skip": Choice("input", "activated"),
+    "model.deep_blocks": Choice("paper", "studiogan"),
     "model.d_dropout": Range(0, 1),
     "model.d_head": Choice("linear", "san"),
     "optimizer.g_lr": AT_LEAST_0,

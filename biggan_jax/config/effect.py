@@ -12,9 +12,10 @@ _ATTENTION = ("attention_kind", "attention_form", "attention_reduction")
 _EMBEDDING = ("shared_embedding", "hierarchical_z", "shared_dim", "cond_order")
 # Entries of `model` that a family does not read.
 _UNREAD = {
-    "sagan": _EMBEDDING,
-    "sngan": (*_EMBEDDING, "width_table"),
-    "dcgan": (*_EMBEDDING, "width_table", "d_thin", *_ATTENTION),
+    "biggan": ("deep_blocks",),
+    "sagan": (*_EMBEDDING, "deep_blocks"),
+    "sngan": (*_EMBEDDING, "deep_blocks", "width_table"),
+    "dcgan": (*_EMBEDDING, "deep_blocks", "width_table", "d_thin", "d_skip", *_ATTENTION),
 }
 # Strengths of what `regularizer.every_steps` is about.
 _LAZY = ("r1", "r2", "wgan_gp", "dragan", "consistency", "consistency_fake", "zcr_d")

@@ -5,22 +5,15 @@ References:
 """
 
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
-from biggan_jax import models
-from biggan_jax.config import config_file, default_config
-from biggan_jax.errors import UserError, some
-from biggan_jax.interop import convert, infer, layout
-from biggan_jax.interop.files import Tensors, open_tensors
-from biggan_jax.storage import json_file
-from biggan_jax.storage.weights import NETWORKS
+from biggan_jax.interop import convert, infer, layout, players
+from biggan_jax.interop.files import Tensors
 
-FILE = re.compile(r"(G_ema|G|D)(?:_(?!optim)(.+))?\.(?:pth|pt|safetensors)")
+FILE = re.compile(r"(?P<network>G_ema|G|D)(?:_(?!optim)(?P<copy>.+))?\.(?:pth|pt|safetensors)")
 NAMES = {"G": "g", "G_ema": "g_ema", "D": "d"}
 # sv: logged singular values. u1, u2, ...: of the singular values that are logged only. Counters of
 # `--mybn` are divided by where they are not 0.
@@ -53,111 +46,8 @@ def import_weights(
     Raises:
       UserError: for unusable or contradicting files, or tensors that are missing or misshapen.
     """
-    sources = choose(sources, suffix)
-    opened = assign([open_tensors(path) for path in sources])
-    config = settings(opened, bn_eps, sn_eps, overrides or [])
-    for source in opened.values():  # written by `biggan export`
-        config.class_names = _class_names(source)
-    players = {name[0] for name in opened}
-    targets = {player: convert.target(config.model, player) for player in players}
-    networks = [
-        network(name, source, config.model, targets[name[0]]) for name, source in opened.items()
-    ]
-    return convert.write(config, networks, out)
-
-
-def choose(sources: list[Path], suffix: str | None = None) -> list[Path]:
-    """The files to read, those given or the newest set of a folder; UserError for no set."""
-    if not any(path.is_dir() for path in sources):
-        if suffix is not None:
-            raise UserError("--suffix chooses within a folder; leave it out when files are given")
-        return sources
-    if len(sources) > 1:
-        raise UserError(f"give one folder or some files, not {some(sources)}")
-    (folder,) = sources
-    sets: dict[str, dict[str, Path]] = {}
-    for path in sorted(folder.iterdir()):
-        if match := FILE.fullmatch(path.name):
-            sets.setdefault(match[2] or "", {}).setdefault(match[1], path)
-    if not sets:
-        raise UserError(f"{folder} holds no G*.pth, G_ema*.pth or D*.pth; name the files")
-    if suffix is None:
-        # The peer writes its last state without a suffix, and its best ones as best0, best1, ...
-        newest = {name: max(p.stat().st_mtime for p in sets[name].values()) for name in sets}
-        suffix = "" if "" in sets else max(newest, key=newest.get)
-    if suffix not in sets:
-        raise UserError(f"{folder} holds no set {suffix!r}; set --suffix to {some(sets, 9)}")
-    chosen = list(sets[suffix].values())
-    if len(sets) > 1:
-        others = ", ".join(repr(name) for name in sets if name != suffix)
-        print(
-            f"{folder}: taking {', '.join(p.name for p in chosen)} (--suffix: also {others})",
-            file=sys.stderr,
-        )
-    return chosen
-
-
-def assign(opened: list[Tensors]) -> dict[str, Tensors]:
-    """{'g', 'g_ema' or 'd': its file}: G or D by the tensors, averaged by the file's name.
-
-    UserError for a file that is neither, and for two files of one network.
-    """
-    found: dict[str, Tensors] = {}
-    for source in opened:
-        name = infer.player_of(source.shapes)
-        if name is None:
-            raise UserError(
-                f"{source.path} is neither G nor D of BigGAN-PyTorch: its tensors are "
-                f"{some(source.shapes, 4)}"
-            )
-        if name == "g" and "ema" in source.path.stem.lower():
-            name = "g_ema"
-        if name in found:
-            raise UserError(
-                f"{found[name].path} and {source.path} are both {name}; give one of them (an "
-                "averaged G has 'ema' in its name)"
-            )
-        found[name] = source
-    return {name: found[name] for name in NETWORKS if name in found}
-
-
-def settings(
-    opened: dict[str, Tensors],
-    bn_eps: float | None,
-    sn_eps: float | None,
-    overrides: list[str],
-) -> ConfigDict:
-    """The config whose `model` section the tensors say, overrides applied.
-
-    UserError where files contradict each other, or no model of ours is like them.
-    """
-    found: dict[str, tuple[Any, Path]] = {}
-    for name, source in opened.items():
-        read = infer.discriminator if name == "d" else infer.generator
-        for key, value in read(source.shapes, str(source.path)).items():
-            before, path = found.setdefault(key, (value, source.path))
-            if before != value:
-                raise UserError(
-                    f"{path} has {key} {before}, {source.path} has {value}: they are no pair; "
-                    "import them into two directories"
-                )
-    if found["num_classes"][0] == 1:
-        raise UserError(
-            "the weights are of one class with an embedding of its own; an unconditional model "
-            "has none here: import weights of 2 classes or more"
-        )
-    config = default_config()
-    values = {"g_attention": (), "d_attention": ()}
     eps = {"bn_eps": bn_eps, "sn_eps": sn_eps}
-    values |= {key: value for key, value in eps.items() if value is not None}
-    values |= {key: value for key, (value, _) in found.items()}
-    if "dim_z" not in values:  # a lone D: any G that fits
-        chunks = len(models.REGISTRY[values["name"]].G_WIDTHS[values["resolution"]])
-        values["dim_z"] = 128 if values["name"] == "biggan_deep" else 20 * chunks
-    config.model.update(values)
-    config = config_file.override(config, overrides)
-    models.check(config.model)
-    return config
+    return players.import_weights(PEER, sources, out, suffix, eps, overrides or [])
 
 
 def network(name: str, source: Tensors, model: Any, wanted: dict[str, Any]) -> convert.Network:
@@ -185,12 +75,13 @@ def network(name: str, source: Tensors, model: Any, wanted: dict[str, Any]) -> c
     return convert.Network(name, source, keys, shapes, read, is_buffer)
 
 
-def _class_names(source: Tensors) -> tuple[str, ...]:
-    """The names that `biggan export` wrote into a file; UserError where they are damaged."""
-    try:
-        names = json_file.parse(source.metadata.get("class_names", "[]"))
-        if not all(isinstance(name, str) for name in names):
-            raise TypeError("not all of them are text")
-        return tuple(names)
-    except (ValueError, TypeError) as error:
-        raise UserError(f"the names of classes in {source.path} cannot be read: {error}") from error
+PEER = players.Peer(
+    name="BigGAN-PyTorch",
+    file=FILE,
+    files="G*.pth, G_ema*.pth or D*.pth",
+    first="",  # its last state; its best ones are best0, best1, ...
+    player_of=infer.player_of,
+    generator=infer.generator,
+    discriminator=infer.discriminator,
+    network=network,
+)

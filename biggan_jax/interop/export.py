@@ -160,6 +160,8 @@ def to_biggan_pytorch(
         ("attention_form", m.attention_form, ("published",)),
         ("attention_reduction", m.attention_reduction, (8,)),
         ("d_head", m.d_head, ("linear",)),
+        ("d_skip", m.d_skip, ("input",)),
+        ("deep_blocks", m.deep_blocks, ("paper",)),
         ("rgb_width", m.rgb_width or m.channels, (m.channels,)),
         ("num_classes > 1", m.num_classes > 1, (True,)),
     ):

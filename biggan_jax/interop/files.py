@@ -20,6 +20,22 @@ from biggan_jax.errors import UserError
 REOPEN_BYTES = 2**26
 
 
+class _Unread:
+    """Stands for a number of numpy's, its dtype or its bytes beside a state_dict: it is dropped."""
+
+    def __init__(self, *args):
+        pass
+
+    def __setstate__(self, state):
+        pass
+
+
+# A pickle names these for a score that is kept beside a state_dict. None of them is called: what a
+# file puts in their place is dropped.
+_SCALARS = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype",
+            "_codecs.encode")  # fmt: skip
+
+
 class Tensors:
     """The tensors of one file.
 
@@ -106,7 +122,8 @@ def _torch(path: Path) -> Tensors:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                content = torch.load(path, map_location="cpu", weights_only=True, **options)
+                with torch.serialization.safe_globals([(_Unread, name) for name in _SCALARS]):
+                    content = torch.load(path, map_location="cpu", weights_only=True, **options)
         except (OSError, MemoryError):
             raise
         except Exception as error:  # torch's unpickler raises almost anything over damaged bytes
@@ -116,6 +133,10 @@ def _torch(path: Path) -> Tensors:
                 f"{path} holds a {type(content).__name__}; give the file of a state_dict, as "
                 "torch.save(G.state_dict()) writes it"
             )
+        if isinstance(
+            content.get("state_dict"), dict
+        ):  # beside an optimizer's, as training saves it
+            content = content["state_dict"]
         return {k: v for k, v in content.items() if isinstance(v, torch.Tensor)}
 
     opened, touched = tensors(), 0

@@ -5,6 +5,7 @@ A tensor of ours is named by its path: `params/block_0/conv1/kernel`, `spectral/
 and [in, out] here; G's 4x4 input is (C, H, W) there and (H, W, C) here.
 """
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -19,6 +20,16 @@ STATISTICS = ("stored_", "bn.stored_", "bn.running_")
 BOTTOM = 16  # pixels of G's first feature map
 
 
+def stage_ends(model: Any, player: str) -> list[int]:
+    """Pixels at the end of every stage: of every block, or of every two of BigGAN-deep."""
+    family = models.REGISTRY[model.name]
+    if player == "g":
+        return [4 * 2**i for i in range(1, len(family.G_WIDTHS[model.resolution]))]
+    widths, num_down = family.D_WIDTHS[model.resolution]
+    stages = len(widths) - (model.name == "biggan_deep")  # entry 0 of its table is the stem
+    return [model.resolution >> min(i + 1, num_down) for i in range(stages)]
+
+
 def block_names(model: Any, player: str) -> dict[str, str]:
     """{our module: the peer's} of every residual and attention block.
 
@@ -26,16 +37,8 @@ def block_names(model: Any, player: str) -> dict[str, str]:
       model: the `model` section of a config.
       player: 'g' or 'd'.
     """
-    family, deep = models.REGISTRY[model.name], model.name == "biggan_deep"
-    if player == "g":
-        stages = len(family.G_WIDTHS[model.resolution]) - 1
-        ends = [4 * 2 ** (i + 1) for i in range(stages)]
-    else:
-        widths, num_down = family.D_WIDTHS[model.resolution]
-        stages = len(widths) - deep  # entry 0 of BigGAN-deep's table is the stem
-        ends = [model.resolution >> min(i + 1, num_down) for i in range(stages)]
-    names = {}
-    for i, resolution in enumerate(ends):
+    deep, names = model.name == "biggan_deep", {}
+    for i, resolution in enumerate(stage_ends(model, player)):
         if not deep:
             names[f"block_{i}"], attention = f"blocks.{i}.0", f"blocks.{i}.1"
         elif player == "g":  # one list a block, attention in that of the stage's second
@@ -89,12 +92,24 @@ def to_ours(path: str, value: np.ndarray, player: str) -> np.ndarray:
     if leaf == "kernel":
         value = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T
     elif leaf == "u":
-        value = value[0]
+        value = value.reshape(-1)
     elif leaf == "gamma":
         value = value.reshape(())
     if player == "g" and "/linear/" in path:
         value = _permute(value, (-1, BOTTOM))
     return value
+
+
+def right_vector(value: np.ndarray, kernel: tuple[int, ...]) -> np.ndarray:
+    """The v of a peer's spectral norm in our order.
+
+    Args:
+      value: one number for each column of the weight as a matrix, [out, in * h * w] there and
+        [out, h * w * in] here.
+      kernel: our shape of the weight.
+    """
+    window = math.prod(kernel[:2]) if len(kernel) == 4 else 1
+    return value.reshape(-1, window).T.reshape(-1)
 
 
 def peer_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:

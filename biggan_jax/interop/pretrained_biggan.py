@@ -4,7 +4,6 @@ References:
   Hugging Face, github.com/huggingface/pytorch-pretrained-BigGAN: model.py, config.py.
 """
 
-import math
 import re
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from ml_collections import ConfigDict
 from biggan_jax import models
 from biggan_jax.config import config_file, default_config
 from biggan_jax.errors import UserError, some
-from biggan_jax.interop import convert
+from biggan_jax.interop import convert, layout
 from biggan_jax.interop.files import Tensors, open_tensors
 from biggan_jax.storage import json_file, truncation_statistics
 
@@ -194,9 +193,8 @@ def _to_ours(path: str, value: np.ndarray, shapes: dict[str, tuple[int, ...]]) -
     if path.startswith("batch_stats/"):
         return value
     if path.endswith("/v"):
-        # The columns of the matrix [out, in * h * w] there are those of [out, h * w * in] here.
-        *window, _, _ = shapes[path.replace("spectral/", "params/")[:-1] + "kernel"]
-        return value.reshape(-1, math.prod(window)).T.reshape(-1)
+        kernel = shapes[path.replace("spectral/", "params/")[:-1] + "kernel"]
+        return layout.right_vector(value, kernel)
     if len(shapes[path]) == 4:
         return value.transpose(2, 3, 1, 0)
     return value.T if value.ndim == 2 else value.reshape(shapes[path])

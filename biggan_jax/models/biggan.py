@@ -145,6 +145,7 @@ class DiscriminatorBlock(nn.Module):
       first: whether its input is the image itself.
       settings: what every layer shares.
       thin: hidden channels as many as the input's (SNGAN) instead of the output's.
+      skip: 'input': the skip takes x; 'activated': relu(x), except in the first block.
     """
 
     features: int
@@ -152,6 +153,7 @@ class DiscriminatorBlock(nn.Module):
     first: bool
     settings: LayerSettings
     thin: bool = False
+    skip: str = "input"
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -167,6 +169,7 @@ class DiscriminatorBlock(nn.Module):
 
         # The first block sees the image itself: no activation before its first convolution.
         h = x if self.first else nn.relu(x)
+        x = h if self.skip == "activated" else x  # StudioGAN's ReLU is in place
         # BigGAN-PyTorch's --D_thin: the first block's hidden width is the image's 3 channels too
         # (Miyato and Koyama's first block is wide).
         hidden = x.shape[-1] if self.thin else self.features
@@ -189,6 +192,7 @@ class Discriminator(nn.Module):
         blocks end at one resolution, after the first (BigGAN-PyTorch: after every one of them).
       thin: hidden width of the blocks, see `DiscriminatorBlock`.
       width_table: a key of WIDTH_TABLES.
+      d_skip: what the skips take, see `DiscriminatorBlock`.
       settings: what every layer shares.
 
     References:
@@ -201,6 +205,7 @@ class Discriminator(nn.Module):
     attention: tuple[int, ...]
     thin: bool
     width_table: str
+    d_skip: str
     settings: LayerSettings
 
     @nn.compact
@@ -221,8 +226,9 @@ class Discriminator(nn.Module):
         seen = set()
         for i, multiple in enumerate(widths):
             block = remat.block(DiscriminatorBlock, s, h.shape[1])
-            name = f"block_{i}"
-            h = block(self.ch * multiple, i < num_down, i == 0, s, self.thin, name=name)(h, train)
+            down, first = i < num_down, i == 0
+            how = (self.thin, self.d_skip)
+            h = block(self.ch * multiple, down, first, s, *how, name=f"block_{i}")(h, train)
             if h.shape[1] in self.attention and h.shape[1] not in seen:
                 h = attention.insert(h, s, train)
             seen.add(h.shape[1])

@@ -4,8 +4,8 @@ References:
   Brock et al. 2019, "Large Scale GAN Training for High Fidelity Natural Image Synthesis", appendix
   B, figure 16 and tables 7 to 9. Widths of 32 and 64 pixels as in BigGAN-PyTorch; 512 as in
   compare_gan and pytorch-pretrained-BigGAN. 16 pixels is the 32-pixel table with one stage fewer.
-  StudioGAN's `big_resnet_deep_legacy` is this model; its `big_resnet_deep_studiogan`, with learned
-  1x1 shortcuts wherever the width changes, is not, and has more parameters.
+  StudioGAN's `big_resnet_deep_legacy` is this model with `d_skip` activated, its
+  `big_resnet_deep_studiogan` besides with `deep_blocks` studiogan, which has more parameters.
 """
 
 from typing import Any
@@ -25,23 +25,13 @@ from biggan_jax.models import (
     remat,
     resample,
 )
-
-# G's stages have the widths of BigGAN's blocks. A stage is two blocks: one that changes nothing,
-# then one that doubles the resolution and takes the width.
-from biggan_jax.models.biggan import BOTTOM, G_WIDTHS
+from biggan_jax.models.biggan import BOTTOM
 from biggan_jax.models.settings import LayerSettings, of_section
+from biggan_jax.models.widths import DEEP_WIDTH_TABLES as WIDTH_TABLES
 
-# Entry 0 is the width of the stem, entry i that of stage i's output; then how many stages (the
-# first ones) halve the resolution. A stage is two blocks: one that takes the width and may halve
-# the resolution, then one that changes nothing.
-D_WIDTHS = {
-    16: ((4, 4, 4), 1),
-    32: ((4, 4, 4, 4), 2),
-    64: ((1, 2, 4, 8, 16), 4),
-    128: ((1, 2, 4, 8, 16, 16), 5),
-    256: ((1, 2, 4, 8, 8, 16, 16), 6),
-    512: ((1, 1, 2, 4, 8, 8, 16, 16), 7),
-}
+# A stage is two blocks. G's: one that changes nothing, then one that doubles the resolution and
+# takes the width. D's: one that takes the width and may halve the resolution, then one that keeps.
+G_WIDTHS, D_WIDTHS = WIDTH_TABLES["biggan_pytorch"]
 BOTTLENECK = 4  # a G block's hidden width is its input's over this, a D block's its output's
 
 
@@ -52,6 +42,7 @@ class GeneratorBlock(nn.Module):
       features: output channels, at most the input's.
       up: whether it doubles the resolution.
       settings: what every layer shares.
+      form: 'paper', or 'studiogan': with a 1x1 convolution as the skip of every block.
 
     References:
       Brock et al. 2019, figure 16 (left).
@@ -60,12 +51,14 @@ class GeneratorBlock(nn.Module):
     features: int
     up: bool
     settings: LayerSettings
+    form: str = "paper"
 
     @nn.compact
     def __call__(self, x: jax.Array, condition: jax.Array, train: bool) -> jax.Array:
         """[N, H, W, C], [N, K] -> [N, 2H, 2W, features] (or the same size without `up`)."""
         s = self.settings
         hidden = x.shape[-1] // BOTTLENECK
+        up = "up" if self.up else "none"
 
         def conv(i: int, x: jax.Array, features: int, size: int, up: str = "none") -> jax.Array:
             x = nn.relu(layers.ConditionalBatchNorm(s, name=f"bn{i}")(x, condition, train))
@@ -75,9 +68,14 @@ class GeneratorBlock(nn.Module):
             return layer(x, train)
 
         h = conv(1, x, hidden, 1)
-        h = conv(2, h, hidden, 3, "up" if self.up else "none")
+        h = conv(2, h, hidden, 3, up)
         h = conv(3, h, hidden, 3)
         h = conv(4, h, self.features, 1)
+        if self.form == "studiogan":
+            shortcut = layers.Conv(
+                s, s.spectral_norm, self.features, kernel_size=1, resample=up, name="shortcut"
+            )
+            return h + shortcut(x, train)
         x = x[..., : self.features]
         return h + (resample.upsample(x) if self.up else x)
 
@@ -98,6 +96,8 @@ class Generator(nn.Module):
       rgb_width: output channels of the last convolution, of which the first `channels` are kept
         (pytorch-pretrained-BigGAN and compare_gan: ch).
       settings: what every layer shares.
+      width_table: a key of WIDTH_TABLES.
+      deep_blocks: how the skips get their width, see `GeneratorBlock`.
     """
 
     resolution: int
@@ -110,6 +110,8 @@ class Generator(nn.Module):
     cond_order: str
     rgb_width: int | None
     settings: LayerSettings
+    width_table: str = "biggan_pytorch"
+    deep_blocks: str = "paper"
 
     @nn.compact
     def __call__(self, z: jax.Array, labels: jax.Array, train: bool = False) -> jax.Array:
@@ -124,7 +126,7 @@ class Generator(nn.Module):
           Images [N, resolution, resolution, channels] in [-1, 1], at least float32.
         """
         s = self.settings
-        first, *widths = (self.ch * m for m in G_WIDTHS[self.resolution])
+        first, *widths = (self.ch * m for m in WIDTH_TABLES[self.width_table][0][self.resolution])
         embedding = conditioning.class_embedding(
             labels, train, s, self.num_classes, self.shared_dim
         )
@@ -134,16 +136,17 @@ class Generator(nn.Module):
         h = linear(condition, train).reshape(-1, BOTTOM, BOTTOM, first)
         for i, width in enumerate(widths):
             same = remat.block(GeneratorBlock, s, h.shape[1])
-            h = same(h.shape[-1], False, s, name=f"block_{2 * i}")(h, condition, train)
+            how = (s, self.deep_blocks)
+            h = same(h.shape[-1], False, *how, name=f"block_{2 * i}")(h, condition, train)
             up = remat.block(GeneratorBlock, s, 2 * h.shape[1])
-            h = up(width, True, s, name=f"block_{2 * i + 1}")(h, condition, train)
+            h = up(width, True, *how, name=f"block_{2 * i + 1}")(h, condition, train)
             if h.shape[1] in self.attention:
                 h = attention.insert(h, s, train)
         return heads.image(h, train, s, self.channels, self.rgb_width)
 
     def attention_widths(self) -> dict[int, int]:
         """{resolution: channels} of every place where attention can stand."""
-        widths = G_WIDTHS[self.resolution]
+        widths = WIDTH_TABLES[self.width_table][0][self.resolution]
         return {BOTTOM * 2**i: self.ch * widths[i] for i in range(1, len(widths))}
 
 
@@ -154,6 +157,9 @@ class DiscriminatorBlock(nn.Module):
       features: output channels, at least the input's.
       down: whether it halves the resolution.
       settings: what every layer shares.
+      form: 'paper', or 'studiogan': wherever the width or the resolution changes the skip is a 1x1
+        convolution to all channels, and the last ReLU comes after the pooling.
+      skip: 'input': the skip takes x; 'activated': relu(x).
 
     References:
       Brock et al. 2019, figure 16 (right).
@@ -162,12 +168,15 @@ class DiscriminatorBlock(nn.Module):
     features: int
     down: bool
     settings: LayerSettings
+    form: str = "paper"
+    skip: str = "input"
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """[N, H, W, C] -> [N, H/2, W/2, features] (or the same size without `down`)."""
         s = self.settings
         hidden = self.features // BOTTLENECK
+        down = "down" if self.down else "none"
 
         def conv(name: str, x: jax.Array, features: int, size: int, down="none") -> jax.Array:
             layer = layers.Conv(
@@ -175,12 +184,17 @@ class DiscriminatorBlock(nn.Module):
             )
             return layer(x, train)
 
-        h = conv("conv1", nn.relu(x), hidden, 1)
+        h = nn.relu(x)
+        x = h if self.skip == "activated" else x  # StudioGAN's ReLU is in place
+        h = conv("conv1", h, hidden, 1)
         h = conv("conv2", activation.relu(h, s.mesh), hidden, 3)
+        if self.form == "studiogan":
+            h = conv("conv3", activation.relu(h, s.mesh), hidden, 3, down)
+            h = conv("conv4", activation.relu(h, s.mesh), self.features, 1)
+            changes = self.down or x.shape[-1] != self.features
+            return h + (conv("shortcut", x, self.features, 1, down) if changes else x)
         h = conv("conv3", activation.relu(h, s.mesh), hidden, 3)
-        h = conv(
-            "conv4", activation.relu(h, s.mesh), self.features, 1, "down" if self.down else "none"
-        )
+        h = conv("conv4", activation.relu(h, s.mesh), self.features, 1, down)
         x = resample.average_pool(x) if self.down else x
         if x.shape[-1] != self.features:
             extra = conv("shortcut", x, self.features - x.shape[-1], 1)
@@ -198,6 +212,8 @@ class Discriminator(nn.Module):
       attention: resolutions after whose stage self-attention (or its control) stands; where several
         stages end at one resolution, after the first (BigGAN-PyTorch: after every one of them).
       settings: what every layer shares.
+      width_table: a key of WIDTH_TABLES.
+      deep_blocks, d_skip: of the blocks, see `DiscriminatorBlock`.
     """
 
     resolution: int
@@ -205,6 +221,9 @@ class Discriminator(nn.Module):
     num_classes: int
     attention: tuple[int, ...]
     settings: LayerSettings
+    width_table: str = "biggan_pytorch"
+    deep_blocks: str = "paper"
+    d_skip: str = "input"
 
     @nn.compact
     def __call__(self, images: jax.Array, labels: jax.Array, train: bool = False) -> jax.Array:
@@ -219,7 +238,7 @@ class Discriminator(nn.Module):
           Logits [N], at least float32.
         """
         s = self.settings
-        (first, *widths), num_down = D_WIDTHS[self.resolution]
+        (first, *widths), num_down = WIDTH_TABLES[self.width_table][1][self.resolution]
         stem = layers.Conv(s, s.spectral_norm, self.ch * first, name="stem")
         h = stem(images.astype(s.dtype), train)
         seen = set()
@@ -227,7 +246,8 @@ class Discriminator(nn.Module):
             width = self.ch * multiple
             for j, down in ((2 * i, i < num_down), (2 * i + 1, False)):
                 block = remat.block(DiscriminatorBlock, s, h.shape[1])
-                h = block(width, down, s, name=f"block_{j}")(h, train)
+                how = (s, self.deep_blocks, self.d_skip)
+                h = block(width, down, *how, name=f"block_{j}")(h, train)
             if h.shape[1] in self.attention and h.shape[1] not in seen:
                 h = attention.insert(h, s, train)
             seen.add(h.shape[1])
@@ -235,7 +255,7 @@ class Discriminator(nn.Module):
 
     def attention_widths(self) -> dict[int, int]:
         """{resolution: channels} of every place where attention can stand."""
-        (_, *widths), num_down = D_WIDTHS[self.resolution]
+        (_, *widths), num_down = WIDTH_TABLES[self.width_table][1][self.resolution]
         places, resolution = {}, self.resolution
         for i, multiple in enumerate(widths):
             resolution //= 2 if i < num_down else 1
@@ -245,12 +265,12 @@ class Discriminator(nn.Module):
 
 def check(model: Any) -> None:
     """Raises UserError for a `model` section that BigGAN-deep cannot be built from."""
+    checks.choice("model.width_table", model.width_table, WIDTH_TABLES)
     checks.resolution(model, G_WIDTHS)
     for key, value, why in (
         ("shared_embedding", True, "every batch norm sees the shared class embedding"),
         ("hierarchical_z", True, "every batch norm sees z"),
         ("d_thin", False, "its blocks are bottlenecks"),
-        ("width_table", "biggan_pytorch", "it has one table of widths"),
     ):
         if model[key] != value:
             raise UserError(

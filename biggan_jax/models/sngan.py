@@ -48,8 +48,8 @@ class Discriminator(biggan.Discriminator):
         for i, multiple in enumerate(widths):
             thin = self.thin and i > 0
             block = remat.block(biggan.DiscriminatorBlock, s, h.shape[1])
-            name = f"block_{i}"
-            h = block(self.ch * multiple, i < num_down, i == 0, s, thin, name=name)(h, train)
+            down, first, how = i < num_down, i == 0, (thin, self.d_skip)
+            h = block(self.ch * multiple, down, first, s, *how, name=f"block_{i}")(h, train)
             if h.shape[1] in self.attention and h.shape[1] not in seen:
                 h = attention.insert(h, s, train)
             seen.add(h.shape[1])

@@ -1,4 +1,4 @@
-"""Widths of BigGAN's blocks by resolution, which SAGAN, SNGAN and BigGAN-deep share in part.
+"""Widths of BigGAN's blocks and BigGAN-deep's stages by resolution, which SAGAN and SNGAN share.
 
 References:
   Brock et al. 2019, "Large Scale GAN Training for High Fidelity Natural Image Synthesis", appendix
@@ -29,4 +29,21 @@ D_WIDTHS = {
 WIDTH_TABLES = {
     "biggan_pytorch": (G_WIDTHS, D_WIDTHS),
     "studiogan": (G_WIDTHS | {64: (16, 8, 4, 2, 1)}, D_WIDTHS | {32: ((2, 2, 2, 2), 2)}),
+}
+# BigGAN-deep. G's stages have the widths of BigGAN's blocks. D: entry 0 is the width of the stem,
+# entry i that of stage i's output; then how many stages (the first ones) halve the resolution.
+_DEEP_D = {
+    16: ((4, 4, 4), 1),
+    32: ((4, 4, 4, 4), 2),
+    64: ((1, 2, 4, 8, 16), 4),
+    128: ((1, 2, 4, 8, 16, 16), 5),
+    256: ((1, 2, 4, 8, 8, 16, 16), 6),
+    512: ((1, 1, 2, 4, 8, 8, 16, 16), 7),
+}
+# StudioGAN's `big_resnet_deep_legacy`, and `big_resnet_deep_studiogan`, whose D has a narrower stem
+# at 32 pixels.
+DEEP_WIDTH_TABLES = {
+    "biggan_pytorch": (G_WIDTHS, _DEEP_D),
+    "studiogan_legacy": (WIDTH_TABLES["studiogan"][0], _DEEP_D),
+    "studiogan": (WIDTH_TABLES["studiogan"][0], _DEEP_D | {32: ((1, 4, 4, 4), 2)}),
 }

@@ -9,7 +9,7 @@ import pytest
 
 from biggan_jax import cli
 from biggan_jax.errors import UserError
-from biggan_jax.interop import biggan_pytorch, export
+from biggan_jax.interop import export, players
 from biggan_jax.interop.files import open_tensors
 from biggan_jax.storage.weights import load_weights
 from tests import pytorch_files as files
@@ -121,4 +121,4 @@ def test_an_export_whose_config_is_damaged(tmp_path, capsys, config):
     runs.assert_one_error(capsys.readouterr(), f"{path} holds no config that can be read")
     save_file({"x": np.ones(2, np.float32)}, path, metadata={"class_names": config})
     with pytest.raises(UserError, match="names of classes in .* cannot be read"):
-        biggan_pytorch._class_names(open_tensors(path))
+        players.class_names(open_tensors(path))

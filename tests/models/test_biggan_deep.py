@@ -20,8 +20,8 @@ from tests.models.test_biggan_ablations import (
 )
 
 ROW = re.compile(
-    r"(?:BigGANdeep-PyTorch|HF-BigGAN-deep|StudioGAN/big_resnet_deep_legacy)"
-    r"/([GD])/res(\d+)/ch(\d+)(?!.*studiogan)"
+    r"(?:BigGANdeep-PyTorch|HF-BigGAN-deep|StudioGAN/big_resnet_deep_(?:legacy|studiogan))"
+    r"/([GD])/res(\d+)/ch(\d+)"
 )
 
 
@@ -38,14 +38,15 @@ def test_parameter_counts_equal_the_peers(row):
         m["g_attention" if kind == "G" else "d_attention"] = (64,)
     if row.startswith("HF"):
         m.rgb_width, m.cond_order = ch, "z_embedding"
+    if "deep_studiogan" in row:
+        m.deep_blocks = m.width_table = "studiogan"
     assert parameters(m, kind) == VARIANTS[row]
 
 
 def test_all_rows_are_read():
-    """All of BigGAN-deep; StudioGAN's other version has learned shortcuts, which are not here."""
-    others = [r for r in VARIANTS if "deep" in r and not ROW.match(r)]
-    assert len(others) == 4 and all("big_resnet_deep_studiogan" in r for r in others)
-    assert sum(bool(ROW.match(r)) for r in VARIANTS) == 16 + 3 + 4
+    """All of BigGAN-deep, StudioGAN's two versions included."""
+    assert all(ROW.match(r) for r in VARIANTS if "deep" in r)
+    assert sum(bool(ROW.match(r)) for r in VARIANTS) == 16 + 3 + 4 + 4
 
 
 @pytest.mark.parametrize(
@@ -146,7 +147,7 @@ def test_both_orders_of_the_condition():
         ({"shared_embedding": False}, ("model.shared_embedding=True",)),
         ({"hierarchical_z": False}, ("model.hierarchical_z=True",)),
         ({"d_thin": True}, ("model.d_thin=False", "bottlenecks")),
-        ({"width_table": "studiogan"}, ("model.width_table=biggan_pytorch",)),
+        ({"width_table": "studio"}, ("model.width_table", "studiogan_legacy")),
         ({"resolution": 512, "ch": 3}, ("3", "512", "at least 4", "model.ch=4")),
         ({"resolution": 48}, ("48", "16, 32, 64, 128, 256, 512")),
     ],

@@ -14,7 +14,7 @@ EVERY = [
     for name, family in models.REGISTRY.items()
     for resolution in family.G_WIDTHS
     for table in ("biggan_pytorch", "studiogan")
-    if table == "biggan_pytorch" or name in ("biggan", "sagan")
+    if table == "biggan_pytorch" or name in ("biggan", "biggan_deep", "sagan")
 ]
 
 
