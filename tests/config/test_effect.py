@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from biggan_jax import models
-from biggan_jax.config import carried, config_file, effect
+from biggan_jax.config import carried, config_file, default_config, effect
 from tests import runs
 
 SMALL = ("--config.model.ch=8", "--config.model.resolution=32", "--config.model.num_classes=10")
@@ -119,6 +119,14 @@ def test_a_family_does_not_read_what_is_said_of_it(name):
     assert {"model.shared_dim", "model.cond_order", "model.attention_reduction"} <= keys
     other.model.sn_iterations = 3
     assert traced(plain.model) != traced(other.model)
+
+
+def test_the_blocks_of_biggan_deep_are_no_biggans():
+    c = default_config()
+    c.model.num_classes, c.model.deep_blocks, c.model.d_skip = 2, "studiogan", "activated"
+    assert [one.key for one in effect.without(c) if "model" in one.key] == ["model.deep_blocks"]
+    c.model.name = "biggan_deep"
+    assert not [one.key for one in effect.without(c) if "model" in one.key]
 
 
 def test_train_says_so(run_copy, capsys):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from biggan_jax import cli
+from biggan_jax.config import default_config
 from biggan_jax.errors import UserError
 from biggan_jax.interop import export, players
 from biggan_jax.interop.files import open_tensors
@@ -107,6 +108,16 @@ def test_what_the_peer_does_not_have(run_copy, tmp_path, capsys, setting):
     argv = ["export", "--from", run_copy, "--format", "biggan-pytorch", "--out", tmp_path / "p"]
     assert cli.main([str(a) for a in argv]) == 2
     runs.assert_one_error(capsys.readouterr(), f"no model with {key} {value}")
+
+
+@pytest.mark.parametrize("change", [{"d_skip": "activated"}, {"deep_blocks": "studiogan"}])
+def test_the_blocks_of_studiogan_are_not_the_peers(tmp_path, monkeypatch, change):
+    c = default_config()
+    c.model.update({"num_classes": 2} | change)
+    monkeypatch.setattr(export, "load", lambda *_: export.Loaded(c, {}, 0))
+    (key, value), *_ = change.items()
+    with pytest.raises(UserError, match=f"no model with {key} {value}: export with"):
+        export.to_biggan_pytorch(tmp_path, tmp_path / "out")
 
 
 @pytest.mark.parametrize("config", ["{", "[" * 9999, '{"model": 1, "model": 2}', "7", "NaN"])
