@@ -16,6 +16,8 @@ NO_CPU_WHEEL = "platform_machine != 'x86_64' or platform_system != 'Linux'"
 
 # What `biggan explore` serves its page with.
 SERVER = ["starlette>=0.46", "uvicorn>=0.34"]
+# hf:// addresses; before 1.0 its cache and its errors are others.
+HUB = "huggingface_hub>=1.0"
 # Orbax asks it about a bucket.
 GCS = "google-cloud-storage>=2.18"
 
@@ -46,6 +48,7 @@ setup(
         "biggan_jax": ["py.typed"],
         "biggan_jax.evaluation": ["templates/*.html"],
         "biggan_jax.sampling": ["templates/*.html"],
+        "biggan_jax.storage": ["carried/*/config.json", "carried/*/model.safetensors"],
     },
     entry_points={"console_scripts": ["biggan = biggan_jax.cli:main"]},
     install_requires=[
@@ -77,11 +80,13 @@ setup(
         "gcs": [GCS],
         "onnx": ["jax2onnx>=0.13"],  # 0.14 to 0.17 ask for an older Orbax
         "explore": SERVER,
+        "hub": [HUB],
         "jpeg": ["simplejpeg>=1.8"],  # decodes records of JPEGs faster than Pillow
         "parquet": ["pyarrow>=15"],  # tensorflow-datasets brings it; named, since it is imported
         "browser": ["playwright>=1.49"],  # for the tests that look at its page, with Chromium
         "dev": [
             *SERVER,
+            HUB,
             "pytest>=8",
             "pytest-xdist>=3.5",
             "ruff>=0.6",

@@ -14,7 +14,7 @@ def add(command) -> None:
     """Adds the command."""
     sub = command("evaluate", run, "score a generator: FID, IS, KID")
     one = sub.add_mutually_exclusive_group(required=True)
-    one.add_argument("--from", dest="source", type=options.path, metavar="DIR")
+    one.add_argument("--from", dest="source", type=options.model, metavar="DIR")
     options.add_step(sub)
     one.add_argument(
         "--compare",
@@ -96,7 +96,7 @@ def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """
     from biggan_jax.evaluation import comparison, folders, follow, opening, report
     from biggan_jax.evaluation import evaluate as evaluate_lib
-    from biggan_jax.storage import paths
+    from biggan_jax.storage import paths, published
     from biggan_jax.storage.directory import open_directory
 
     if args.compare is not None:
@@ -126,7 +126,10 @@ def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
                 directory, config, evaluator, truncation=args.truncation[0], **weights
             )
         return result, "\n".join(report.step_lines(result["evaluations"]))
-    folder, problem = args.out or paths.workdir_path(args.source) / "report", None
+    own = paths.workdir_path(args.source)
+    if published.is_published(own):
+        own = paths.cache_folder(own)
+    folder, problem = args.out or own / "report", None
     if args.out is not None:
         folders.check_writable(folder, "--out")
     else:

@@ -22,6 +22,16 @@ def path(text: str) -> str:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def model(text: str) -> str:
+    """A workdir or model directory; a published one is fetched. See `storage.published`."""
+    from biggan_jax.storage import published
+
+    try:
+        return path(os.fspath(published.local(text)))
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def local_path(text: str) -> Path:
     """A path on this machine; what an option of `type=Path` becomes."""
     if "://" in text:
@@ -50,7 +60,14 @@ def add_config(sub: argparse.ArgumentParser, required: bool = True) -> None:
 
 def add_source(sub: argparse.ArgumentParser) -> None:
     """--from and --step."""
-    sub.add_argument("--from", dest="source", type=path, required=True, metavar="DIR")
+    sub.add_argument(
+        "--from",
+        dest="source",
+        type=model,
+        required=True,
+        metavar="DIR",
+        help="a workdir or model directory, hf://USER/REPO[@REVISION], or digits-demo",
+    )
     add_step(sub)
 
 

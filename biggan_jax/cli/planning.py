@@ -19,7 +19,7 @@ def add(command) -> None:
     )
     options.add_config(sub, required=False)
     sub.add_argument(
-        "--from", dest="source", type=options.path, metavar="DIR", help="instead of --config"
+        "--from", dest="source", type=options.model, metavar="DIR", help="instead of --config"
     )
     options.add_step(sub)
     sub.add_argument(

@@ -15,7 +15,7 @@ def add(command) -> None:
     """Adds the command."""
     sub = command("report", run, "what happened in a run, or in the runs of a sweep, as one page")
     which = sub.add_mutually_exclusive_group(required=True)
-    which.add_argument("--from", dest="source", type=options.path, metavar="DIR", help="a workdir")
+    which.add_argument("--from", dest="source", type=options.model, metavar="DIR", help="a workdir")
     which.add_argument(
         "--sweep",
         type=options.path,

@@ -1,7 +1,9 @@
 """`biggan import` and `biggan export`: weights of others, in and out."""
 
 import argparse
+import tempfile
 from pathlib import Path
+from typing import Any
 
 from biggan_jax.cli import options
 from biggan_jax.cli.output import say, writing
@@ -18,6 +20,7 @@ IMPORTS = (
 _OF_FOLDERS = ("biggan-pytorch", "studiogan")  # they leave several copies in one
 _OF_FILES = (".onnx", ".stablehlo", ".mlir", ".bin", ".pb", ".zip", ".safetensors")
 WEIGHTS, PROGRAMS = ("safetensors", "biggan-pytorch"), ("stablehlo", "onnx")
+DIRECTORY = "directory"  # a model directory with its card
 
 
 def add(command) -> None:
@@ -36,15 +39,25 @@ def add(command) -> None:
     )
     sub.epilog = "What the tensors say of the model is overridden by --config.model.KEY=VALUE."
 
+    _add_export(command)
+
+
+def _add_export(command) -> None:
     sub = command(
         "export", run_export, "a model's weights, or its generator as a program, to files"
     )
     options.add_source(sub)
-    sub.add_argument("--format", choices=(*WEIGHTS, *PROGRAMS), default="safetensors")
+    sub.add_argument("--format", choices=(*WEIGHTS, DIRECTORY, *PROGRAMS), default=options.UNSET)
     sub.add_argument(
-        "--out", required=True, type=Path, metavar="F", help="a folder; of safetensors a file"
+        "--out", type=Path, metavar="F", help="a folder; of safetensors, the default, a file"
     )
-    group = sub.add_argument_group("stablehlo and onnx: the generator alone, with a model card")
+    sub.add_argument(
+        "--push",
+        metavar="hf://USER/REPO",
+        help="also a model directory on the Hugging Face Hub, as others load it; needs no --out",
+    )
+    sub.add_argument("--float16", action="store_true", help="half the bytes, of a model directory")
+    group = sub.add_argument_group("directory, stablehlo, onnx and --push: with a model card")
     options.add_which(group, "raw weights instead of the average")
     add = group.add_argument
     add("--bn-mode", choices=("running", "standing"), default=options.UNSET)
@@ -130,42 +143,123 @@ def _import_dinov2(args: argparse.Namespace, overrides: list[str]) -> tuple[dict
 def run_export(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:
     """`biggan export`."""
     options.no_overrides(overrides, "export")
-    result, line = _export_program(args) if args.format in PROGRAMS else _export_weights(args)
+    _check_export(args)
+    if args.push is not None:
+        result, line = _push(args)
+    else:
+        result, line = _export(args, args.out)
     say(args, line)
     return result | {"format": args.format}, 0
 
 
-def _export_weights(args: argparse.Namespace) -> tuple[dict, str]:
-    from biggan_jax.interop import export
-
+def _check_export(args: argparse.Namespace) -> None:
+    """Refuses options that do not go together, before anything is loaded or fetched."""
+    if not hasattr(args, "format"):
+        args.format = "safetensors" if args.push is None else DIRECTORY
+    if args.out is None and args.push is None:
+        raise UserError("the following arguments are required: --out (see biggan export --help)")
     others = {"--raw": args.raw, "--truncation": args.truncation, "--license": args.license}
     others |= {"--bn-mode": hasattr(args, "bn_mode")}
     others |= {"--truncation-kind": hasattr(args, "truncation_kind")}
     for option, given in others.items():
-        if given not in (None, False):
+        if given not in (None, False) and args.format in WEIGHTS and args.push is None:
             raise UserError(
                 f"{option} is for --format {' and '.join(PROGRAMS)}, not for {args.format}, which "
                 "has all weights; leave it out"
             )
+    if args.float16 and args.format != DIRECTORY and args.push is None:
+        raise UserError(f"--float16 is for --format {DIRECTORY} and --push alone; leave it out")
+    a_folder = args.format in (*PROGRAMS, DIRECTORY)
+    if args.out is not None and a_folder and (args.out.suffix in _OF_FILES or args.out.is_file()):
+        raise UserError(
+            f"--out {args.out}: --format {args.format} writes several files; name a folder"
+        )
+
+
+def _export(args: argparse.Namespace, out: Path) -> tuple[dict, str]:
+    if args.format == DIRECTORY:
+        return _export_directory(args, out)
+    return (_export_program if args.format in PROGRAMS else _export_weights)(args, out)
+
+
+def _export_weights(args: argparse.Namespace, out: Path) -> tuple[dict, str]:
+    from biggan_jax.interop import export
+
     write = export.to_safetensors if args.format == "safetensors" else export.to_biggan_pytorch
-    with writing(args.out):
-        result = write(args.source, args.out, step=args.step, ema=args.ema or True)
+    with writing(out):
+        result = write(args.source, out, step=args.step, ema=args.ema or True)
     found = result["networks"].items()
     held = ", ".join(f"{name} ({counts(n, 'tensor', 'tensors')})" for name, n in found)
     return result, f"{held} in {result['out']}"
 
 
-def _export_program(args: argparse.Namespace) -> tuple[dict, str]:
-    from biggan_jax.interop import model_card, programs
+def _export_directory(args: argparse.Namespace, out: Path, address: str = ".") -> tuple[dict, str]:
+    from biggan_jax.interop import export, model_card
+    from biggan_jax.storage import hub, paths
+
+    generator, described, license = _described(args)
+    with writing(out):
+        result = export.to_directory(
+            args.source,
+            out,
+            step=args.step,
+            ema=args.ema or True,
+            half=args.float16,
+            only=("g", "d") if args.raw else (),
+        )
+        described |= {"address": address}
+        card = model_card.files(generator, described, hub.WEIGHTS, license)
+        for name, content in card.items():
+            paths.write_bytes(out / name, content)
+    result |= {"files": sorted([*result["files"], *card])}
+    found = ", ".join(result["networks"])
+    return result, f"{found} in {result['out']}: {result['bytes'] / 1e6:,.1f} MB"
+
+
+def _push(args: argparse.Namespace) -> tuple[dict, str]:
+    """Writes what --format asks for, and all of it with a model directory to the hub."""
+    from biggan_jax.interop import model_card
+    from biggan_jax.storage import hub
+
+    address = hub.parse(args.push)
+    hub.check()
+    with tempfile.TemporaryDirectory() as name:
+        folder, lines = Path(name), []
+        result: dict[str, Any] = {}
+        if args.format in PROGRAMS:
+            result, _ = _export_program(args, folder)
+        directory, _ = _export_directory(args, folder, str(address))
+        result = directory | result
+        if args.out is not None:
+            result, line = _export(args, args.out)
+            lines.append(line)
+        (folder / model_card.CARD).rename(folder / "README.md")  # which the hub shows
+        files = sorted(path.name for path in folder.iterdir())
+        step = "" if directory["step"] is None else f" of step {directory['step']:,}"
+        url = hub.push(address, folder, f"Model{step}, by biggan export")
+    lines.append(f"{', '.join(files)} in {address}: {url}")
+    result = {key: x for key, x in result.items() if args.out is not None or key != "out"}
+    return result | {"pushed": str(address), "files": files, "url": url}, "\n".join(lines)
+
+
+def _export_program(args: argparse.Namespace, out: Path) -> tuple[dict, str]:
+    from biggan_jax.interop import programs
+
+    programs.check(args.format)
+    generator, described, license = _described(args)
+    with writing(out):
+        result = programs.write(generator, args.format, out, described, license)
+    size = f"{result['parameters']:,} parameters, {result['bytes'] / 1e6:,.1f} MB"
+    return result, f"{', '.join(result['files'])} in {result['out']}: {size}"
+
+
+def _described(args: argparse.Namespace) -> tuple[Any, dict[str, Any], str]:
+    """The generator that is exported, what its card tells of it, and the license."""
+    from biggan_jax.interop import model_card
     from biggan_jax.sampling.load import load_generator
     from biggan_jax.storage import truncation_statistics as statistics
 
-    if args.out.suffix in _OF_FILES or args.out.is_file():
-        raise UserError(
-            f"--out {args.out}: --format {args.format} writes several files; name a folder"
-        )
     license = model_card.read_license("other" if args.license is None else args.license)
-    programs.check(args.format)
     kind = options.given(args, "truncation_kind").get("truncation_kind", "resample")
     ema = options.ema(args)
     own = statistics.default(args.source, args.truncation)
@@ -180,7 +274,4 @@ def _export_program(args: argparse.Namespace) -> tuple[dict, str]:
         truncation=args.truncation,
         truncation_kind=kind,
     )
-    with writing(args.out):
-        result = programs.write(generator, args.format, args.out, described, license)
-    size = f"{result['parameters']:,} parameters, {result['bytes'] / 1e6:,.1f} MB"
-    return result, f"{', '.join(result['files'])} in {result['out']}: {size}"
+    return generator, described, license

@@ -19,6 +19,7 @@ from biggan_jax.evaluation.protocol import differences
 from biggan_jax.sampling.generator import LoadedGenerator
 from biggan_jax.storage import best, checkpoint, json_lines, lock, networks, paths, writers
 from biggan_jax.storage.directory import open_directory
+from biggan_jax.storage.weights import has_weights
 
 POLL_SECONDS = 5.0
 FOLDER = "evaluations"  # of a workdir: the event files of its follower, and its lock
@@ -129,7 +130,7 @@ def _follow(
 
 def check(directory: Path) -> None:
     """Raises UserError unless `follow` takes a directory: a workdir that can be written."""
-    if (directory / "weights").is_dir():
+    if has_weights(directory):
         raise UserError(f"{directory} is no workdir of a run, so leave out --follow")
     problem = folders.unwritable(directory)
     if problem is not None:

@@ -15,6 +15,7 @@ from biggan_jax.evaluation.run_files import Metrics, Notes
 from biggan_jax.evaluation.run_sessions import Session
 from biggan_jax.storage import best, lock, paths
 from biggan_jax.storage.directory import open_directory, read_config
+from biggan_jax.storage.weights import has_weights
 
 LEFT = ("metrics.jsonl", "guard.jsonl", run_sessions.FILE)  # by a run alone
 ALSO = ("checkpoints", "samples")  # beside a config.json
@@ -169,7 +170,7 @@ def _checked(directory: str | Path) -> Any:
                     f"{directory}`"
                 )
     path, _ = open_directory(directory)  # says what else is wrong
-    if not (path / "weights").is_dir():
+    if not has_weights(path):
         return path  # a run that has not come to its first step
     above = path.parent if (path.parent / "metrics.jsonl").exists() else "and no other folder"
     raise UserError(

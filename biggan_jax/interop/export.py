@@ -12,12 +12,20 @@ from biggan_jax.config import config_file, from_saved
 from biggan_jax.errors import UserError
 from biggan_jax.interop import biggan_pytorch, convert, layout
 from biggan_jax.interop.files import open_tensors
-from biggan_jax.storage import json_file, paths, steps, truncation_statistics
+from biggan_jax.storage import (
+    hub,
+    json_file,
+    paths,
+    steps,
+    tensor_file,
+    truncation_statistics,
+)
 from biggan_jax.storage import networks as networks_lib
 from biggan_jax.storage.digest import named_leaves
 from biggan_jax.storage.weights import NETWORKS, load_weights, saved_names
 
-FORMAT = "biggan_jax"
+# What a file of ours says of itself; files of earlier versions said it as their format.
+FORMAT = tensor_file.METADATA["library"]
 
 
 class Loaded(NamedTuple):
@@ -90,11 +98,50 @@ def to_safetensors(
     if out.suffix != ".safetensors":
         raise UserError(f"--out {out}: the name must end in .safetensors")
     config, networks, step = load(directory, step, ema)
-    flat = {f"{name}/{path}": x for name, leaves in networks.items() for path, x in leaves.items()}
     saved = {"model": config.model.to_dict(), **convert.named(config)}
-    _save(flat, out, {"config": json.dumps(saved)})
+    paths.write_bytes(out, tensor_file.encode(networks, {"config": saved}))
     counts = {name: len(x) for name, x in networks.items()}
     return {"out": str(out), "step": step, "networks": counts}
+
+
+def to_directory(
+    directory: str | Path,
+    out: Path,
+    step: int | str | None = None,
+    ema: bool | str = True,
+    *,
+    half: bool = False,
+    only: tuple[str, ...] = (),
+) -> dict:
+    """Writes a model directory to be handed on: `config.json` and `model.safetensors`.
+
+    Args:
+      directory: a workdir or model directory.
+      out: a folder that is no workdir.
+      step, ema: see `load`.
+      half: float16 in the file, in half the bytes; it is read as float32.
+      only: networks that are written; empty: all that there are.
+
+    Returns:
+      {out, step, networks: {name: tensors}, bytes, files}.
+
+    Raises:
+      UserError: an unusable directory, or an `out` that holds something else.
+    """
+    for name in ("checkpoints", "weights"):
+        if (out / name).exists():
+            raise UserError(f"--out {out} holds {name}: choose another folder")
+    config, networks, step = load(directory, step, ema)
+    if only:
+        networks = {name: networks[name] for name in only if name in networks}
+    described = {"model": config.model.to_dict(), **convert.named(config)}
+    data = tensor_file.encode(networks, {"config": described, "step": step}, half)
+    text = json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
+    paths.write_bytes(out / hub.CONFIG, text.encode())
+    paths.write_bytes(out / hub.WEIGHTS, data)
+    counts = {name: len(x) for name, x in networks.items()}
+    result = {"out": str(out), "step": step, "networks": counts, "bytes": len(data)}
+    return result | {"files": [hub.CONFIG, hub.WEIGHTS]}
 
 
 def from_safetensors(sources: list[Path], out: Path, overrides: list[str] | None = None) -> dict:
@@ -114,7 +161,8 @@ def from_safetensors(sources: list[Path], out: Path, overrides: list[str] | None
     if len(sources) != 1 or sources[0].suffix != ".safetensors":
         raise UserError("biggan-jax takes one .safetensors file, as biggan export writes it")
     source = open_tensors(sources[0])
-    if source.metadata.get("format") != FORMAT or "config" not in source.metadata:
+    made_by = (source.metadata.get(key) for key in ("library", "format"))
+    if FORMAT not in made_by or "config" not in source.metadata:
         raise UserError(f"{source.path} was not written by biggan export --format safetensors")
     try:
         saved = from_saved(json_file.parse(source.metadata["config"]))
@@ -199,4 +247,4 @@ def _save(flat: dict[str, Any], out: Path, metadata: dict[str, str]) -> None:
     from safetensors.numpy import save
 
     arrays = {key: np.array(value, order="C", copy=None) for key, value in flat.items()}
-    paths.write_bytes(out, save(arrays, metadata={"format": FORMAT} | metadata))
+    paths.write_bytes(out, save(arrays, metadata=tensor_file.METADATA | metadata))

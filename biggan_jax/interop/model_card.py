@@ -10,7 +10,7 @@ from biggan_jax.errors import UserError
 from biggan_jax.pictures import grids
 from biggan_jax.sampling.classes import described as class_text
 from biggan_jax.sampling.generator import LoadedGenerator
-from biggan_jax.storage import best, json_file
+from biggan_jax.storage import best, hub, json_file, published
 
 CARD, SAMPLES = "model_card.md", "samples.png"
 ROWS, COLUMNS = 10, 8  # of the picture
@@ -45,7 +45,7 @@ def describe(
     evaluated = _evaluation(Path(directory), generator.step)
     return {
         "model": model.name,
-        "name": Path(directory).absolute().name,
+        "name": published.name(directory),
         "resolution": generator.resolution,
         "channels": generator.channels,
         "num_classes": generator.num_classes,
@@ -79,7 +79,7 @@ def card(metadata: dict[str, Any], program: str, license: str) -> str:
 
     Args:
       metadata: of `describe`.
-      program: file name of the exported model.
+      program: file name of the exported model; `model.safetensors` of a model directory.
       license: an SPDX name.
     """
     m = metadata
@@ -89,12 +89,13 @@ def card(metadata: dict[str, Any], program: str, license: str) -> str:
     truncation = "none"
     if m["truncation"] is not None:
         truncation = f"{m['truncation']} ({m['truncation_kind']})"
+    folded = "" if program == hub.WEIGHTS else ", spectral norm folded into the weights"
     rows = {
         "model": f"{m['model']}, {size} pixels, {colour}",
         "classes": _classes(m),
         "latents": f"{m['dim_z']}, {m['z_distribution']}; advised truncation: {truncation}",
         "weights": f"{m['weights']}{step}",
-        "batch norm": f"{m['bn_mode']} statistics, spectral norm folded into the weights",
+        "batch norm": f"{m['bn_mode']} statistics{folded}",
         "made by": f"biggan_jax {m['version']}",
     }
     lines = ["---", f"license: {license}", "library_name: biggan_jax", "tags:"]
@@ -147,7 +148,21 @@ def _scores(m: dict[str, Any]) -> list[str]:
 def _use(m: dict[str, Any], program: str) -> list[str]:
     draw = f"z = numpy.random.default_rng(0).normal(size=(4, {m['dim_z']})).astype('float32')"
     labels = f"labels = numpy.arange(4, dtype='int32') % {m['num_classes']}"
-    if program.endswith(".onnx"):
+    if program == hub.WEIGHTS:
+        truncation = (
+            "" if m["truncation"] is None else f", {m['truncation']}, {m['truncation_kind']!r}"
+        )
+        run = [
+            "# pip install 'biggan_jax[hub]'",
+            "import numpy",
+            "from biggan_jax import load_generator",
+            "",
+            f"generator = load_generator({m.get('address', '.')!r})",
+            f"z = generator.sample_z(0, 4{truncation})",
+            labels,
+            "images = generator(z, labels)",
+        ]
+    elif program.endswith(".onnx"):
         run = [
             "import numpy, onnxruntime",
             "",

@@ -28,7 +28,8 @@ def load_generator(
     """Loads a generator from a workdir or a model directory.
 
     Args:
-      directory: a workdir or a model directory.
+      directory: a workdir or a model directory; hf://USER/REPO or hf://USER/REPO@REVISION for one
+        of the Hugging Face Hub; or digits-demo, the one that comes with the package.
       step: the number of a finished step of a workdir that still has it, or 'best' for the state
         with the best score; None takes the newest intact checkpoint.
       ema: take the averaged weights; False takes the raw ones, a name such as 'decay_0.999' or

@@ -14,7 +14,15 @@ from biggan_jax.config.resume import may_change
 from biggan_jax.data import buckets
 from biggan_jax.errors import UserError, some
 from biggan_jax.parallel import processes
-from biggan_jax.storage import checkpoint, integrity, json_file, paths, replacement, weights
+from biggan_jax.storage import (
+    checkpoint,
+    integrity,
+    json_file,
+    paths,
+    published,
+    replacement,
+    weights,
+)
 
 BEST = "best"  # folder of a workdir, replaced as a whole: see `storage.best`
 
@@ -48,7 +56,7 @@ def read_config(directory: str | Path) -> tuple[Path, ConfigDict, Beside | None]
     """Reads the config of a workdir or model directory.
 
     Args:
-      directory: the directory.
+      directory: the directory, or the name of a published model: see `published.local`.
 
     Returns:
       (path, config, the config that the weights were saved with: None in directories of earlier
@@ -58,7 +66,7 @@ def read_config(directory: str | Path) -> tuple[Path, ConfigDict, Beside | None]
       UserError: it is neither kind of directory, or its config.json is damaged, or names another
         model than the one whose weights lie there.
     """
-    directory = paths.workdir_path(directory)
+    directory = paths.workdir_path(published.local(directory))
     if directory.name == BEST:
         directory = replacement.whole(directory)
     buckets.reach(directory, write=False)

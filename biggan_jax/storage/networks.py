@@ -13,8 +13,9 @@ from ml_collections import ConfigDict
 from biggan_jax import models
 from biggan_jax.config import averages as averages_lib
 from biggan_jax.errors import UserError, did_you_mean, some
-from biggan_jax.storage import integrity, steps
+from biggan_jax.storage import integrity, steps, tensor_file
 from biggan_jax.storage.checkpoint import Checkpoints
+from biggan_jax.storage.digest import named_leaves
 from biggan_jax.storage.weights import NETWORKS, load_weights, saved_names
 
 COLLECTIONS = ("params", "spectral", "batch_stats")  # not what `sow` leaves, such as attention maps
@@ -169,7 +170,15 @@ def read(held: steps.Held, name: str) -> tuple[dict, int | None]:
     if held.in_checkpoints:
         part = NETWORKS.get(name, name)
         return from_checkpoint(held.directory, held.config, part, held.step)
-    return load_weights(held.directory, name), held.step
+    variables = load_weights(held.directory, name)
+    file = tensor_file.path_in(held.directory)
+    if file is not None and not (held.directory / "weights").is_dir():
+        # Unlike `weights/`, no config lies beside these arrays.
+        player = "d" if name == "d" else "g"
+        tensor_file.check_shapes(
+            file, named_leaves(variables), named_leaves(shapes(held.config.model, player))
+        )
+    return variables, held.step
 
 
 def from_checkpoint(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from biggan_jax.data.buckets import is_remote, workdir_path, write_bytes
+from biggan_jax.storage import published
 
 
 @contextlib.contextmanager
@@ -35,8 +36,11 @@ def cache_folder(directory: str | os.PathLike) -> Path:
       directory: the workdir or model directory.
 
     Returns:
-      `directory/cache`; for a bucket a folder of its own in ~/.cache/biggan_jax.
+      `directory/cache`; for a bucket and a published model a folder of its own in
+      ~/.cache/biggan_jax.
     """
+    if not is_remote(directory) and published.is_published(directory):
+        return Path.home() / ".cache" / "biggan_jax" / published.name(directory)
     if not is_remote(directory):
         return workdir_path(directory) / "cache"
     name = os.fspath(directory).partition("://")[2].strip("/").replace("/", "_")

@@ -8,9 +8,10 @@ from ml_collections import ConfigDict
 
 from biggan_jax.data import buckets
 from biggan_jax.errors import UserError, some
-from biggan_jax.storage import best, json_file, paths, replacement
+from biggan_jax.storage import best, hub, json_file, paths, replacement
 from biggan_jax.storage.checkpoint import Checkpoints
 from biggan_jax.storage.directory import BEST, open_directory
+from biggan_jax.storage.weights import has_weights
 
 FORM = "the number of a finished step, or best"
 
@@ -58,7 +59,7 @@ def split(text: str) -> tuple[str, int | str | None]:
       UserError: what follows the last @ is no step, and no folder has the whole name.
     """
     directory, at, step = text.rpartition("@")
-    if not at or not directory:
+    if not at or not directory or hub.is_address(text):  # which has its revision there
         return text, None
     if "/" in step:
         return text, None  # an @ in the name of a folder further up
@@ -153,7 +154,7 @@ def _of_model(directory: Path, config: ConfigDict, step: int | str) -> Held:
     own = _step_of(directory)
     if own is not None and step in (BEST, own):
         return Held(directory, config, False, own)
-    if not (directory / "weights").is_dir():
+    if not has_weights(directory):
         raise UserError(f"{directory} holds no checkpoints and no weights: train first")
     if own is None:
         raise UserError(f"{directory} is a model directory and holds one state: leave out the step")

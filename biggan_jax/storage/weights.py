@@ -6,7 +6,7 @@ from etils import epath
 
 from biggan_jax.errors import UserError, some
 from biggan_jax.parallel import processes
-from biggan_jax.storage import integrity, orbax_noise, replacement
+from biggan_jax.storage import integrity, orbax_noise, replacement, tensor_file
 from biggan_jax.storage.orbax_import import ocp
 
 # weights/<name> -> the part of a training state that it holds.
@@ -58,12 +58,22 @@ def saved_names(directory: epath.PathLike) -> list[str]:
 
     Returns:
       The names in alphabetical order: any of `g`, `g_ema`, `d` and of what lies beside them.
+
+    Raises:
+      UserError: its `model.safetensors`, where that is what it holds, cannot be read.
     """
     folder = integrity.absolute(directory) / "weights"
     if not folder.is_dir():
-        return []
+        file = tensor_file.path_in(directory)
+        return [] if file is None else tensor_file.names(file)
     names = {replacement.name_of(path) for path in folder.iterdir()}
     return sorted(name for name in names if replacement.whole(folder / name).is_dir())
+
+
+def has_weights(directory: epath.PathLike) -> bool:
+    """Whether a directory is one of weights alone, in `weights/` or `model.safetensors`."""
+    folder = integrity.absolute(directory)
+    return (folder / "weights").is_dir() or tensor_file.path_in(folder) is not None
 
 
 def load_weights(directory: epath.PathLike, name: str, target: Any = None) -> Any:
@@ -83,6 +93,9 @@ def load_weights(directory: epath.PathLike, name: str, target: Any = None) -> An
     """
     path = replacement.whole(integrity.absolute(directory) / "weights" / name)
     if not path.is_dir():
+        file = tensor_file.path_in(directory)
+        if file is not None and name in saved_names(directory):
+            return tensor_file.load(file, name, target)
         has = some(saved_names(directory)) or "none at all"
         raise UserError(f"no weights {name!r} in {directory}: it has {has}")
     try:

@@ -16,6 +16,7 @@ from biggan_jax.errors import UserError, some
 from biggan_jax.parallel import processes
 from biggan_jax.storage import checkpoint, json_file, paths, steps
 from biggan_jax.storage.directory import BEST, open_directory
+from biggan_jax.storage.weights import has_weights
 
 RECORD = "fork.json"  # of a workdir: {from, step, changes: {key: [old, new]}}
 
@@ -222,7 +223,7 @@ def _no_state(directory: Path, step: int | str | None, there: list[int]) -> str:
     if directory.name == BEST and not there:
         run, of_best = directory.parent, True
         there = checkpoint.Checkpoints(run / "checkpoints").all_steps()
-    weights = (run / BEST).is_dir() if of_best else (directory / "weights").is_dir()
+    weights = (run / BEST).is_dir() if of_best else has_weights(directory)
     what = f"{run / BEST if of_best else directory}"
     if not weights and not there:
         return f"{what} holds no checkpoint: train first"

@@ -16,7 +16,7 @@ from biggan_jax.config import resume
 from biggan_jax.config.resume import Change
 from biggan_jax.errors import UserError, some
 from biggan_jax.parallel import processes
-from biggan_jax.storage import checkpoint, json_file, paths, steps
+from biggan_jax.storage import checkpoint, hub, json_file, paths, steps
 from biggan_jax.storage.directory import read_config
 from biggan_jax.training import finetune, fork, origin, run_data
 from biggan_jax.training import state as state_lib
@@ -44,7 +44,7 @@ def check_place(workdir: Path) -> None:
     if "checkpoints" in names:
         return
     elsewhere = f"--workdir={shlex.quote(str(workdir / 'run'))}"
-    if "weights" in names and "config.json" in names:
+    if "config.json" in names and ("weights" in names or hub.WEIGHTS in names):
         raise UserError(
             f"{workdir} is a model directory, whose config a run would overwrite: choose another "
             f"--workdir, such as `{elsewhere}`, and start from these weights by "
