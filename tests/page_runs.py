@@ -24,6 +24,7 @@ OUTPUT = ("pets/", "cat/", "dog/", "data", "images", "left", "ignored,")
 # Commands of ours (a pattern), and why they are not run.
 NOT_HERE = {
     r"gs://": "needs a bucket (tests/storage has a stand-in)",
+    r"hf://": "needs the Hugging Face Hub (tests/interop/test_hub.py has a stand-in)",
     r"--coordinator": "needs two hosts (tests/parallel runs two processes)",
     r"^biggan plan ": "needs the TPU compiler of the extra tpu (tests/planning)",
     r"^biggan score ": "needs images and features of others (tests/evaluation/test_score.py)",

@@ -22,14 +22,29 @@ def path(text: str) -> str:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def model(text: str) -> str:
-    """A workdir or model directory; a published one is fetched. See `storage.published`."""
-    from biggan_jax.storage import published
+class Model(str):
+    """A workdir, a model directory, or the name of a published one; `find_models` finds it."""
+
+
+def model(text: str) -> Model:
+    """The value of --from; ArgumentTypeError where it is none."""
+    from biggan_jax.storage import hub
 
     try:
-        return path(os.fspath(published.local(text)))
+        return Model(hub.parse(text) if hub.is_address(text) else path(text))
     except UserError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def find_models(args: argparse.Namespace) -> None:
+    """Puts the folder of a published model, which is fetched, in the place of its name."""
+    from biggan_jax.storage import published
+
+    found = getattr(args, "source", None)
+    if isinstance(found, Model):
+        args.source = os.fspath(published.local(found))
+    elif isinstance(found, list):
+        args.source = [os.fspath(published.local(x)) if isinstance(x, Model) else x for x in found]
 
 
 def local_path(text: str) -> Path:

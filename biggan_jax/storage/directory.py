@@ -12,7 +12,7 @@ from biggan_jax import models
 from biggan_jax.config import domains
 from biggan_jax.config.resume import may_change
 from biggan_jax.data import buckets
-from biggan_jax.errors import UserError, some
+from biggan_jax.errors import UserError, did_you_mean, some
 from biggan_jax.parallel import processes
 from biggan_jax.storage import (
     checkpoint,
@@ -174,7 +174,7 @@ def _why(directory: Path) -> str:
     """Why a folder is no model's, with the one that was probably meant."""
     is_file = directory.is_file()
     if not is_file and not directory.is_dir():
-        return "no such directory"
+        return f"no such directory{did_you_mean(str(directory), [published.DEMO])}"
     why = "it is a file" if is_file else "it holds no config.json"
     # People name a checkpoint, a file of it, or the folder of all.
     for above in directory.parents[:4]:

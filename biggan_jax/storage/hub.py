@@ -22,6 +22,7 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FETCHED = (CONFIG, WEIGHTS, "score.json", "weights/*")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 LOGIN = "log in by `hf auth login`, or set HF_TOKEN"
+ANSWER_SECONDS = 10.0  # for the hub to begin its first answer
 _PART = re.compile(r"[A-Za-z0-9](?:[\w.-]*\w)?")
 
 
@@ -80,16 +81,8 @@ def fetch(address: Address) -> Path:
         model of ours.
     """
     hub = _library()
-    endpoint = os.environ.get("HF_ENDPOINT") or None
     with _told(address, "read"):
-        folder = Path(
-            hub.snapshot_download(
-                address.repo,
-                revision=address.revision,
-                allow_patterns=list(FETCHED),
-                endpoint=endpoint,
-            )
-        )
+        folder = _fetched(address, hub)
     if not (folder / CONFIG).is_file():
         raise UserError(
             f"{address} holds no {CONFIG}, and so no model of biggan_jax: give one that "
@@ -98,8 +91,7 @@ def fetch(address: Address) -> Path:
     if not (folder / WEIGHTS).is_file() and not (folder / "weights").is_dir():
         files: list[str] = []
         with contextlib.suppress(UserError), _told(address, "read"):
-            api = hub.HfApi(endpoint=endpoint)
-            files = api.list_repo_files(address.repo, revision=address.revision)
+            files = _api(hub).list_repo_files(address.repo, revision=address.revision)
         raise UserError(_without_weights(address, files))
     return folder
 
@@ -119,8 +111,13 @@ def push(address: Address, folder: Path, message: str) -> str:
       UserError: huggingface_hub is not installed, or the hub does not take the files.
     """
     hub = _library()
-    api = hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None)
+    api = _api(hub)
     with _told(address, "write"):
+        try:
+            api.model_info(address.repo, timeout=ANSWER_SECONDS)
+        except Exception as error:
+            if _status(error) is None:  # no answer; anything else the next request says better
+                raise
         api.create_repo(address.repo, exist_ok=True)
         if address.revision:
             api.create_branch(address.repo, branch=address.revision, exist_ok=True)
@@ -147,6 +144,41 @@ def _library() -> Any:
             "'biggan_jax[hub]'"
         ) from None
     return huggingface_hub
+
+
+def _api(hub: Any) -> Any:
+    return hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None)
+
+
+def _fetched(address: Address, hub: Any) -> Path:
+    """The folder in the cache; as it was fetched before where the hub gives no answer now."""
+    revision, problem = address.revision or "main", None
+    try:
+        # Of its requests this one alone can have a limit; without one they wait for ever.
+        _api(hub).model_info(address.repo, revision=revision, timeout=ANSWER_SECONDS)
+    except Exception as error:
+        status = _status(error)
+        if status is not None and status < 500 and status != 429:
+            raise
+        problem = error
+    try:
+        found = hub.snapshot_download(
+            address.repo,
+            revision=revision,
+            allow_patterns=list(FETCHED),
+            endpoint=os.environ.get("HF_ENDPOINT") or None,
+            local_files_only=problem is not None,
+        )
+    except FileNotFoundError:
+        if problem is not None:
+            raise problem from None
+        raise
+    return Path(found)
+
+
+def _status(error: BaseException) -> int | None:
+    """The HTTP status of an answer; None where there was none."""
+    return getattr(getattr(error, "response", None), "status_code", None)
 
 
 def _without_weights(address: Address, files: list[str]) -> str:
@@ -190,15 +222,15 @@ def _told(address: Address, what: str) -> Iterator[None]:
 def _as_user_error(address: Address, error: Exception, what: str) -> Exception:
     chain = list(_causes(error))
     for cause in chain:
-        code = getattr(getattr(cause, "response", None), "status_code", None)
-        if isinstance(code, int):
+        code = _status(cause)
+        if code is not None:
             return UserError(_answered(address, cause, code, what))
     text = " ".join(str(chain[-1]).split())[:200]
     if any(type(cause).__name__ == "OfflineModeIsEnabled" for cause in chain):
         return UserError(f"{address} is not in the cache, and HF_HUB_OFFLINE is set: unset it")
     if re.search("Consistency check|incomplete|peer closed|IncompleteRead", str(error)):
         return UserError(f"{address}: a file came truncated ({text}): try again")
-    if any(isinstance(cause, OSError) and cause.errno is not None for cause in (error,)):
+    if isinstance(error, OSError) and error.errno is not None:
         return error  # of this machine's disk
     names = " ".join(base.__name__ for cause in chain for base in type(cause).__mro__)
     if re.search("Timeout|ConnectError|NetworkError|TransportError|ConnectionError", names):

@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+import socket
 import sys
 
 import jax
@@ -75,6 +76,8 @@ def test_pushed_and_loaded(server, trained, tmp_path, capsys):
     server.status = 500
     assert cli.main([str(a) for a in sample(tmp_path)]) == 0
     folder = published.local(ADDRESS)
+    server.status = 401  # taken back
+    fails(capsys, sample(tmp_path), "answered 401")
     assert published.is_published(folder) and published.name(folder) == "some-user_digits.v2"
 
 
@@ -112,6 +115,14 @@ def test_a_hub_that_is_not_there(server, handed_on, capsys, tmp_path, monkeypatc
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{runs.free_port()}")
     fails(capsys, sample(tmp_path), ADDRESS, "cannot be reached", "127.0.0.1")
     fails(capsys, ["export", "--from", handed_on, "--push", ADDRESS], "cannot be reached")
+
+
+def test_a_hub_that_does_not_answer(server, handed_on, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(hub, "ANSWER_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        fails(capsys, sample(tmp_path), "cannot be reached")
+        fails(capsys, ["export", "--from", handed_on, "--push", ADDRESS], "cannot be reached")
 
 
 def test_a_truncated_file(server, handed_on, capsys, tmp_path, monkeypatch):
