@@ -205,7 +205,11 @@ def bare_settings(page: str) -> Iterator[tuple[str, str]]:
     sections = {key.partition(".")[0] for key in known if "." in key}
     for span in spans(page):
         first, dot, rest = span.text.partition(".")
-        if dot and first in sections and re.fullmatch(r"(?!jsonl|py\b)[a-z0-9_.]+", rest):
+        if (
+            dot
+            and first in sections
+            and re.fullmatch(r"(?!jsonl|py\b|safetensors\b)[a-z0-9_.]+", rest)
+        ):
             yield span.where, span.text
 
 

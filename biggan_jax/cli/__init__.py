@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 from biggan_jax import errors
-from biggan_jax.cli import huge_pages, options
+from biggan_jax.cli import huge_pages, model_option
 from biggan_jax.cli.commands import HEAVY, KEPT, Parser, parser, without_command
 from biggan_jax.cli.output import ended
 from biggan_jax.parallel import devices, signals, terminal
@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
         remedy = REMEDIES.get(args.command, "free some memory, or use a larger machine")
         named = devices.named_errors(lambda: remedy)
         with orbax_noise.silenced(), programs, devices.told_once(), named:
-            options.find_models(args)
+            model_option.find_models(args)
             return args.run(args, overrides)
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow only writes event files here

@@ -5,7 +5,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from biggan_jax.cli import options
+from biggan_jax.cli import model_option, options
 from biggan_jax.cli.output import say
 from biggan_jax.errors import UserError
 
@@ -14,7 +14,7 @@ def add(command) -> None:
     """Adds the command."""
     sub = command("evaluate", run, "score a generator: FID, IS, KID")
     one = sub.add_mutually_exclusive_group(required=True)
-    one.add_argument("--from", dest="source", type=options.model, metavar="DIR")
+    one.add_argument("--from", dest="source", type=model_option.model, metavar="DIR")
     options.add_step(sub)
     one.add_argument(
         "--compare",

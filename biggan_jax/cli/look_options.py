@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from biggan_jax.cli import options
+from biggan_jax.cli import model_option, options
 
 UNSET = options.UNSET
 
@@ -12,7 +12,7 @@ def add_source(one: argparse.ArgumentParser, kind: str) -> None:
     """--from; of several workdirs where the kind compares them."""
     several = {"nargs": "+", "help": "workdirs"} if kind == "held-out" else {}
     one.add_argument(
-        "--from", dest="source", type=options.model, required=True, metavar="DIR", **several
+        "--from", dest="source", type=model_option.model, required=True, metavar="DIR", **several
     )
 
 

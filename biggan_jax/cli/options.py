@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from biggan_jax.cli import model_option
 from biggan_jax.errors import UserError, did_you_mean
 
 # Default of an option whose default is that of the function which takes it.
@@ -20,31 +21,6 @@ def path(text: str) -> str:
         return os.fspath(paths.workdir_path(text))
     except UserError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-
-
-class Model(str):
-    """A workdir, a model directory, or the name of a published one; `find_models` finds it."""
-
-
-def model(text: str) -> Model:
-    """The value of --from; ArgumentTypeError where it is none."""
-    from biggan_jax.storage import hub
-
-    try:
-        return Model(hub.parse(text) if hub.is_address(text) else path(text))
-    except UserError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def find_models(args: argparse.Namespace) -> None:
-    """Puts the folder of a published model, which is fetched, in the place of its name."""
-    from biggan_jax.storage import published
-
-    found = getattr(args, "source", None)
-    if isinstance(found, Model):
-        args.source = os.fspath(published.local(found))
-    elif isinstance(found, list):
-        args.source = [os.fspath(published.local(x)) if isinstance(x, Model) else x for x in found]
 
 
 def local_path(text: str) -> Path:
@@ -78,7 +54,7 @@ def add_source(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--from",
         dest="source",
-        type=model,
+        type=model_option.model,
         required=True,
         metavar="DIR",
         help="a workdir or model directory, hf://USER/REPO[@REVISION], or digits-demo",

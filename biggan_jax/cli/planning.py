@@ -5,7 +5,7 @@ import functools
 import sys
 from pathlib import Path
 
-from biggan_jax.cli import options
+from biggan_jax.cli import model_option, options
 from biggan_jax.cli.output import say, writing
 from biggan_jax.errors import UserError
 
@@ -19,7 +19,7 @@ def add(command) -> None:
     )
     options.add_config(sub, required=False)
     sub.add_argument(
-        "--from", dest="source", type=options.model, metavar="DIR", help="instead of --config"
+        "--from", dest="source", type=model_option.model, metavar="DIR", help="instead of --config"
     )
     options.add_step(sub)
     sub.add_argument(

@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 
-from biggan_jax.cli import options
+from biggan_jax.cli import model_option, options
 from biggan_jax.cli.output import say, writing
 from biggan_jax.errors import UserError
 
@@ -15,7 +15,9 @@ def add(command) -> None:
     """Adds the command."""
     sub = command("report", run, "what happened in a run, or in the runs of a sweep, as one page")
     which = sub.add_mutually_exclusive_group(required=True)
-    which.add_argument("--from", dest="source", type=options.model, metavar="DIR", help="a workdir")
+    which.add_argument(
+        "--from", dest="source", type=model_option.model, metavar="DIR", help="a workdir"
+    )
     which.add_argument(
         "--sweep",
         type=options.path,
