@@ -112,6 +112,28 @@ def test_killed_at_any_moment_of_a_rollback(straight, tmp_path, collapses, monke
     assert killed_once >= (3 if FULL else 1)
 
 
+@pytest.mark.full
+def test_augmentation_by_held_out_images_goes_back_too(tmp_path, collapses):
+    """Its probability is adjusted after the same updates whether the run was resumed or not."""
+    settings = (
+        *("--config.augment.policy=ada", "--config.augment.groups=colour"),
+        *("--config.augment.heuristic=held_out", "--config.augment.target=0.5"),
+        "--config.augment.probability=0.5",
+        *("--config.augment.every_steps=3", "--config.augment.ramp_images=320"),
+        "--config.data.holdout=0.2",
+    )
+    straight, resumed = tmp_path / "straight", tmp_path / "resumed"
+    assert runs.train(straight, *BACK, *settings) == 0
+    assert told(straight) == [(4, "rolled_back", 0)]
+    assert runs.train(resumed, *BACK[:-1], "--config.num_steps=4", *settings) == 0
+    assert told(resumed) == told(straight)
+    assert runs.train(resumed, *BACK, *settings) == 0
+    runs.assert_same_state(resumed, straight, 6)
+    probabilities = [line["augment/probability"] for line in runs.metric_lines(straight)]
+    assert probabilities == [line["augment/probability"] for line in runs.metric_lines(resumed)]
+    assert len(set(probabilities)) > 1
+
+
 def test_killed_between_collapse_and_rollback(straight, tmp_path, collapses, monkeypatch):
     """A collapse whose rollback was not written down yet is seen again."""
     workdir = tmp_path / "run"
