@@ -81,6 +81,7 @@ def test_pushed_and_loaded(server, trained, tmp_path, capsys):
     assert published.is_published(folder) and published.name(folder) == "some-user_digits.v2"
 
 
+@pytest.mark.full
 def test_another_revision(server, handed_on, capsys, tmp_path):
     server.files[REPO] = {"main": {}, "v1": contents(handed_on)}
     argv = ["inspect", "--from", f"{ADDRESS}@v1", "--json"]
