@@ -16,6 +16,7 @@ from biggan_jax.storage import (
     hub,
     json_file,
     paths,
+    published,
     steps,
     tensor_file,
     truncation_statistics,
@@ -136,7 +137,7 @@ def to_directory(
         networks = {name: networks[name] for name in only if name in networks}
     described = {"model": config.model.to_dict(), **convert.named(config)}
     data = tensor_file.encode(networks, {"config": described, "step": step}, half)
-    text = json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
+    text = json.dumps(published.without_places(config.to_dict()), indent=2, sort_keys=True) + "\n"
     paths.write_bytes(out / hub.CONFIG, text.encode())
     paths.write_bytes(out / hub.WEIGHTS, data)
     counts = {name: len(x) for name, x in networks.items()}

@@ -57,9 +57,9 @@ def describe(
         "bn_mode": generator.bn_mode,
         "weights": weights,
         "step": generator.step,
-        "data": {key: _plain(section[key]) for key in kept if key in section},
+        "data": published.without_places({k: _plain(section[k]) for k in kept if k in section}),
         "scores": evaluated.get("scores"),
-        "protocol": evaluated.get("protocol"),
+        "protocol": published.without_places(evaluated.get("protocol")),
         "version": __version__,
     }
 

@@ -1,6 +1,7 @@
 """Models that are read by name: those of the Hugging Face Hub, and the one that the package has."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,25 @@ from biggan_jax.storage import hub
 
 DEMO = "digits-demo"
 _FOLDER = Path(__file__).parent / "carried"
+
+
+# An absolute path, one from the home or from where a command ran, or an address; its last name.
+_PLACE = re.compile(r"(?:\w+://|~?/|\.{1,2}/)(?:[^/:,]+/)*([^/:,]+)/?")
+
+
+def without_places(value: Any) -> Any:
+    """A config or part of it, as JSON values, whose paths and addresses keep their last names.
+
+    Those who get a model need not know where its data lie. Models of the hub, which others find
+    too, and the names of classes stay as they are.
+    """
+    if isinstance(value, dict):
+        return {k: x if k == "class_names" else without_places(x) for k, x in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_places(x) for x in value]
+    if not isinstance(value, str) or hub.is_address(value):
+        return value
+    return _PLACE.sub(r"\1", value)
 
 
 def local(directory: str | os.PathLike) -> Any:

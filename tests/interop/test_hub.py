@@ -238,3 +238,25 @@ def test_digits_demo(tmp_path, monkeypatch, capsys):
     # Nothing is written into the package.
     assert published.is_published(folder)
     assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors"}
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("folder:/home/me/faces", "folder:faces"),
+        ("folder:/home/me/faces/:train", "folder:faces:train"),
+        ("records:gs://secret-bucket/a/faces64", "records:faces64"),
+        ("zip:~/a.zip,../b/c.zip", "zip:a.zip,c.zip"),
+        ("gs://bucket", "bucket"),
+        ("hf://me/model@main", "hf://me/model@main"),
+        ("digits", "digits"),
+        ("fashion_mnist:test", "fashion_mnist:test"),
+        (0.5, 0.5),
+        (None, None),
+    ],
+)
+def test_places_are_not_handed_on(value, told):
+    config = {"data": {"source": value, "list": [value]}, "model": {"class_names": ["/a/b"]}}
+    assert published.without_places(config) == {
+        "data": {"source": told, "list": [told]}, "model": {"class_names": ["/a/b"]}
+    }  # fmt: skip
