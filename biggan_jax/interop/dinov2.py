@@ -79,7 +79,12 @@ def convert(tensors: Tensors) -> tuple[dict[str, Any], str]:
     for path, leaf in flat.items():
         shape = (1 + patches, width) if path == "positions" else leaf.shape
         keys = _keys(path, names)
-        value = [_read(tensors, key, _peer_shape(path, shape, len(keys))) for key in keys]
+        value = [
+            tensors.checked(
+                key, _peer_shape(path, shape, len(keys)), "and the rest of it says", _WANTED
+            )
+            for key in keys
+        ]
         params[path] = _ours(path, np.concatenate(value) if len(value) > 1 else value[0], shape)
         unused -= set(keys)
     if unused:
@@ -124,20 +129,6 @@ def _peer_shape(path: str, shape: tuple[int, ...], parts: int) -> tuple[int, ...
         return (1, *shape)
     first, *others = shape[::-1]  # matrices are [out, in]
     return (first // parts, *others)
-
-
-def _read(tensors: Tensors, key: str, expected: tuple[int, ...]) -> np.ndarray:
-    if key not in tensors.shapes:
-        raise UserError(f"{tensors.path} has no tensor {key}: {_WANTED}")
-    if tensors.shapes[key] != expected:
-        raise UserError(
-            f"{key} is {list(tensors.shapes[key])} in {tensors.path}, and the rest of it says "
-            f"{list(expected)}: {_WANTED}"
-        )
-    value = tensors.read(key)
-    if not np.isfinite(value).all():
-        raise UserError(f"{key} in {tensors.path} holds NaN or infinite values: {_WANTED}")
-    return value
 
 
 def _ours(path: str, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

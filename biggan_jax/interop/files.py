@@ -62,6 +62,32 @@ class Tensors:
         """One tensor as float32, possibly a view of the file: copy it to keep it."""
         return self._load(self._prefix + name)
 
+    def checked(
+        self, name: str, expected: tuple[int, ...], told_by: str, wanted: str
+    ) -> np.ndarray:
+        """One tensor as `read` gives it.
+
+        Args:
+          name: of the tensor.
+          expected: its shape.
+          told_by: what says so, such as 'the FID Inception has', for the error.
+          wanted: which file to give instead, for the error.
+
+        Raises:
+          UserError: it is missing, of another shape, or not finite.
+        """
+        if name not in self.shapes:
+            raise UserError(f"{self.path} has no tensor {name}: {wanted}")
+        if self.shapes[name] != expected:
+            raise UserError(
+                f"{name} is {list(self.shapes[name])} in {self.path}, {told_by} "
+                f"{list(expected)}: {wanted}"
+            )
+        value = self.read(name)
+        if not np.isfinite(value).all():
+            raise UserError(f"{name} in {self.path} holds NaN or infinite values: {wanted}")
+        return value
+
     def below(self, prefix: str) -> "Tensors":
         """The tensors whose names start with a prefix, without it."""
         shapes = {k.removeprefix(prefix): s for k, s in self.shapes.items() if k.startswith(prefix)}

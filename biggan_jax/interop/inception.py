@@ -65,17 +65,8 @@ def convert(tensors: Tensors) -> dict[str, Any]:
     for name, leaf in named_leaves(_abstract()).items():
         key, order = peer_key(name), (3, 2, 0, 1) if leaf.ndim == 4 else range(leaf.ndim)[::-1]
         expected = tuple(leaf.shape[i] for i in order)
-        if key not in tensors.shapes:
-            raise UserError(f"{tensors.path} has no tensor {key}: {_WANTED}")
-        if tensors.shapes[key] != expected:
-            raise UserError(
-                f"{key} is {list(tensors.shapes[key])} in {tensors.path}, the FID Inception has "
-                f"{list(expected)}: {_WANTED}"
-            )
-        value = np.array(tensors.read(key).transpose(np.argsort(order)), np.float32, order="C")
-        if not np.isfinite(value).all():
-            raise UserError(f"{key} in {tensors.path} holds NaN or infinite values: {_WANTED}")
-        params[name] = value
+        value = tensors.checked(key, expected, "the FID Inception has", _WANTED)
+        params[name] = np.array(value.transpose(np.argsort(order)), np.float32, order="C")
         unused.discard(key)
     if unused:
         raise UserError(f"{tensors.path} has {min(unused)}, the FID Inception has not: {_WANTED}")
