@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from biggan_jax.parallel import sharding
 from biggan_jax.training import held_out_images, run_data
-from tests import runs
+from tests import runs, small_folder
 
 PROGRAM = """
 import json, sys
@@ -52,21 +51,10 @@ def checksums(images):
     return [[zlib.crc32(image) for image in row] for row in images]
 
 
-def folder(path, counts):
-    """Folders of classes with so many pictures of 8 pixels."""
-    rng = np.random.default_rng(0)
-    for c, count in enumerate(counts):
-        (path / f"class_{c}").mkdir(parents=True)
-        for i in range(count):
-            pixels = rng.integers(0, 256, (8, 8), np.uint8)
-            Image.fromarray(pixels).save(path / f"class_{c}" / f"{i}.png")
-    return f"--config.data.source=folder:{path}", "--config.model.num_classes=None"
-
-
 @pytest.mark.full
 def test_two_processes_get_the_batches_of_one(tmp_path):
     """Classes of 1, 5 and 14 images, flips, two D updates, and a start in the middle."""
-    source = folder(tmp_path / "data", (1, 5, 14))
+    source = small_folder.make(tmp_path / "data", (1, 5, 14))
     settings = [*source, "--config.data.balance=1", "--config.data.flip=True"]
     settings += ["--config.num_d_steps=2", "--config.data.holdout=0.3"]
     arguments = json.dumps([str(tmp_path), settings])

@@ -5,10 +5,9 @@ import math
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from biggan_jax import config as config_lib
-from tests import runs
+from tests import runs, small_folder
 
 REMEDIES = {
     "diffaugment": ("augment.policy=diffaugment",),
@@ -65,17 +64,6 @@ def overrides(row):
     return settings
 
 
-def folder(path, counts):
-    """Folders of classes with so many pictures of 8 pixels."""
-    rng = np.random.default_rng(0)
-    for c, count in enumerate(counts):
-        (path / f"class_{c}").mkdir(parents=True)
-        for i in range(count):
-            pixels = rng.integers(0, 256, (8, 8), np.uint8)
-            Image.fromarray(pixels).save(path / f"class_{c}" / f"{i}.png")
-    return f"--config.data.source=folder:{path}", "--config.model.num_classes=None"
-
-
 SHORT = ("--config.num_steps=2", "--config.checkpoint_every_steps=2", "--config.eval_samples=9")
 
 
@@ -96,7 +84,9 @@ def assert_finite(lines):
 def test_pairs_of_remedies_train(row, tmp_path):
     """Every two of them are on together in some row, and each is on without each other one."""
     more = "--config.monitor_every_steps=1"
-    code, lines = trained(tmp_path, *folder(tmp_path / "data", (1, 5, 14)), *overrides(row), more)
+    code, lines = trained(
+        tmp_path, *small_folder.make(tmp_path / "data", (1, 5, 14)), *overrides(row), more
+    )
     assert code == 0, sorted(row)
     assert_finite(lines)
 
@@ -131,7 +121,7 @@ ONE = "--config.regularizer.g_group_spectral=0"  # which asks for batch norms th
 )
 def test_small_sets_train_or_are_refused(counts, more, tmp_path, capsys):
     """Smaller than a batch, classes of one image, one class, five images in all."""
-    code, lines = trained(tmp_path, *folder(tmp_path / "data", counts), *OF_DATA, *more)
+    code, lines = trained(tmp_path, *small_folder.make(tmp_path / "data", counts), *OF_DATA, *more)
     captured = capsys.readouterr()
     assert "Traceback" not in captured.err
     if code == 0:
