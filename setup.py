@@ -6,8 +6,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
-# tensorflow-cpu is what clu's TensorBoard writer imports; where no CPU wheel exists the full one
-# serves.
+# Where no CPU wheel exists the full one serves.
 CPU_WHEEL = "platform_machine == 'x86_64' and platform_system == 'Linux'"
 NO_CPU_WHEEL = "platform_machine != 'x86_64' or platform_system != 'Linux'"
 
@@ -18,8 +17,11 @@ NO_CPU_WHEEL = "platform_machine != 'x86_64' or platform_system != 'Linux'"
 SERVER = ["starlette>=0.46", "uvicorn>=0.34"]
 # hf:// addresses; before 1.0 its cache and its errors are others.
 HUB = "huggingface_hub>=1.0"
-# Orbax asks it about a bucket.
-GCS = "google-cloud-storage>=2.18"
+# What reads and writes files in a bucket, and makes data sets of TFDS: half of all that would be
+# installed, so only those who need it have it.
+TENSORFLOW = [f"tensorflow-cpu>=2.21; {CPU_WHEEL}", f"tensorflow>=2.21; {NO_CPU_WHEEL}"]
+# Orbax asks Google's client about a bucket.
+GCS = ["google-cloud-storage>=2.18", *TENSORFLOW]
 
 
 class BuildWithConfigs(build_py):
@@ -58,9 +60,7 @@ setup(
         "orbax-checkpoint>=0.12.8,<0.13",
         "ml-collections>=1.1,<2",
         "clu>=0.0.12,<0.1",
-        f"tensorflow-cpu>=2.21; {CPU_WHEEL}",
-        f"tensorflow>=2.21; {NO_CPU_WHEEL}",
-        "tensorboard",
+        "tensorboard",  # writes event files without TensorFlow
         "tensorflow-datasets>=4.9.10,<5",
         "importlib_resources",  # undeclared by tensorflow-datasets 4.9.10
         "grain>=0.2.18,<0.3",
@@ -74,15 +74,17 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
-        "tpu": ["jax[tpu]", GCS],
+        "tpu": ["jax[tpu]", *GCS],
         "gpu": ["jax[cuda13]"],
         "import": ["torch>=2.6"],
-        "gcs": [GCS],
+        "gcs": GCS,
+        "tensorflow": TENSORFLOW,
         "onnx": ["jax2onnx>=0.13"],  # 0.14 to 0.17 ask for an older Orbax
         "explore": SERVER,
         "hub": [HUB],
         "jpeg": ["simplejpeg>=1.8"],  # decodes records of JPEGs faster than Pillow
         "parquet": ["pyarrow>=15"],  # tensorflow-datasets brings it; named, since it is imported
+        "wandb": ["wandb>=0.19"],
         "browser": ["playwright>=1.49"],  # for the tests that look at its page, with Chromium
         "dev": [
             *SERVER,

@@ -43,6 +43,6 @@ def get_test_config():
     c.model.g_attention = c.model.d_attention = (8,)
     c.model.shared_dim = 8
     c.data.source = "digits"
-    c.tensorboard = False
+    c.writers = ("jsonl",)
     c.report = False
     return c

@@ -42,6 +42,6 @@ def get_test_config():
     c.model.ch = 4
     c.model.dim_z = 12
     c.model.shared_dim = 8
-    c.tensorboard = False
+    c.writers = ("jsonl",)
     c.report = False
     return c

@@ -47,6 +47,6 @@ def get_test_config():
     c.model.dim_z = 16
     c.model.shared_dim = 8
     c.data.source = "digits"
-    c.tensorboard = False
+    c.writers = ("jsonl",)
     c.report = False
     return c

@@ -63,6 +63,6 @@ def get_test_config():
     c.model.g_attention = c.model.d_attention = (16,)
     c.model.dim_z = 8
     c.data.source = "digits"
-    c.tensorboard = False
+    c.writers = ("jsonl",)
     c.report = False
     return c

@@ -60,6 +60,6 @@ def get_test_config():
     c.model.ch = 4
     c.model.dim_z = 8
     c.data.source = "digits"
-    c.tensorboard = False
+    c.writers = ("jsonl",)
     c.report = False
     return c

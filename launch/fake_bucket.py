@@ -18,6 +18,8 @@ from typing import Any
 
 from etils.epath import backend, gpath
 
+from biggan_jax.data import buckets
+
 
 class Unavailable(OSError):
     """A request that failed, and may succeed when it is made again."""
@@ -159,6 +161,7 @@ def install(bucket: FakeBucket, patch=setattr, patch_item=dict.__setitem__) -> F
     """
     patch_item(gpath._PREFIX_TO_BACKEND, "gs", bucket)
     patch(gpath, "_is_tf_installed", lambda: False)
+    patch(buckets, "_has_file_system", lambda: True)
     patch_item(sys.modules, "google.cloud", types.ModuleType("google.cloud"))
     storage = types.ModuleType("google.cloud.storage")
     storage.Client = lambda: _Client(bucket)

@@ -54,7 +54,10 @@ def default_config() -> ConfigDict:
     # another step than the newest; unset: random ones. A run that goes on from its own checkpoints
     # does not read it again.
     c.init_from = placeholder(str)
-    c.tensorboard = True  # event files beside metrics.jsonl (loads TensorFlow: 3 s, 600 MB)
+    # Where metrics go: jsonl (metrics.jsonl, always), tensorboard (event files), wandb (extra).
+    c.writers = ("jsonl", "tensorboard")
+    # As earlier versions have it: True takes tensorboard into `writers`, False leaves it out.
+    c.tensorboard = placeholder(bool)
     c.report = True  # report/index.html at the end of the run, as `biggan report` writes it
 
     c.class_names = ()  # one per class; `train` fills them from the data
@@ -252,8 +255,9 @@ def from_saved(saved: dict[str, Any]) -> ConfigDict:
 def _is_like(key: str, value: Any, default: Any) -> bool:
     """What `ConfigDict` does not look at: truth in the place of a number, and parts of a tuple."""
     if isinstance(value, tuple):
-        words = ("class_names", "augment.ops", "augment.groups")
+        words = ("class_names", "augment.ops", "augment.groups", "writers")
         kind = str if key in words else (int, str) if key == "remat" else domains.kind_of_parts(key)
         kinds = (int, float) if kind is float else kind
         return all(isinstance(x, kinds) and not isinstance(x, bool) for x in value)
-    return value is None or isinstance(value, bool) == isinstance(default, bool)
+    switch = isinstance(default, bool) or key == "tensorboard"  # a switch that may be unset
+    return value is None or isinstance(value, bool) == switch

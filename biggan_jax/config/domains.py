@@ -77,6 +77,26 @@ class Each:
         return f"numbers, each {self.domain}{'' if self.repeats else ', none twice'}"
 
 
+@dataclasses.dataclass(frozen=True)
+class Words:
+    """The sequences of different words.
+
+    Attributes:
+      choice: what each of them is.
+      needed: the one that is always among them.
+    """
+
+    choice: Choice
+    needed: str
+
+    def __contains__(self, values: tuple) -> bool:
+        known = all(value in self.choice for value in values)
+        return known and len(set(values)) == len(values) and self.needed in values
+
+    def __str__(self) -> str:
+        return f"words, each {self.choice}, none twice, and {self.needed} among them"
+
+
 AT_LEAST_0 = Range(0)
 AT_LEAST_1 = Range(1)
 ABOVE_0 = Range(0, above=True)
@@ -85,7 +105,7 @@ MOST_BITS = 63  # of a whole number
 
 # Setting -> what it may be; an unset one is not looked at. `config.default_config` says what each
 # is for.
-DOMAINS: dict[str, Range | Choice | Each] = {
+DOMAINS: dict[str, Range | Choice | Each | Words] = {
     "seed": Range(0, 2**32),
     "batch_size": Range(1, 2**20, closed=True),  # beyond, only a slip of the keyboard
     "num_d_steps": AT_LEAST_1,
@@ -99,6 +119,7 @@ DOMAINS: dict[str, Range | Choice | Each] = {
     "eval_samples": AT_LEAST_1,
     "eval_features": Choice("inception", "classifier"),
     "keep_checkpoints": AT_LEAST_1,
+    "writers": Words(Choice("jsonl", "tensorboard", "wandb"), "jsonl"),
     "compute_dtype": Choice("float32", "bfloat16"),
     "bn_group_size": Range(2),
     "model.resolution": AT_LEAST_1,

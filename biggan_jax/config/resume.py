@@ -23,6 +23,7 @@ RESUMABLE = frozenset(
         "keep_checkpoints",
         "mesh",
         "remat",
+        "writers",
         "tensorboard",
         "report",
         "class_names",

@@ -5,6 +5,7 @@ libraries (TensorFlow's file system, Google's client) are loaded only where a pa
 """
 
 import contextlib
+import importlib.util
 import logging
 import os
 import random
@@ -202,9 +203,9 @@ def reach(path: str | os.PathLike, *, write: bool) -> None:
     try:
         from google.cloud import storage  # Orbax needs it too
     except ImportError:
-        raise UserError(
-            f"gs://{bucket} needs google-cloud-storage: pip install 'biggan_jax[gcs]'"
-        ) from None
+        raise _lacking(bucket, "google-cloud-storage") from None
+    if not _has_file_system():
+        raise _lacking(bucket, "TensorFlow, whose file system reads and writes it")
     answer: list[UserError | None] = []
 
     def ask() -> None:
@@ -222,6 +223,15 @@ def reach(path: str | os.PathLike, *, write: bool) -> None:
         )
     if answer[0] is not None:
         raise answer[0]
+
+
+def _has_file_system() -> bool:
+    """Whether one is installed that `etils.epath` reads and writes buckets with."""
+    return any(importlib.util.find_spec(name) for name in ("tensorflow", "gcsfs"))
+
+
+def _lacking(bucket: str, what: str) -> UserError:
+    return UserError(f"gs://{bucket} needs {what}: pip install 'biggan_jax[gcs]'")
 
 
 @contextlib.contextmanager

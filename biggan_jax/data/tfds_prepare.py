@@ -60,11 +60,26 @@ def _prepare(builder: tfds.core.DatasetBuilder, name: str) -> None:
         with contextlib.redirect_stdout(sys.stderr), no_retries_when_offline(builder):
             builder.download_and_prepare(file_format="array_record")
     except Exception as error:  # builders raise what they like
+        if _lacks_tensorflow(error):
+            raise UserError(
+                f"TFDS data set {name!r} is not prepared in {builder.data_dir}, and its builder "
+                "needs TensorFlow: pip install 'biggan_jax[tensorflow]', or set TFDS_DATA_DIR to "
+                "the folder where it was prepared"
+            ) from error
         raise UserError(
             f"TFDS data set {name!r} is not prepared in {builder.data_dir} and preparing it failed "
             f"({one_line(error)}); prepare it with file_format='array_record' where there is a "
             "network and set TFDS_DATA_DIR to the folder"
         ) from error
+
+
+def _lacks_tensorflow(error: BaseException | None) -> bool:
+    """Whether an error comes from importing TensorFlow where there is none."""
+    while error is not None:
+        if isinstance(error, ImportError) and "tensorflow" in str(error).lower():
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 @contextlib.contextmanager

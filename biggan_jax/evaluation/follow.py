@@ -99,7 +99,7 @@ def _follow(
     ema: bool | str,
     poll_seconds: float,
 ) -> dict[str, Any]:
-    log = Log(directory, tensorboard=config.tensorboard)
+    log = Log(directory, tensorboard="tensorboard" in writers.of(config))
     generator, skipped = None, set()
     options = {"truncation": truncation, "bn_mode": bn_mode, "model": str(directory)}
     options["weights"] = ema if isinstance(ema, str) else "ema" if ema else "raw"
@@ -149,7 +149,7 @@ class Log:
 
     def __init__(self, directory: Path, *, tensorboard: bool):
         self._path = directory / "evaluations.jsonl"
-        self._board = writers.MetricWriter(directory / FOLDER, active=tensorboard)
+        self._board = writers.Writers(directory / FOLDER, active=tensorboard)
         self._lines: list[dict[str, Any]] = []
 
     @property

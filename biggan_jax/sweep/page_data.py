@@ -19,7 +19,7 @@ from biggan_jax.sweep import results, spread
 
 # Settings that runs may have otherwise without being other runs, or that follow from others.
 NOT_SHOWN = ("seed", "class_names", "data.class_counts", "init_from", "keep_checkpoints", "report")
-NOT_SHOWN += ("tensorboard", "mesh", "data.on_bad_record", "data.max_pixels")
+NOT_SHOWN += ("writers", "tensorboard", "mesh", "data.on_bad_record", "data.max_pixels")
 NOT_SHOWN += ("data.stage", "data.stage_gb")
 OTHERS = ("cache", "report", "results.json", "results.csv", "seeds.json", "seeds.csv")
 _SEED = re.compile(r"seed_(\d+)")

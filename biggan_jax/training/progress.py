@@ -1,4 +1,4 @@
-"""What a run tells while it trains: a bar, log lines, metrics.jsonl and TensorBoard."""
+"""What a run tells while it trains: a bar, log lines, and metrics for the run's writers."""
 
 import contextlib
 import math
@@ -25,7 +25,7 @@ class TrainLog:
     A run that resumes between two reports makes its first mean over the steps since then.
 
     Args:
-      writer: a `writers.MetricWriter`.
+      writer: a `writers.Writers`.
       start, total: steps done before, and of the whole run.
       log_every_steps: steps between two reports.
       images_per_step: real images that one step consumes.

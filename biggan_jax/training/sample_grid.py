@@ -21,10 +21,10 @@ def save(
     images: np.ndarray,
     done: int,
     workdir: Path,
-    writer: writers.MetricWriter,
+    writer: writers.Writers,
     config: ConfigDict,
 ) -> None:
-    """Writes samples/step_N.png (process 0), a class a row, and the same picture to TensorBoard."""
+    """Writes samples/step_N.png (process 0), a class a row, and tells the run's writers."""
     if not processes.is_main():
         return
     grid = grids.grid(images, GRID, **_labels([[c] for c in rows(config)], config))

@@ -66,7 +66,7 @@ class Run:
     source: data.Source
     batches: data.Batches
     checkpoints: checkpoint.Checkpoints
-    writer: writers.MetricWriter
+    writer: writers.Writers
     log: TrainLog
     meta: dict[str, Any]
     owned: lock.Lock
@@ -146,6 +146,7 @@ def check(config: ConfigDict, workdir: str | Path, fork: str | None = None) -> P
     sharding.check_even(mesh)
     config_lib.validate(config, mesh.size)
     models.check_resolution(config.model)
+    writers.check(config)
     processes.together(lambda: workdir_lib.check_place(workdir) if processes.is_main() else None)
     return workdir
 
@@ -234,10 +235,12 @@ def _logs(
     start: int,
     guard: Guard | None,
     speaks: bool,
-) -> tuple[writers.MetricWriter, TrainLog]:
+) -> tuple[writers.Writers, TrainLog]:
     """What is kept and said of every step, without the lines of those that are done again."""
     main = processes.is_main()
-    writer = writers.MetricWriter(workdir, tensorboard=config.tensorboard, active=main)
+    named = writers.of(config)
+    open_writers = lambda: writers.Writers(workdir, named, config=config, active=main)
+    writer = processes.together(open_writers)
     writer.cut_after(start)
     log = TrainLog(
         writer,

@@ -258,7 +258,7 @@ def test_every_setting_has_a_domain_or_a_registry():
         *("loss", "data.source", "class_names", "init_from", "mesh", "remat"),
         *("model.name", "model.z_distribution", "model.cond_order", "model.width_table"),
         *("model.attention_kind", "model.attention_form", "model.attention_reduction"),
-        *("model.init", "data.stage"),
+        *("model.init", "data.stage", "tensorboard"),
         *("model.g_attention", "model.d_attention", "augment.ops", "augment.groups"),
     }
     settings = config_lib.flatten(config_lib.default_config())
@@ -340,8 +340,9 @@ def test_resume_allows_length_cadence_and_place():
         "num_steps": 9, "log_every_steps": 9, "checkpoint_every_steps": 9, "sample_every_steps": 9,
         "eval_every_steps": 9, "eval_samples": 9, "eval_features": "inception",
         "keep_checkpoints": 9, "mesh": (2, 4), "remat": ("all",), "tensorboard": False,
-        "report": False, "data.source": "folder:x", "data.on_bad_record": "skip",
-        "data.max_pixels": 10**9, "class_names": ("a", "b"), "monitor_every_steps": 9,
+        "writers": ("jsonl",), "report": False, "data.source": "folder:x",
+        "data.on_bad_record": "skip", "data.max_pixels": 10**9, "class_names": ("a", "b"),
+        "monitor_every_steps": 9,
         "data.class_counts": (3, 4), "data.stage": "disk", "data.stage_gb": 80.0,
         "guard.every_steps": 9, "guard.diversity_every_steps": 9,
     }  # fmt: skip
@@ -474,6 +475,18 @@ def test_saved_config_round_trip(tmp_path):
     assert config_lib.from_saved(json.loads(json.dumps(unset.to_dict()))).model.num_classes is None
 
 
+@pytest.mark.parametrize("switch", [True, False])
+def test_saved_config_of_a_version_without_writers(switch):
+    """It may go on under a config that names writers; other values are refused."""
+    saved = load().to_dict()
+    del saved["writers"]
+    saved["tensorboard"] = switch
+    assert config_lib.from_saved(saved).tensorboard is switch
+    assert config_lib.check_resume(saved, load("--config.writers=jsonl")) == []
+    with pytest.raises(UserError, match="tensorboard is 1"):
+        config_lib.from_saved(saved | {"tensorboard": 1})
+
+
 def test_saved_model_section_alone():
     config = config_lib.from_saved({"model": {"ch": 8, "num_classes": 3, "g_attention": [16]}})
     assert (config.model.ch, config.model.num_classes, config.model.g_attention) == (8, 3, (16,))
@@ -495,7 +508,7 @@ def test_default_config_has_no_value_that_cannot_be_overridden():
     unset = {key for key, value in config_lib.flatten(config).items() if value is None}
     assert unset == {
         "model.num_classes", "model.rgb_width", "data.source", "data.max_pixels", "init_from",
-        "data.stage", "data.stage_gb",
+        "data.stage", "data.stage_gb", "tensorboard",
         "monitor_every_steps", "eval_every_steps", "eval_features", "bn_group_size",
         "guard.on_rollback.r1", "augment.probability", "augment.target",
         "regularizer.consistency_fake", "regularizer.g_spectral_groups",

@@ -175,6 +175,20 @@ def test_a_data_set_that_cannot_be_prepared_says_why():
     assert "no route" in message and "TFDS_DATA_DIR" in message
 
 
+def test_a_builder_that_needs_tensorflow_says_how_to_get_it(monkeypatch):
+    """As TFDS's lazy import fails inside a builder where TensorFlow is not installed."""
+
+    def prepare(self, **_):
+        try:
+            raise ModuleNotFoundError("No module named 'tensorflow'")
+        except ImportError as error:
+            raise RuntimeError("Failed to construct dataset") from error
+
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", prepare)
+    message = refusal("biggan_tiny_unpreparable")
+    assert "pip install 'biggan_jax[tensorflow]'" in message and "TFDS_DATA_DIR" in message
+
+
 def test_offline_downloads_are_not_retried(monkeypatch):
     def no_address(*_):
         raise OSError("no address")

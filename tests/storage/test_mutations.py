@@ -27,7 +27,7 @@ from biggan_jax.storage import (
     steps,
 )
 from biggan_jax.storage.weights import save_weights
-from biggan_jax.storage.writers import MetricWriter
+from biggan_jax.storage.writers import Writers
 from biggan_jax.sweep import results
 from tests import mutations, runs
 
@@ -217,7 +217,7 @@ def test_200_mutations_of_metrics(trained, tmp_path, capsys):
         except UserError as error:
             assert "\n" not in str(error) and str(tmp_path) in str(error), seed
         capsys.readouterr()
-        writer = MetricWriter(tmp_path, tensorboard=False)
+        writer = Writers(tmp_path, ("jsonl",))
         writer.cut_after(6)
         writer.close()
         lines = path.read_bytes().splitlines(keepends=True)
@@ -241,14 +241,14 @@ def test_a_damaged_line_of_metrics_is_said_and_a_torn_one_is_not(tmp_path, capsy
         (b"[" * 9999 + b"\n", "line 2 cannot be read"),
     ):
         (tmp_path / "metrics.jsonl").write_bytes(b"".join([lines[0], damage, *lines[2:], b'{"st']))
-        writer = MetricWriter(tmp_path, tensorboard=False)
+        writer = Writers(tmp_path, ("jsonl",))
         writer.cut_after(4)
         writer.close()
         err = capsys.readouterr().err
         assert words in err and err.count("\n") == 1
         assert (tmp_path / "metrics.jsonl").read_bytes() == lines[0] + b"".join(lines[2:])
     (tmp_path / "metrics.jsonl").write_bytes(b"".join([*lines, b'{"step": 5, "ima']))
-    writer = MetricWriter(tmp_path, tensorboard=False)
+    writer = Writers(tmp_path, ("jsonl",))
     writer.cut_after(4)
     writer.close()
     assert capsys.readouterr().err == ""

@@ -18,7 +18,7 @@ from biggan_jax.data import buckets
 from biggan_jax.errors import UserError
 from biggan_jax.evaluation import report
 from biggan_jax.pictures import grids
-from biggan_jax.storage import integrity, paths, writers
+from biggan_jax.storage import bucket_file, integrity, metric_lines, paths, writers
 from tests import runs
 
 URL = "gs://bucket/run"
@@ -94,6 +94,7 @@ def bucket(google, monkeypatch, tmp_path):
     (objects.root / "bucket").mkdir(parents=True)
     monkeypatch.setitem(gpath._PREFIX_TO_BACKEND, "gs", objects)
     monkeypatch.setattr(gpath, "_is_tf_installed", lambda: False)
+    monkeypatch.setattr(buckets, "_has_file_system", lambda: True)
     driver = lambda path: {"driver": "file", "path": f"{objects.local(path)}"}
     monkeypatch.setattr(gcs_utils, "get_kvstore_for_gcs", driver)
     monkeypatch.setattr(gcs_utils, "get_bucket", google.Client().get_bucket)
@@ -167,6 +168,12 @@ def test_without_googles_client(bucket, monkeypatch, capfd):
     runs.assert_one_error(capfd.readouterr(), "google-cloud-storage", r"biggan_jax\[gcs\]")
 
 
+def test_without_a_file_system_for_buckets(bucket, monkeypatch, capfd):
+    monkeypatch.setattr(buckets, "_has_file_system", lambda: False)
+    assert runs.train(URL) == 2
+    runs.assert_one_error(capfd.readouterr(), "TensorFlow", r"biggan_jax\[gcs\]")
+
+
 def test_a_run_in_a_bucket_equals_a_local_one(bucket, trained, capfd):
     """Stopped after two steps, resumed, sampled: the same bits, and nothing on the local disk."""
     assert runs.train(URL, "--config.num_steps=2") == 0
@@ -187,10 +194,10 @@ def test_a_run_in_a_bucket_equals_a_local_one(bucket, trained, capfd):
 
 def test_metrics_are_uploaded_now_and_then(bucket, monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(writers.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(bucket_file.time, "monotonic", lambda: now[0])
     read = lambda: [x["step"] for x in map(json.loads, path.read_text().splitlines())]
     path = epath.Path(URL) / "metrics.jsonl"
-    writer = writers.MetricWriter(URL, tensorboard=False)
+    writer = writers.Writers(URL, ("jsonl",))
     for step in (1, 2, 3):
         writer.write(step, step, {"x": step})
     assert read() == [1] and len(bucket.writes) == 1
@@ -198,13 +205,13 @@ def test_metrics_are_uploaded_now_and_then(bucket, monkeypatch):
     writer.flush()
     assert read() == [1, 2, 3] and len(bucket.writes) == 2
     writer.write(4, 4, {})
-    now[0] += writers.UPLOAD_SECONDS
+    now[0] += metric_lines.UPLOAD_SECONDS
     writer.write(5, 5, {})
     assert read() == [1, 2, 3, 4, 5]
     writer.write(6, 6, {})
     writer.close()
     assert read() == [1, 2, 3, 4, 5, 6]
-    writer = writers.MetricWriter(URL, tensorboard=False)
+    writer = writers.Writers(URL, ("jsonl",))
     writer.cut_after(3)
     assert read() == [1, 2, 3]
     writer.write(4, 4, {"x": -4})

@@ -1,18 +1,24 @@
 """metrics.jsonl and TensorBoard event files, read back."""
 
 import errno
+import importlib.util
+import inspect
 import json
 import logging
 import os
 import subprocess
 import sys
+import time
+from pathlib import Path
 
+import clu
 import numpy as np
 import pytest
-from clu import asynclib
 
-from biggan_jax.storage import writers
-from biggan_jax.storage.writers import MetricWriter
+from biggan_jax import cli
+from biggan_jax.storage import events, metric_writer, wandb_run, writers
+from biggan_jax.storage.writers import Writers
+from tests import runs
 
 
 def read(workdir):
@@ -24,7 +30,7 @@ def read(workdir):
 
 @pytest.fixture
 def plain(tmp_path):
-    writer = MetricWriter(tmp_path / "run", tensorboard=False)
+    writer = Writers(tmp_path / "run", ("jsonl",))
     yield writer, tmp_path / "run"
     writer.close()
 
@@ -47,7 +53,7 @@ def test_not_a_number_is_null(plain):
 
 def test_appends_to_an_earlier_run(tmp_path):
     for step in (1, 2):
-        writer = MetricWriter(tmp_path, tensorboard=False)
+        writer = Writers(tmp_path, ("jsonl",))
         writer.write(step, step, {})
         writer.close()
         writer.close()
@@ -102,7 +108,7 @@ def test_cut_after_leaves_a_whole_file_alone(plain):
 
 
 def test_inactive_process_writes_nothing(tmp_path):
-    writer = MetricWriter(tmp_path / "run", active=False)
+    writer = Writers(tmp_path / "run", active=False)
     writer.write(1, 1, {"x": 1.0})
     writer.write_images(1, {"x": np.zeros((2, 2, 3), np.uint8)})
     writer.cut_after(0)
@@ -114,25 +120,27 @@ def test_inactive_process_writes_nothing(tmp_path):
 def test_unwritable_workdir_is_an_os_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(NotADirectoryError):
-        MetricWriter(tmp_path / "file" / "run", tensorboard=False)
+        Writers(tmp_path / "file" / "run", ("jsonl",))
 
 
 def test_importing_loads_no_tensorflow():
     code = (
         "import sys, tempfile, biggan_jax.storage.writers as w\n"
-        "w.MetricWriter(tempfile.mkdtemp(), tensorboard=False).write(1, 1, {'x': 1})\n"
-        "print([m for m in ('tensorflow', 'clu') if m in sys.modules])"
+        "w.Writers(tempfile.mkdtemp(), ['jsonl']).write(1, 1, {'x': 1})\n"
+        "print([m for m in ('tensorboard', 'wandb', 'clu') if m in sys.modules])\n"
+        "w.Writers(tempfile.mkdtemp()).write(1, 1, {'x': 1})\n"
+        "print([m for m in ('tensorflow', 'wandb') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.split() == ["[]", "[]"]
 
 
 WRITE_AND_READ = """
 import json, sys
 import numpy as np
-from biggan_jax.storage.writers import MetricWriter
+from biggan_jax.storage.writers import Writers
 
-writer = MetricWriter(sys.argv[1])
+writer = Writers(sys.argv[1])
 for step in (1, 2):
     writer.write(step, 64 * step, {"d_loss": step / 4, "bad": float("nan")})
 grey = np.arange(12, dtype=np.uint8).reshape(3, 4)
@@ -172,11 +180,11 @@ def test_event_files_read_back(tmp_path):
 
 RESUMED = """
 import json, logging, sys
-from biggan_jax.storage.writers import MetricWriter
+from biggan_jax.storage.writers import Writers
 import numpy as np
 
 def run(start, end, value):
-    writer = MetricWriter(sys.argv[1])
+    writer = Writers(sys.argv[1])
     writer.cut_after(start)
     for step in range(start + 1, end + 1):
         writer.write(step, step, {"loss": value})
@@ -221,19 +229,129 @@ def test_no_step_of_a_resumed_run_is_twice_in_tensorboard(tmp_path):
 def test_failed_event_file_is_an_os_error(tmp_path, monkeypatch):
     """The thread's error surfaces as one line at the next call; the JSON lines go on."""
 
-    class Full:
-        def __getattr__(self, name):
-            cause = RuntimeError(f"{tmp_path}/events; No space left on device\n\tFailed to flush")
-            raise asynclib.AsyncError("Consider re-running") from cause
+    def full(self, step, scalars):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(writers, "_tensorboard_writer", lambda workdir: Full())
+    monkeypatch.setattr(events.EventFiles, "write_scalars", full)
     filters = list(logging.getLogger("absl").filters)
-    writer = MetricWriter(tmp_path)
-    with pytest.raises(OSError, match="event files in .*: No space left on device$") as error:
-        writer.write(1, 1, {"x": 1.0})
+    writer = Writers(tmp_path)
+    writer.write(1, 1, {"x": 1.0})
+    with pytest.raises(OSError, match=f"event files in {tmp_path} were .*: No space left") as error:
+        writer.flush()
     assert "\n" not in str(error.value)
     writer.write(2, 2, {"x": 1.0})
     assert len(logging.getLogger("absl").filters) == len(filters) + 1
     writer.close()
     assert logging.getLogger("absl").filters == filters
     assert [line["step"] for line in read(tmp_path)] == [1, 2]
+
+
+def test_torn_and_foreign_event_files(tmp_path):
+    """A torn record is left out, a file without later steps is not touched, others are cut."""
+    board = events.EventFiles(tmp_path)
+    for step in (1, 2, 3):
+        board.write_scalars(step, {"x": step})
+    board.close()
+    (path,) = tmp_path.glob(events.NAMES)
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[-40:-7])
+    foreign = tmp_path / "events.out.tfevents.1.other"
+    foreign.write_bytes(b"no records")
+    before = os.stat(path).st_ino
+    events.cut_after(tmp_path, 3).close()
+    assert os.stat(path).st_ino == before and foreign.read_bytes() == b"no records"
+    events.cut_after(tmp_path, 2).close()
+    kept = path.read_bytes()
+    assert whole.startswith(kept) and 0 < len(kept) < len(whole)
+
+
+def test_the_interface_is_clus():
+    """clu's file by itself: its package would load TensorFlow."""
+    place = Path(clu.__file__).parent / "metric_writers" / "interface.py"
+    spec = importlib.util.spec_from_file_location("clu_interface", place)
+    theirs = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(theirs)
+    methods = dict(inspect.getmembers(theirs.MetricWriter, inspect.isfunction))
+    assert theirs.MetricWriter.__abstractmethods__ <= methods.keys()
+    for name, method in methods.items():
+        ours = inspect.signature(getattr(metric_writer.MetricWriter, name)).parameters
+        expected = inspect.signature(method).parameters
+        assert [(p.name, p.kind, p.default) for p in ours.values()] == [
+            (p.name, p.kind, p.default) for p in expected.values()
+        ], name
+
+
+def test_writers_of_configs():
+    config = runs.tiny_config()
+    assert "tensorboard" not in writers.of(config)  # tests say tensorboard=False
+    with config.unlocked():
+        config.tensorboard = None
+        config.writers = ("jsonl", "tensorboard", "wandb")
+        assert writers.of(config) == config.writers
+        config.tensorboard = False  # as earlier versions say it
+        assert writers.of(config) == ("jsonl", "wandb")
+        config.writers, config.tensorboard = ("jsonl",), True
+        assert writers.of(config) == ("jsonl", "tensorboard")
+        del config["writers"]
+        assert writers.of(config) == ("jsonl", "tensorboard")
+
+
+@pytest.mark.parametrize("value", ["tensorboard", "jsonl,jsonl", "jsonl,board"])
+def test_writers_that_are_none(value, tmp_path, capsys):
+    command = ["train", "--config=digits", f"--workdir={tmp_path}", f"--config.writers={value}"]
+    assert cli.main(command) == 2
+    runs.assert_one_error(capsys.readouterr(), "writers")
+
+
+def test_wandb_that_is_not_installed(tmp_path, capsys, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if n == "wandb" else find(n))
+    command = ["train", "--config=digits", f"--workdir={tmp_path}", "--config.writers=jsonl,wandb"]
+    assert cli.main(command) == 2
+    runs.assert_one_error(capsys.readouterr(), r"pip install 'biggan_jax\[wandb\]'")
+    assert not list(tmp_path.iterdir())
+
+
+def test_offline_run_of_wandb(tmp_path, monkeypatch, capfd):
+    """wandb's own reader finds what was written, in a run that goes on with the same name."""
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    for start in (0, 2):
+        writer = Writers(tmp_path / "mine", ("jsonl", "wandb"), config=runs.tiny_config())
+        writer.cut_after(start)
+        for step in (start + 1, start + 2):
+            writer.write(step, 8 * step, {"loss": step / 4})
+        writer.write_images(start + 2, {"samples": np.zeros((2, 2, 3), np.uint8)})
+        writer.close()
+    assert capfd.readouterr().out == ""
+    folders = sorted((tmp_path / "mine" / "wandb").glob("offline-run-*"))
+    identity = (tmp_path / "mine" / wandb_run.ID).read_text()
+    assert folders and all(folder.name.endswith(identity) for folder in folders)
+    rows = lambda: [row for folder in folders for row in history(folder)]
+    deadline = time.monotonic() + 20
+    while len(rows()) < 4 and time.monotonic() < deadline:  # its service writes a moment later
+        time.sleep(0.1)
+    found = [(row["_step"], row["loss"], row["images_seen"]) for row in rows()]
+    assert found == [(step, step / 4, 8 * step) for step in (1, 2, 3, 4)]
+    assert [row["_step"] for row in rows() if "samples.path" in row] == [2, 4]
+
+
+def history(folder):
+    """The rows that an offline run of wandb holds: records in LevelDB's form of a log."""
+    from wandb.proto import wandb_internal_pb2
+
+    (path,) = folder.glob("*.wandb")
+    data, at, parts = path.read_bytes(), 7, []
+    while at + 7 <= len(data):
+        if 32768 - at % 32768 < 7:  # the rest of a block is empty
+            at += 32768 - at % 32768
+            continue
+        size, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
+        parts.append(data[at + 7 : at + 7 + size])
+        at += 7 + size
+        if kind in (1, 4):  # whole, or the last part
+            record = wandb_internal_pb2.Record.FromString(b"".join(parts))
+            parts = []
+            if record.HasField("history"):
+                items = record.history.item
+                yield {i.key or ".".join(i.nested_key): json.loads(i.value_json) for i in items}
