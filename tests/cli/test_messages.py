@@ -53,6 +53,7 @@ NEVER = {
             "inputs.check_resize",
         )
     },
+    ("evaluate", "biggan_jax.storage.wandb_run.check"): "a follower writes event files alone",
     # eval_features is inception or classifier, and no setting names weights
     **{
         (command, "biggan_jax.evaluation.inputs.features_name"): "it names no weights"
