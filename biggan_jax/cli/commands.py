@@ -22,6 +22,7 @@ from biggan_jax.cli import (
     sample,
     score,
     train,
+    verify,
     weights,
 )
 from biggan_jax.cli.output import Help, say
@@ -31,9 +32,9 @@ from biggan_jax.errors import UserError, did_you_mean
 # the options into the parser that it gets. FUNCTION takes (args, overrides) and returns (the JSON
 # object, the exit code). The order is that of `biggan --help`.
 GROUPS = (train, sample, look, evaluate, score, report, explore, init, doctor)
-GROUPS += (planning, weights, prepare, configs)
+GROUPS += (planning, weights, verify, prepare, configs)
 # What they compile is kept for the next time. Not `plan`, which tells how long compiling takes.
-KEPT = ("train", "sample", "look", "explore", "evaluate", "score", "bench", "init")
+KEPT = ("train", "sample", "look", "explore", "evaluate", "score", "bench", "init", "verify")
 # They compute for minutes.
 HEAVY = ("train", "evaluate", "score", "bench", "init")
 

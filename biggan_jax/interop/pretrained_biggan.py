@@ -118,7 +118,7 @@ def settings(
         num_classes=theirs["num_classes"],
         dim_z=theirs["z_dim"],
         shared_dim=theirs["class_embed_dim"],
-        g_attention=(4 * 2 ** (position // 2),),
+        g_attention=(4 * 2 ** (position // 2),),  # see `layer_of_attention`
         d_attention=(),
         cond_order="z_embedding",
         sn_eval="stored",
@@ -150,6 +150,11 @@ def networks(source: Tensors, model: Any, theirs: dict[str, Any]) -> list[conver
             truncation_statistics.NAME, source, table, shapes, lambda path: source.read(table[path])
         ),
     ]
+
+
+def layer_of_attention(resolution: int) -> int:
+    """The index, among the peer's layers, of attention at a resolution: before that layer."""
+    return 2 * (resolution // 4).bit_length() - 2
 
 
 def key_of(path: str, attention_position: int) -> str:

@@ -1,6 +1,7 @@
-"""The one walk over the modules of a player: every call in order, as shapes, nothing computed."""
+"""The one walk over the modules of a player: every call in order, as shapes or as values."""
 
 import dataclasses
+from collections.abc import Callable, Collection
 from typing import Any
 
 import flax.linen as nn
@@ -91,21 +92,68 @@ def walk(player: nn.Module, *inputs: jax.ShapeDtypeStruct) -> Walk:
     """
     calls: list[Call] = []
 
-    def record(call, args, kwargs, context):
-        out = call(*args, **kwargs)
-        module = context.module
-        if module.path and context.method_name == "__call__":
+    def keep(module, args, out):
+        if module.path:
             inputs = tuple(_shape(x) for x in args if isinstance(x, jax.Array))
             alone = module.clone(parent=None, name=None)
             calls.append(Call(alone, module.path, inputs, _shape(out)))
-        return out
 
     def forward(key, *inputs):
-        with nn.intercept_methods(record):
-            return player.init(key, *inputs)
+        return _watched(keep, player.init, key, *inputs)
 
     variables = jax.eval_shape(forward, jax.random.key(0), *inputs)
     return Walk(calls, dict(variables))
+
+
+def values(
+    player: nn.Module,
+    variables: Any,
+    *inputs: jax.Array,
+    outputs: Collection[tuple[str, ...]],
+    arguments: Collection[tuple[str, ...]] = (),
+    train: bool = False,
+) -> tuple[dict[str, jax.Array], dict[str, tuple[jax.Array, ...]]]:
+    """Computes a forward and keeps what some of its modules gave, and what some were given.
+
+    Args:
+      player: unbound.
+      variables: its collections; none of them is changed.
+      *inputs: arguments of its call.
+      outputs: paths of the modules whose output is kept; () is the player itself.
+      arguments: paths of those whose positional arguments are kept, the arrays among them.
+      train: whether it is a training forward.
+
+    Returns:
+      ({path, joined by '/': output}, {path, joined by '/': arguments}), of the first call of each
+      module.
+    """
+    made: dict[str, jax.Array] = {}
+    given: dict[str, tuple[jax.Array, ...]] = {}
+
+    def keep(module, args, out):
+        name = "/".join(module.path)
+        if module.path in outputs:
+            made.setdefault(name, out)
+        if module.path in arguments:
+            given.setdefault(name, tuple(x for x in args if isinstance(x, jax.Array)))
+
+    # A training forward advances these two.
+    mutable = ["spectral", "batch_stats"]
+    _watched(keep, player.apply, variables, *inputs, train=train, mutable=mutable)
+    return made, given
+
+
+def _watched(keep: Callable[..., None], run: Callable, *args, **kwargs) -> Any:
+    """What `run` gives; `keep(module, args, out)` sees every call of a module in it."""
+
+    def record(call, args, kwargs, context):
+        out = call(*args, **kwargs)
+        if context.method_name == "__call__":
+            keep(context.module, args, out)
+        return out
+
+    with nn.intercept_methods(record):
+        return run(*args, **kwargs)
 
 
 def _shape(x: jax.Array) -> jax.ShapeDtypeStruct:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import flax.linen as nn
 import numpy as np
 from ml_collections import ConfigDict
 from numpy.typing import ArrayLike
@@ -51,7 +52,7 @@ class LoadedDiscriminator:
         Raises:
           UserError: for shapes that do not fit, or labels outside their range.
         """
-        images, labels = self._check(images, labels)
+        images, labels = self.check_inputs(images, labels)
         logits = np.empty(len(images), np.float32)
         batches = self._batches(images, labels, forward.BATCH_SIZE)
         for index, out in forward.ahead(batches, lambda *batch: self._forward(*batch)[0]):
@@ -77,7 +78,7 @@ class LoadedDiscriminator:
             # Apart from the logits, which should not cost the memory of the maps.
             return forward.attention_maps(self._forward(*batch, collections=("attention",))[1])
 
-        batches = self._batches(*self._check(images, labels), forward.ATTENTION_BATCH_SIZE)
+        batches = self._batches(*self.check_inputs(images, labels), forward.ATTENTION_BATCH_SIZE)
         parts = [maps for _, maps in forward.ahead(batches, compute)]
         layers = parts[0] if parts else {}
         return {name: np.concatenate([p[name] for p in parts]) for name in layers}
@@ -86,7 +87,13 @@ class LoadedDiscriminator:
         inputs = self._discriminator, self._variables, images, labels
         return forward.call(*inputs, collections=collections)
 
-    def _check(self, images, labels) -> tuple[np.ndarray, np.ndarray]:
+    @property
+    def applied(self) -> tuple[nn.Module, dict]:
+        """(the module, its variables on the devices)."""
+        return self._discriminator, self._variables
+
+    def check_inputs(self, images: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+        """(images float32, labels int32) as the module takes them; UserError as `__call__`."""
         if getattr(images, "dtype", None) == np.uint8:
             raise UserError("images are uint8; give floats in [-1, 1]: images / 127.5 - 1")
         images, labels = forward.as_float32(images, "images"), np.asarray(labels)

@@ -60,7 +60,7 @@ class LoadedGenerator:
         Raises:
           UserError: for shapes that do not fit, or labels outside their range.
         """
-        z, labels = self._check(z, labels)
+        z, labels = self.check_inputs(z, labels)
         images = np.empty((len(z), self.resolution, self.resolution, self.channels), np.float32)
         made = self._batches(z, labels, forward.BATCH_SIZE)
         for index, out in forward.ahead(made, lambda *batch: self._forward(*batch)[0]):
@@ -117,7 +117,7 @@ class LoadedGenerator:
         Raises:
           UserError: see `__call__`.
         """
-        z, labels = self._check(z, labels)
+        z, labels = self.check_inputs(z, labels)
         size = forward.BATCH_SIZE if self._batch_statistics else forward.ATTENTION_BATCH_SIZE
         order, parts = [], []
 
@@ -158,8 +158,8 @@ class LoadedGenerator:
         References:
           Brock et al. 2019, figure 8: interpolations between pairs (z, c).
         """
-        z, labels = self._check(z, labels)
-        others, weights = self._check(z, others)[1], forward.as_float32(weights, "weights")
+        z, labels = self.check_inputs(z, labels)
+        others, weights = self.check_inputs(z, others)[1], forward.as_float32(weights, "weights")
         if weights.shape != labels.shape or ((weights < 0) | (weights > 1)).any():
             raise UserError(f"weights must be {len(z)} numbers from 0 to 1, one a sample")
         inputs = self._generator, self._variables, z, labels, others, weights
@@ -250,7 +250,7 @@ class LoadedGenerator:
             wanted = {"train": True, "collections": ("spectral", "moments")}
             return forward.call(self._generator, variables, *batch, **wanted)[1]
 
-        checked = (self._check(z, labels) for z, labels in batches)
+        checked = (self.check_inputs(z, labels) for z, labels in batches)
         self._variables = forward.place(standing.accumulate(moments, self._trained, checked))
         self.bn_mode = "standing"
 
@@ -268,7 +268,8 @@ class LoadedGenerator:
         inputs = self._generator, self._variables, z, labels
         return forward.call(*inputs, train=train, collections=collections)
 
-    def _check(self, z, labels) -> tuple[np.ndarray, np.ndarray]:
+    def check_inputs(self, z: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+        """(z float32, labels int32) as the module takes them; UserError as `__call__`."""
         z, labels = forward.as_float32(z, "z"), np.asarray(labels)
         if z.ndim != 2 or z.shape[1] != self.dim_z:
             raise UserError(f"z has shape {z.shape}; this model takes [N, {self.dim_z}]")

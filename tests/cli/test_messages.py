@@ -73,7 +73,7 @@ NEVER = {
     # only `sample` and `look` choose how many forwards standing statistics take
     **{
         (command, "biggan_jax.sampling.standing.check"): "the default is right"
-        for command in ("train", "evaluate", "bench", "report", "export")
+        for command in ("train", "evaluate", "bench", "report", "export", "verify")
     },
     # only `sample` chooses a row of an import's statistics
     **{

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from biggan_jax import models
@@ -121,3 +122,24 @@ def test_variables_of_a_module_called_twice():
     variables = found.variables_of(found.calls[0])
     assert variables["params"]["kernel"].shape == (3, 3)
     assert variables["spectral"]["u"].shape == (3,)
+
+
+def test_values_of_a_forward():
+    """Of the modules that are asked for: outputs, arguments and the player's own output."""
+
+    class Player(layers.nn.Module):
+        @layers.nn.compact
+        def __call__(self, x, train):
+            first = layers.Dense(features=3, name="first")(x, train)
+            return 2 * layers.Dense(features=1, name="second")(first, train)
+
+    player, x = Player(), jnp.arange(8.0).reshape(2, 4)
+    variables = player.init(jax.random.key(1), x, False)
+    own = {collection: tree["first"] for collection, tree in variables.items()}
+    for train in (False, True):
+        kept = {"outputs": {(), ("second",)}, "arguments": {("second",)}}
+        made, given = walk.values(player, variables, x, **kept, train=train)
+        assert made.keys() == {"", "second"} and given.keys() == {"second"}
+        np.testing.assert_array_equal(made[""], 2 * made["second"])
+        first, _ = layers.Dense(features=3).apply(own, x, train, mutable=["spectral"])
+        np.testing.assert_allclose(given["second"], [first], rtol=1e-6)
