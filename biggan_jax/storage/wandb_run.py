@@ -63,8 +63,8 @@ class WandbRun(MetricWriter):
             except wandb.errors.Error as error:
                 reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
                 raise UserError(
-                    f"wandb: {reason}: run `wandb login`, set WANDB_MODE=offline, or leave wandb "
-                    "out of config.writers"
+                    f"wandb: {reason.rstrip('.')}: run `wandb login`, set WANDB_MODE=offline, or "
+                    "leave wandb out (--config.writers=jsonl)"
                 ) from error
         self._image = wandb.Image
 
