@@ -37,7 +37,7 @@ def default_config() -> ConfigDict:
     # with the best FID copied aside to best/. Unset: never.
     c.eval_every_steps = placeholder(int)
     c.eval_samples = 2500  # of one such evaluation; more than the feature dimensions (64 or 2048)
-    c.eval_features = placeholder(str)  # inception | classifier; unset: as `biggan evaluate`
+    c.eval_features = placeholder(str)  # inception | dinov2 | classifier; unset: as `evaluate`
     c.keep_checkpoints = 2  # newest ones
     c.compute_dtype = "float32"  # float32 | bfloat16: activations and convolutions
     # Devices along ('data', 'fsdp'); -1 takes what is left. The batch is split over both; over fsdp

@@ -117,7 +117,7 @@ DOMAINS: dict[str, Range | Choice | Each | Words] = {
     "monitor_every_steps": AT_LEAST_1,
     "eval_every_steps": AT_LEAST_1,
     "eval_samples": AT_LEAST_1,
-    "eval_features": Choice("inception", "classifier"),
+    "eval_features": Choice("inception", "dinov2", "classifier"),
     "keep_checkpoints": AT_LEAST_1,
     "writers": Words(Choice("jsonl", "tensorboard", "wandb"), "jsonl"),
     "compute_dtype": Choice("float32", "bfloat16"),

@@ -178,12 +178,17 @@ def _check_files(found: Examination, config: ConfigDict) -> None:
     if config.eval_every_steps is None:
         return
     from biggan_jax.evaluation import inputs
-    from biggan_jax.metrics import classifier, inception
+    from biggan_jax.metrics import classifier, dinov2
 
     name = inputs.features_name(config.eval_features, None, config.model.channels)
-    dimensions = inception.FEATURES if name == "inception" else classifier.FEATURES
+    network: Any = classifier.Classifier
     if name == "inception":
-        found.attempt("eval_features", inputs.open_inception, None)
+        network = found.attempt("eval_features", inputs.open_inception, None)
+    elif name == "dinov2":
+        network = found.attempt("eval_features", dinov2.DINOv2.load, inputs.dinov2_directory(None))
+    if network is None:
+        return
+    dimensions = network.feature_dim
     if config.eval_samples <= dimensions:
         found.note(
             f"eval_samples is {config.eval_samples:,} for the {dimensions:,} dimensions of {name} "

@@ -53,7 +53,10 @@ NEVER = {
             "inputs.check_resize",
         )
     },
-    ("evaluate", "biggan_jax.storage.wandb_run.check"): "a follower writes event files alone",
+    **{
+        ("evaluate", f"biggan_jax.storage.wandb_run.{where}"): "a follower writes event files alone"
+        for where in ("check", "WandbRun")
+    },
     # eval_features is inception or classifier, and no setting names weights
     **{
         (command, "biggan_jax.evaluation.inputs.features_name"): "it names no weights"

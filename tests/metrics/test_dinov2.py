@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from biggan_jax import cli
+from biggan_jax import cli, data
 from biggan_jax.errors import UserError
-from biggan_jax.evaluation import inputs
+from biggan_jax.evaluation import evaluate, inputs
 from biggan_jax.metrics import dinov2
 from biggan_jax.metrics.dinov2 import DINOv2
 from tests import runs
@@ -91,6 +91,21 @@ def files(tmp_path_factory):
 def imported(file, out, capsys):
     code = cli.main(["--json", "import", "--format=dinov2", str(file), f"--out={out}"])
     return code, capsys.readouterr()
+
+
+def test_a_run_and_doctor_take_these_features(files, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("BIGGAN_DINOV2", str(tmp_path / "net"))
+    argv = ["--config.eval_every_steps=2", "--config.eval_features=dinov2"]
+    few = f"--config.eval_samples={WIDTH}"
+    doctor = ["--json", "doctor", *runs.TINY, *argv, few]
+    problems = lambda: [p["what"] for p in json.loads(capsys.readouterr().out)["problems"]]
+    assert cli.main(doctor) == 2 and "no DINOv2 weights" in problems()[0]
+    assert imported(files["size"], tmp_path / "net", capsys)[0] == 0
+    assert cli.main(doctor) == 2 and f"{WIDTH} dimensions of dinov2" in problems()[0]
+    config = runs.tiny_config(*argv, f"--config.eval_samples={WIDTH + 1}")
+    source = data.open_source("digits", resolution=16, channels=1)
+    scores = evaluate.during_training(config, source, source.digest(), tmp_path)
+    assert callable(scores)
 
 
 def test_features_are_those_of_the_published_codes(files, tmp_path, capsys):
