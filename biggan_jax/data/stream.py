@@ -222,12 +222,13 @@ def flip_coins(seed: int, start: int, count: int) -> np.ndarray:
 
 def _mirror(images: np.ndarray, chosen: np.ndarray) -> None:
     """Mirrors the chosen images left to right, in place."""
-    num_images, height, width, channels = images.shape
-    # Taking the bytes of whole rows is twice as fast as a reversed view, which copies by pixels.
-    rows = images.reshape(num_images, height, width * channels)
-    columns = np.arange(width * channels).reshape(width, channels)[::-1].ravel()
-    at = np.flatnonzero(chosen)
-    rows[at] = np.take(rows[at], columns, axis=2)
+    # One image and one channel at a time: a reversed view copies byte by byte, which is quicker
+    # than pixels of three bytes, and one image stays in the caches.
+    before = np.empty_like(images[0])
+    for i in np.flatnonzero(chosen):
+        before[:] = images[i]
+        for c in range(images.shape[-1]):
+            images[i, :, :, c] = before[:, ::-1, c]
 
 
 def _check_numbers(seed: int, batch_size: int, num_d_steps: int, balance: float) -> None:
