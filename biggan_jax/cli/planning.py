@@ -9,6 +9,7 @@ from biggan_jax.cli import model_option, options
 from biggan_jax.cli.output import say, writing
 from biggan_jax.errors import UserError
 
+_EVALUATE = ("samples", "features", "bn_mode")  # options of `plan --evaluate`
 _SUITE = ("table", "update", "bound", "only")  # options of `bench --suite`
 
 
@@ -102,6 +103,27 @@ def add_plan(sub: argparse.ArgumentParser) -> None:
         action="store_true",
         help="say where the HBM traffic comes from: by layer, direction and kind of instruction",
     )
+    group = sub.add_argument_group("scores (instead of the training step)")
+    add = group.add_argument
+    add(
+        "--evaluate",
+        action="store_true",
+        help="plan `biggan evaluate` on all chips; always --fast",
+    )
+    add(
+        "--samples",
+        type=options.whole,
+        default=options.UNSET,
+        metavar="N",
+        help="of all chips together; 50,000",
+    )
+    add(
+        "--features",
+        choices=("inception", "classifier"),
+        default=options.UNSET,
+        help="default: eval_features, else inception for images with colours",
+    )
+    add("--bn-mode", choices=("running", "batch", "standing"), default=options.UNSET)
 
 
 def run_inspect(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:
@@ -151,7 +173,12 @@ def run_inspect(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, i
 
 def run_plan(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:
     """`biggan plan`."""
-    from biggan_jax.planning import plan
+    if args.evaluate and args.traffic:
+        raise UserError("--evaluate plans no training step: leave --traffic out")
+    for name in () if args.evaluate else options.given(args, *_EVALUATE):
+        option = f"--{name.replace('_', '-')}"
+        raise UserError(f"{option} belongs to --evaluate: add --evaluate, or leave {option} out")
+    from biggan_jax.planning import plan, scoring
 
     def load(more: list[str]):
         return options.load_config(args, [*overrides, *more])
@@ -159,9 +186,10 @@ def run_plan(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]
     def progress(line: str) -> None:
         print(line, file=sys.stderr)
 
-    names = ("topology", "slices", "usd_per_chip_hour", "sweep", "fast", "traffic")
-    names += ("images", "encode")
-    result, text = plan.run(load, progress=progress, **options.given(args, *names))
+    names = ("topology", "slices", "usd_per_chip_hour", "sweep", "images", "encode")
+    names += _EVALUATE if args.evaluate else ("fast", "traffic")
+    planned = scoring.run if args.evaluate else plan.run
+    result, text = planned(load, progress=progress, **options.given(args, *names))
     say(args, text)
     return result, 0
 

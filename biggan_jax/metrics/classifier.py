@@ -26,6 +26,7 @@ from biggan_jax.metrics.residual import FEATURES, LAST_SIZE, Network
 # Part of the identity of a cached classifier: raise it when training or the network change.
 VERSION = 1
 FILE = "classifier.npz"
+BATCH_SIZE = 256  # images of one run, over all devices of a process
 
 
 @functools.partial(jax.jit, static_argnames="num_classes")
@@ -53,7 +54,7 @@ class Classifier:
         variables: Any,
         meta: dict[str, Any],
         *,
-        batch_size: int = 256,
+        batch_size: int = BATCH_SIZE,
         devices: Sequence[jax.Device] | None = None,
     ):
         self.variables = variables

@@ -18,6 +18,7 @@ from biggan_jax.metrics.features import BatchRunner, check_images
 from biggan_jax.metrics.inception_v3 import FEATURES, InceptionV3
 
 RESOLUTION = 299
+BATCH_SIZE = 32  # images of one run, over all devices of a process
 # The one file in the directory of the imported weights.
 FILE = "inception.npz"
 PUBLISHED_NAME = "pt_inception-2015-12-05-6726825d.pth"
@@ -56,6 +57,27 @@ def _network(
     return jax.tree.map(lambda y: y.swapaxes(0, 1).reshape(-1, y.shape[-1]), out)
 
 
+def outputs(
+    variables: Any,
+    images: jax.Array,
+    resize: str = "tf1",
+    dtype: str = "float32",
+    shares: int | None = None,
+) -> dict[str, jax.Array]:
+    """The outputs of a batch.
+
+    Args:
+      variables: of `InceptionV3`.
+      images: uint8 [N, H, W, 1 or 3].
+      resize, dtype: see `Inception`.
+      shares: devices whose images are taken one by one; None takes all at once.
+
+    Returns:
+      {name: float32 [N, ...]}.
+    """
+    return _network(variables, _preprocess(images, resize), dtype, shares)
+
+
 class Inception:
     """Features of the FID network; an `Extractor` whose calls also return `logits_unbiased`.
 
@@ -81,7 +103,7 @@ class Inception:
         *,
         resize: str = "tf1",
         dtype: str = "float32",
-        batch_size: int = 32,
+        batch_size: int = BATCH_SIZE,
         devices: Sequence[jax.Device] | None = None,
     ):
         if resize not in resize_lib.RULES:
@@ -93,9 +115,7 @@ class Inception:
         devices = list(devices or jax.local_devices())
         shares = len(devices) if devices[0].platform == "cpu" else None
 
-        def forward(variables: Any, x: jax.Array) -> dict[str, jax.Array]:
-            return _network(variables, _preprocess(x, resize), dtype, shares)
-
+        forward = functools.partial(outputs, resize=resize, dtype=dtype, shares=shares)
         # A program of one image keeps about one core busy; one device is all of a CPU.
         threads = (os.cpu_count() or 1) if shares == 1 else 1
         self._run = BatchRunner(forward, {"params": params}, batch_size, devices, threads)

@@ -6,7 +6,7 @@ what the chip would allocate; times come from published peaks and are lower boun
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -18,8 +18,16 @@ from biggan_jax import config as config_lib
 from biggan_jax.config import combinations
 from biggan_jax.errors import UserError
 from biggan_jax.parallel import sharding
-from biggan_jax.planning import breakdown, chips, compiler, hlo, input_needs, suggestions, summary
-from biggan_jax.planning import costs as costs_lib
+from biggan_jax.planning import (
+    breakdown,
+    chips,
+    compiler,
+    hlo,
+    input_needs,
+    roofline,
+    suggestions,
+    summary,
+)
 from biggan_jax.planning import memory as memory_lib
 from biggan_jax.planning import report as report_lib
 from biggan_jax.planning import traffic as traffic_lib
@@ -130,7 +138,7 @@ def _of_program(
     """What the compiled step costs, beside XLA's own counts and the predicted all-reduces."""
     predicted = topology.chip.devices * traffic_lib.all_reduce_bytes(train_step)
     analysis = compiled.cost_analysis()
-    return costs(module, train_step.mesh, topology, slices, predicted) | {
+    return roofline.costs(module, train_step.mesh, topology, slices, predicted) | {
         "all_reduce_bytes_predicted": predicted,
         "xla_flops_loops_once": float(analysis["flops"]),
         "xla_bytes_loops_once": float(analysis["bytes accessed"]),
@@ -141,7 +149,7 @@ def run(
     load: Callable[[list[str]], ConfigDict],
     topology: str,
     *,
-    sweep: list[str] = (),
+    sweep: Sequence[str] = (),
     slices: int = 1,
     usd_per_chip_hour: float | None = None,
     fast: bool = False,
@@ -165,30 +173,65 @@ def run(
     Raises:
       UserError: as `plan`, for any config of the sweep, or for a negative price.
     """
-    if usd_per_chip_hour is not None and not 0 <= usd_per_chip_hour < math.inf:
-        raise UserError(f"--usd-per-chip-hour is {usd_per_chip_hour}; set it to 0 or more")
+    check_price(usd_per_chip_hour)
     options = {"slices": slices, "usd_per_chip_hour": usd_per_chip_hour, "fast": fast}
     options |= {"traffic": traffic, "images": images, "encode": encode}
+    found = each(
+        load,
+        sweep,
+        lambda config: check(config, chips.parse(topology), slices),
+        lambda config: plan(config, topology, **options),
+        progress,
+    )
+    if not sweep:
+        return found[0], report_lib.text(found[0])
+    return {"plans": found}, report_lib.table(found)
+
+
+def each(
+    load: Callable[[list[str]], ConfigDict],
+    sweep: Sequence[str],
+    check: Callable[[ConfigDict], Any],
+    plan: Callable[[ConfigDict], dict[str, Any]],
+    progress: Callable[[str], None] | None,
+) -> list[dict[str, Any]]:
+    """The plan of one config, or of every config of a sweep with its `overrides`.
+
+    Args:
+      load, sweep, progress: as in `run`.
+      check: raises UserError for a config that cannot be planned, before any is.
+      plan: of one config.
+    """
     points = combinations.parse(sweep)
     configs = [load([f"--config.{k}={v}" for k, v in point.items()]) for point in points]
     for config in configs:  # before minutes are spent on the first
-        check(config, chips.parse(topology), slices)
+        check(config)
     if not sweep:
-        result = plan(configs[0], topology, **options)
-        return result, report_lib.text(result)
+        return [plan(configs[0])]
     plans = []
     for i, (point, config) in enumerate(zip(points, configs, strict=True)):
         name = " ".join(f"{k}={v}" for k, v in point.items())
         if progress is not None:
             progress(f"plan {i + 1} of {len(points)}: {name}")
-        plans.append({"overrides": point} | plan(config, topology, **options))
-    return {"plans": plans}, report_lib.table(plans)
+        plans.append({"overrides": point} | plan(config))
+    return plans
+
+
+def check_price(usd_per_chip_hour: float | None) -> None:
+    """Raises UserError for what no chip costs."""
+    if usd_per_chip_hour is not None and not 0 <= usd_per_chip_hour < math.inf:
+        raise UserError(f"--usd-per-chip-hour is {usd_per_chip_hour}; set it to 0 or more")
+
+
+def check_slices(slices: int) -> None:
+    """Raises UserError for less than one slice."""
+    if slices < 1:
+        raise UserError(f"--slices is {slices}; set it to 1 or more")
 
 
 def check(config: ConfigDict, topology: Topology, slices: int) -> None:
     """Raises UserError for what is wrong without the compiler."""
-    if slices < 1:
-        raise UserError(f"--slices is {slices}; set it to 1 or more")
+    check_slices(slices)
     size = topology.chips * slices * topology.chip.devices
     asked = tuple(config.mesh)
     config_lib.validate(config, size if -1 in asked else math.prod(asked))
@@ -219,55 +262,6 @@ def _shard_bytes(tree: Any) -> int:
         key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
         total += math.prod(x.sharding.shard_shape(x.shape)) * (8 if key else x.dtype.itemsize)
     return total
-
-
-def costs(
-    module: hlo.Module, mesh: Mesh, topology: Topology, slices: int, reduced: int
-) -> dict[str, Any]:
-    """FLOPs, traffic and collectives per chip, and the roofline's lower bound of the step time.
-
-    Args:
-      module: the compiled step of one device.
-      mesh: its devices.
-      topology: of one slice.
-      slices: how many.
-      reduced: bytes per chip that are summed over all chips, as predicted.
-
-    Returns:
-      A part of what `plan` returns.
-    """
-    chip = topology.chip
-    n = chip.devices
-    collectives = costs_lib.collectives(module)
-    for row in collectives.values():
-        row["bytes"] *= n
-    flops = n * costs_lib.flops(module)
-    moved = n * costs_lib.hbm_bytes(module)
-    sent = n * costs_lib.wire_bytes(module, mesh.size)
-    seconds = {
-        "compute": flops / chip.flops,
-        "hbm": moved / chip.hbm_bandwidth,
-        "ici": sent / chip.ici_bandwidth,
-    }
-    if slices > 1 and chip.dcn_bandwidth is not None:
-        # At best a slice reduces among its own chips first, and each then carries its share.
-        share = 2 * (slices - 1) / slices * reduced / topology.chips
-        seconds["dcn"] = share / chip.dcn_bandwidth
-    expected = {"all-reduce"}
-    # Several slices reduce inside each one, then across, and gather the parts.
-    if dict(mesh.shape).get("fsdp", 1) > 1 or slices > 1:
-        expected |= {"all-gather", "reduce-scatter"}
-    return {
-        "flops_per_chip": flops,
-        "bytes_per_chip": moved,
-        "collectives": collectives,
-        "unexpected_collectives": sorted(collectives.keys() - expected),
-        "ici_bytes_per_chip": sent,
-        "seconds": seconds,
-        "bound_by": max(seconds, key=seconds.get),
-        "step_seconds_lower_bound": max(seconds.values()),
-        "unknown_loops": len(module.unknown_loops),
-    }
 
 
 def _duration(config: ConfigDict, result: dict, usd_per_chip_hour: float | None) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any
 from biggan_jax.planning import breakdown, input_needs
 from biggan_jax.planning.chips import GIB
 
-_BOUNDS = {"compute": "matrix units", "hbm": "HBM traffic", "ici": "ICI", "dcn": "DCN"}
+BOUNDS = {"compute": "matrix units", "hbm": "HBM traffic", "ici": "ICI", "dcn": "DCN"}
 COLUMNS = ("fits", "peak GiB", "TFLOP", "HBM GB", "all-reduce", "GB", "step s >=", "bound by",
            "images/s <=", "hours >=", "chip-hours", "compile s")  # fmt: skip
 
@@ -13,42 +13,41 @@ COLUMNS = ("fits", "peak GiB", "TFLOP", "HBM GB", "all-reduce", "GB", "step s >=
 def text(result: dict[str, Any]) -> str:
     """The report of one plan."""
     r = result
-    where = r["topology"] + (f" x {r['slices']} slices" if r["slices"] > 1 else "")
     verdict = "fits" if r["fits"] else "DOES NOT FIT"
     lines = [
-        f"{where}: {r['chips']:,} chips, batch {r['batch_size']:,} "
+        f"{place(r)}: {r['chips']:,} chips, batch {r['batch_size']:,} "
         f"({r['batch_size'] / r['chips']:g} a chip); per chip and step:",
-        _row("HBM, arguments", _gib(r["argument_bytes"])),
-        _row("HBM, temporaries", _gib(r["temporary_bytes"])),
-        _row("HBM, peak", f"{_gib(r['peak_bytes'])} of {_gib(r['hbm_bytes'])}: {verdict}"),
-        _row("largest batch", f"about {r['largest_batch_size']:,} (linear model of this compile, "
+        line("HBM, arguments", _gib(r["argument_bytes"])),
+        line("HBM, temporaries", _gib(r["temporary_bytes"])),
+        line("HBM, peak", f"{_gib(r['peak_bytes'])} of {_gib(r['hbm_bytes'])}: {verdict}"),
+        line("largest batch", f"about {r['largest_batch_size']:,} (linear model of this compile, "
              "5% kept free)"),
-        _row("layer table", f"{_si(r['flops_per_chip_expected'])}FLOP, element-wise included"),
+        line("layer table", f"{si(r['flops_per_chip_expected'])}FLOP, element-wise included"),
     ]  # fmt: skip
     if not r["fits"]:
         return "\n".join([*lines, "what would help:", *(f"  {s}" for s in r["suggestions"])])
     lines += [
-        _row("compiled step", f"{_si(r['flops_per_chip'])}FLOP of convolutions and products"),
-        _row("HBM traffic", f"{_si(r['bytes_per_chip'])}B"),
+        line("compiled step", f"{si(r['flops_per_chip'])}FLOP of convolutions and products"),
+        line("HBM traffic", f"{si(r['bytes_per_chip'])}B"),
     ]
     for kind, row in sorted(r["collectives"].items()):
         note = "" if kind not in r["unexpected_collectives"] else "  UNEXPECTED: data is moved"
-        lines.append(_row(kind, f"{row['count']} of {_si(row['bytes'])}B in all{note}"))
+        lines.append(line(kind, f"{row['count']} of {si(row['bytes'])}B in all{note}"))
     lines.append(
-        _row("all-reduce predicted", f"{_si(r['all_reduce_bytes_predicted'])}B from parameters "
+        line("all-reduce predicted", f"{si(r['all_reduce_bytes_predicted'])}B from parameters "
              "and batch norms")
     )  # fmt: skip
     if r["unknown_loops"]:
-        lines.append(_row("loops", f"{r['unknown_loops']} of unknown length count once"))
+        lines.append(line("loops", f"{r['unknown_loops']} of unknown length count once"))
     lines.append("lower bounds of the time, from published peaks; a real step is slower:")
-    lines += [_row(_BOUNDS[key], f"{_si(s)}s") for key, s in r["seconds"].items()]
+    lines += [line(BOUNDS[key], f"{si(s)}s") for key, s in r["seconds"].items()]
     if "dcn" not in r["seconds"] and r["slices"] > 1:
-        lines.append(_row("DCN", "no published figure: not bounded"))
+        lines.append(line("DCN", "no published figure: not bounded"))
     cost = "" if r["cost_usd"] is None else f", {r['cost_usd']:,.0f} USD"
     lines += [
-        _row("step", f">= {_si(r['step_seconds_lower_bound'])}s ({_BOUNDS[r['bound_by']]}), "
+        line("step", f">= {si(r['step_seconds_lower_bound'])}s ({BOUNDS[r['bound_by']]}), "
              f"<= {r['images_per_second']:,.0f} images/s"),
-        _row("whole run", f">= {r['hours']:.2f} hours, {r['chip_hours']:,.1f} chip-hours{cost}"),
+        line("whole run", f">= {r['hours']:.2f} hours, {r['chip_hours']:,.1f} chip-hours{cost}"),
         *input_needs.lines(r["input"]),
         f"compiled in {r['compile_seconds']:.0f} s"
         + (" with little effort (--fast): the real program moves less" if r["fast"] else ""),
@@ -58,7 +57,14 @@ def text(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _row(name: str, value: str) -> str:
+def place(result: dict[str, Any]) -> str:
+    """The topology and slices of a plan."""
+    slices = result["slices"]
+    return result["topology"] + (f" x {slices} slices" if slices > 1 else "")
+
+
+def line(name: str, value: str) -> str:
+    """One figure of a report."""
     return f"  {name:<22}{value}"
 
 
@@ -66,7 +72,7 @@ def _gib(count: float) -> str:
     return f"{count / GIB:.2f} GiB"
 
 
-def _si(value: float) -> str:
+def si(value: float) -> str:
     """Three digits and a decimal prefix: '53.7 M' of 53_744_896."""
     for power, prefix in ((12, "T"), (9, "G"), (6, "M"), (3, "k"), (0, ""), (-3, "m")):
         if abs(value) >= 10**power:
@@ -97,7 +103,14 @@ def table(plans: list[dict[str, Any]]) -> str:
         else:
             row += ["-"] * 9
         rows.append([*row, f"{p['compile_seconds']:.0f}"])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
     odd = sorted({kind for p in plans for kind in p["unexpected_collectives"]})
-    return "\n".join(lines + ([f"UNEXPECTED collectives: {', '.join(odd)}"] if odd else []))
+    lines = [aligned(rows), *([f"UNEXPECTED collectives: {', '.join(odd)}"] if odd else [])]
+    return "\n".join(lines)
+
+
+def aligned(rows: list[list[str]]) -> str:
+    """A table of cells, one line a row."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows
+    )

@@ -70,7 +70,7 @@ def call(
     """
     even = len(inputs[0]) % _mesh().size == 0
     put = jax.device_put(inputs, NamedSharding(_mesh(), P(AXIS) if even else P()))
-    return _jitted(_forward)(module, variables, *put, train=train, collections=collections)
+    return _jitted(apply)(module, variables, *put, train=train, collections=collections)
 
 
 def between(
@@ -144,7 +144,14 @@ def _mesh() -> Mesh:
     return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
 
-def _forward(module, variables, *inputs, train: bool, collections: tuple[str, ...]):
+def apply(
+    module: nn.Module,
+    variables: Any,
+    *inputs: jax.Array,
+    train: bool = False,
+    collections: tuple[str, ...] = (),
+) -> tuple[jax.Array, dict[str, Any]]:
+    """The function that `call` compiles; its arguments are the same."""
     # A static argument: two modules of one architecture are equal, and share their programs.
     mutable = sorted({*collections, *(("spectral", "batch_stats") if train else ())})
     return module.apply(variables, *inputs, train=train, mutable=mutable)
@@ -164,7 +171,7 @@ def _between(module, variables, z, labels, others, weights, **settings):
         return (1 - share) * one + share * other
 
     with nn.intercept_methods(mixed):
-        return _forward(module, variables, z, labels, **settings)
+        return apply(module, variables, z, labels, **settings)
 
 
 @functools.cache

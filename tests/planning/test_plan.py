@@ -9,7 +9,7 @@ from biggan_jax import cli
 from biggan_jax.config import config_file
 from biggan_jax.errors import UserError
 from biggan_jax.parallel import sharding
-from biggan_jax.planning import chips, compiler, hlo, plan
+from biggan_jax.planning import chips, compiler, hlo, plan, roofline
 from biggan_jax.planning import memory as memory_lib
 from biggan_jax.planning import report as report_lib
 from biggan_jax.planning import traffic as traffic_lib
@@ -240,11 +240,11 @@ def test_several_slices_gather_and_are_bounded_by_the_network():
 }"""
     mesh = sharding.make_mesh((-1, *[1] * (len(sharding.AXES) - 1)))
     module, shape = hlo.Module(text), chips.parse("v5e:2x2")
-    two = plan.costs(module, mesh, shape, 2, 8 * 10**9)
+    two = roofline.costs(module, mesh, shape, 2, 8 * 10**9)
     assert two["unexpected_collectives"] == [] and two["bound_by"] == "dcn"
     # A chip carries a quarter of its slice's sum, half of it out and half back.
     assert two["seconds"]["dcn"] == pytest.approx(8e9 / 4 * 2 * 1 / 2 / (25e9 / 8))
-    one = plan.costs(module, mesh, chips.parse("v5e:2x4"), 1, 8 * 10**9)
+    one = roofline.costs(module, mesh, chips.parse("v5e:2x4"), 1, 8 * 10**9)
     assert one["unexpected_collectives"] == ["all-gather"] and "dcn" not in one["seconds"]
 
 

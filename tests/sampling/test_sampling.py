@@ -141,7 +141,7 @@ def test_programs_are_compiled_once(trained, generator, monkeypatch):
     """For all networks of an architecture, all calls, numbers of samples and seeds."""
     z, labels = inputs(generator, 10)
     generator(z, labels), generator.sample_z(0, 10, 0.25)
-    program = forward._jitted(forward._forward)
+    program = forward._jitted(forward.apply)
     programs = program._cache_size(), sample_latents._block._cache_size()
     monkeypatch.setattr(jax, "device_put", counting := Counting(jax.device_put))
     other = generator.replace(jax.tree.map(np.asarray, generator._variables))
