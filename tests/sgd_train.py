@@ -10,6 +10,7 @@ import optax
 
 from biggan_jax import cli
 from biggan_jax.training import optimizers
+from tests import dying
 
 LEARNING_RATE = 1e-3
 
@@ -38,4 +39,5 @@ def share_compiled_programs() -> None:
 
 if __name__ == "__main__":
     share_compiled_programs()
+    dying.arm()
     sys.exit(main(sys.argv[1:]))

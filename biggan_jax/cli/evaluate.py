@@ -96,7 +96,7 @@ def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """
     from biggan_jax.evaluation import comparison, folders, follow, opening, report
     from biggan_jax.evaluation import evaluate as evaluate_lib
-    from biggan_jax.storage import paths, published
+    from biggan_jax.storage import kept_cache, paths, published
     from biggan_jax.storage.directory import open_directory
 
     if args.compare is not None:
@@ -121,7 +121,8 @@ def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         follow.check(directory)
         with follow.alone(directory):
             cache = folders.cache(directory, settings.cache)
-            evaluator = opening.open_evaluator(config, cache, settings)
+            with kept_cache.kept(directory, cache):
+                evaluator = opening.open_evaluator(config, cache, settings)
             result = follow.follow(
                 directory, config, evaluator, truncation=args.truncation[0], **weights
             )

@@ -19,7 +19,7 @@ from biggan_jax.evaluation.progress import progress_bar
 from biggan_jax.parallel import processes
 from biggan_jax.sampling import generator as generator_lib
 from biggan_jax.sampling import load
-from biggan_jax.storage import best, networks, orbax_noise, paths, steps
+from biggan_jax.storage import best, kept_cache, networks, orbax_noise, paths, steps
 from biggan_jax.storage import truncation_statistics as statistics
 from biggan_jax.storage.directory import open_directory
 
@@ -79,7 +79,9 @@ def evaluate(
     for truncation in truncations:
         for seed in (settings.seed, settings.seed + settings.seeds - 1):
             generators[weights].check_latents(seed, truncation, settings.truncation_kind)
-    evaluator = open_evaluator(config, folders.cache(directory, settings.cache), settings)
+    cache = folders.cache(directory, settings.cache)
+    with kept_cache.kept(directory, cache):
+        evaluator = open_evaluator(config, cache, settings)
 
     def one(truncation: float | None, bn_mode: str, weights: str) -> dict[str, Any]:
         own = statistics.default(directory, truncation)
@@ -144,7 +146,7 @@ def during_training(
       config: of the run.
       source: the training data.
       digest: of the source.
-      workdir: whose `cache` keeps the classifier and the real side.
+      workdir: whose `cache` keeps the classifier and the real side, in a bucket too.
 
     Returns:
       A function of (generator variables, step) -> {scores {name: value}, protocol}; None where
@@ -161,7 +163,9 @@ def during_training(
         options=CONFIG,
         memorisation=False,  # of the finished run, by `biggan evaluate`
     )
-    evaluator = open_evaluator(config, paths.cache_folder(workdir), settings, (source, digest))
+    cache = paths.cache_folder(workdir)
+    with kept_cache.kept(workdir, cache):
+        evaluator = open_evaluator(config, cache, settings, (source, digest))
     # A rare class may have fewer images than its own distance needs: no reason to stop a run.
     evaluator = dataclasses.replace(evaluator, intra_fid=False)
     generators: list[generator_lib.LoadedGenerator] = []

@@ -128,6 +128,7 @@ def score(run: Run) -> Sequence[Every]:
 
     def action(done: int, state: GANState) -> None:
         run.save(done, state)  # before the minutes that scoring may take
+        run.checkpoints.wait()  # all of it: whoever is killed meanwhile has this step
         result = measure(state.ema.variables, done)
         # What is best first: the line of the scores says that nothing is left to do.
         best.keep(

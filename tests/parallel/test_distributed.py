@@ -16,7 +16,7 @@ import pytest
 
 from biggan_jax.storage import checkpoint, guard_log
 from biggan_jax.training import optimizers
-from tests import runs, sgd_train
+from tests import dying, runs, sgd_train
 from tests.conftest import FULL
 
 SETTINGS = (
@@ -31,7 +31,7 @@ ENDLESS = "--config.num_steps=100000"
 
 
 class Processes:
-    """A run of two processes of some devices each."""
+    """A run of two processes of some devices each; `dies` says where one of them is killed."""
 
     def __init__(
         self,
@@ -40,6 +40,7 @@ class Processes:
         *overrides: str,
         own: dict | None = None,
         devices: int = 4,
+        dies: dict[int, str] | None = None,
     ):
         self.workdir = workdir
         self.outputs = [workdir.with_name(f"{workdir.name}-{i}.txt") for i in range(2)]
@@ -60,7 +61,7 @@ class Processes:
                 self.processes.append(
                     subprocess.Popen(
                         (*command, *more, *where, f"--heartbeat-timeout={HEARTBEAT}"),
-                        env=environment,
+                        env=environment | {dying.PLACE: (dies or {}).get(i, "")},
                         cwd=runs.ROOT,
                         stdout=file,
                         stderr=subprocess.STDOUT,
