@@ -5,7 +5,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from biggan_jax.cli import model_option, options
+from biggan_jax.cli import model_option, multihost, options
 from biggan_jax.cli.output import say
 from biggan_jax.errors import UserError
 
@@ -78,13 +78,22 @@ def add(command) -> None:
         action="store_true",
         help="score checkpoints as they land, until the run has finished",
     )
+    multihost.add(sub)
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:
     """`biggan evaluate`."""
     options.no_overrides(overrides)
-    result, text = evaluate(args)
-    say(args, text)
+    if args.compare is not None:
+        result, text = evaluate(args)
+        say(args, text)
+        return result, 0
+    from biggan_jax.parallel import processes
+
+    with multihost.session(args):
+        result, text = evaluate(args)
+        if processes.is_main():  # one process speaks for all
+            say(args, text)
     return result, 0
 
 
@@ -96,6 +105,7 @@ def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """
     from biggan_jax.evaluation import comparison, folders, follow, opening, report
     from biggan_jax.evaluation import evaluate as evaluate_lib
+    from biggan_jax.parallel import processes
     from biggan_jax.storage import kept_cache, paths, published
     from biggan_jax.storage.directory import open_directory
 
@@ -111,12 +121,16 @@ def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     if args.sweep_ema and weights["ema"] is not True:
         raise UserError("--sweep-ema scores all averages: leave --raw and --ema out")
     if args.follow:
+        import jax
+
         if args.step is not None:
             raise UserError("--follow scores every checkpoint: leave out --step")
         if args.matrix or args.sweep_ema or len(args.truncation) > 1 or settings.seeds > 1:
             raise UserError(
                 "--follow takes no --matrix, no --sweep-ema, no --seeds and a single --truncation"
             )
+        if jax.process_count() > 1:
+            raise UserError("--follow is one process beside a run: start it on one host alone")
         directory, config = open_directory(args.source)
         follow.check(directory)
         with follow.alone(directory):
@@ -146,6 +160,8 @@ def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     )
     kinds = {"curve": "truncation", "matrix": "matrix", "sweep_ema": "ema_sweep"}
     name = next((kinds[key] for key in kinds if key in result), "evaluation")
+    if not processes.is_main():
+        return result, ""
     if problem is not None:
         last = f"not written: {folder} cannot be written ({problem}); name a folder with --out"
         return result, "\n".join([*report.lines(result), last])

@@ -4,12 +4,10 @@ import argparse
 import sys
 
 from biggan_jax import errors
-from biggan_jax.cli import options
+from biggan_jax.cli import multihost, options
 from biggan_jax.cli.output import say, writing
 from biggan_jax.errors import UserError, counts
 from biggan_jax.parallel import devices, signals
-
-MULTIHOST = ("coordinator", "num_processes", "process_id", "heartbeat_timeout", "connect_timeout")
 
 
 def add(command) -> None:
@@ -33,7 +31,7 @@ def add(command) -> None:
         "config is taken",
     )
     add_seeds(sub)
-    add_multihost(sub)
+    multihost.add(sub)
 
 
 def add_seeds(sub: argparse.ArgumentParser) -> None:
@@ -51,26 +49,6 @@ def add_seeds(sub: argparse.ArgumentParser) -> None:
         choices=("vmap", "turns"),
         help="all seeds in one step by jax.vmap, or one after another in the same compiled step; "
         "default: vmap on one accelerator, else turns, which is faster there",
-    )
-
-
-def add_multihost(sub: argparse.ArgumentParser) -> None:
-    """How the processes of one run find each other, where no cluster tells them."""
-    group = sub.add_argument_group(
-        "several hosts (the same command on each; automatic on TPU slices and in Slurm steps)"
-    )
-    add = group.add_argument
-    add("--coordinator", metavar="HOST:PORT", help="where process 0 listens")
-    add("--num-processes", type=int, metavar="N", help="of the run")
-    add("--process-id", type=int, metavar="I", help="of this process, from 0")
-    silent = "seconds after which a silent process counts as dead, which ends the others; 20"
-    add("--heartbeat-timeout", type=int, default=options.UNSET, metavar="S", help=silent)
-    add(
-        "--connect-timeout",
-        type=int,
-        default=options.UNSET,
-        metavar="S",
-        help="to find each other; 60",
     )
 
 
@@ -108,10 +86,9 @@ def run(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:
     _check_seeds(args)
     with signals.exit_on_sigterm():
         config = _config(args, overrides)
-        from biggan_jax.parallel import distributed, processes, sharding
+        from biggan_jax.parallel import processes, sharding
 
-        multihost = distributed.Options(**options.given(args, *MULTIHOST))
-        with distributed.session(multihost):
+        with multihost.session(args):
             from biggan_jax.storage import checkpoint
             from biggan_jax.training import memory
             from biggan_jax.training.loop import train

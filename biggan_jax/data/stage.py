@@ -61,7 +61,13 @@ class Stage:
         self._failed: Exception | None = None
         self._threads = 0
         self._progress = Progress()
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"{folder} cannot be made to stage data in ({error.strerror}): set data.stage to a "
+                "folder of a local disk"
+            ) from error
         _remove_remains(folder)
 
     def want(self, numbers: Sequence[int], *, tell: bool = False) -> None:
@@ -202,20 +208,23 @@ class Stage:
           OSError: the local disk is full or fails, which another attempt would not mend.
         """
         digest, size = hashlib.sha256(), 0
-        with open(fresh, "wb") as target:
-            try:
+        try:
+            with _local(fresh):
+                # Unbuffered: a full disk is met by a write, and not once more by the close.
+                target = open(fresh, "wb", buffering=0)  # noqa: SIM115
+            with target:
                 for block in _blocks(path):
                     with _local(fresh):
-                        target.write(block)
+                        _write(target, block)
                     digest.update(block)
                     size += len(block)
                     self._moved[number] = time.monotonic()
                     self._progress.bytes(len(block))
-            except _Local as error:
-                raise error.args[0] from None
-            except Exception as error:  # a bucket's library raises what it likes
-                self._progress.bytes(-size)
-                return error
+        except _Local as error:
+            raise error.args[0] from None
+        except Exception as error:  # a bucket's library raises what it likes
+            self._progress.bytes(-size)
+            return error
         problem = None
         if file.size not in (None, size):
             problem = OSError(f"{size:,} bytes, not {file.size:,}")
@@ -257,6 +266,13 @@ def _local(path: Path) -> Iterator[None]:
     except OSError as error:
         text = f"cannot write {path.parent}: {error.strerror}; set data.stage to a folder "
         raise _Local(OSError(error.errno, text + "of another disk")) from error
+
+
+def _write(target: Any, block: bytes) -> None:
+    """Writes all of it: a disk that has some room left takes a part first."""
+    rest = memoryview(block)
+    while rest:
+        rest = rest[target.write(rest) :]
 
 
 def _blocks(path: Any) -> Iterator[bytes]:

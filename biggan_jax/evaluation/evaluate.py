@@ -36,7 +36,7 @@ def evaluate(
     matrix: bool = False,
     sweep_ema: bool = False,
 ) -> dict[str, Any]:
-    """Scores the generator of a directory.
+    """Scores the generator of a directory; all processes of a run call it and share the work.
 
     Args:
       directory: a workdir or a model directory.
@@ -74,6 +74,7 @@ def evaluate(
         generators[name] = load.load_generator(directory, step=step, ema=average)
         # A run that goes on meanwhile must not have cells of several steps in one table.
         step = step if generators[name].step is None else generators[name].step
+    _check_same(directory, step, settings, truncations)
     generator_lib.check_bn_mode(bn_mode)
     weights = next(iter(wanted))
     for truncation in truncations:
@@ -114,6 +115,17 @@ def evaluate(
         return curve[0]
     rows = [{"truncation": r["protocol"]["truncation"]} | _row(r) for r in curve]
     return curve[-1] | {"curve": rows}
+
+
+def _check_same(
+    directory: Path, step: Any, settings: Settings, truncations: Sequence[float | None]
+) -> None:
+    """Raises UserError unless all processes of a run score the same; a run may go on meanwhile."""
+    names = ("data", "features", "num_samples", "seed", "seeds", "truncation_kind")
+    fields = {"--step": step, "--truncation": truncations}
+    fields |= {name: getattr(settings, name) for name in names}
+    remedy = f"start all processes with the same command, such as with --step {step}"
+    processes.check_same(f"what is scored of {directory}", fields, remedy)
 
 
 def _wanted(

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import resource
 import threading
 import time
 from pathlib import Path
@@ -179,7 +180,7 @@ def test_a_full_disk_is_one_line_and_costs_no_retries(bucket, tmp_path, monkeypa
         def write(self, data):
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    fake = lambda path, mode: Full(path, mode) if mode == "wb" else path.open(mode)
+    fake = lambda path, mode, **_: Full(path, mode) if mode == "wb" else path.open(mode)
     monkeypatch.setattr(stage, "open", fake, raising=False)
     line = f"cannot write {tmp_path}/.*No space left on device; set data.stage to a folder"
     with pytest.raises(OSError, match=line) as caught:
@@ -189,6 +190,30 @@ def test_a_full_disk_is_one_line_and_costs_no_retries(bucket, tmp_path, monkeypa
     while list(tmp_path.glob("*/*")) and time.monotonic() < end:
         time.sleep(0.01)
     assert not list(tmp_path.glob("*/*"))
+
+
+@pytest.mark.parametrize(("room", "block"), [(100_000, 1 << 20), (131_000, 1000)])
+def test_a_disk_that_takes_a_part_of_a_file_is_one_line(
+    bucket, whole, tmp_path, monkeypatch, room, block
+):
+    """The system's own refusal within a shard of 131,072 bytes; in the end there is room."""
+    monkeypatch.setattr(stage, "BLOCK_BYTES", block)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        with pytest.raises(OSError, match="cannot write .*File too large; set data.stage to"):
+            batches_of(opened(tmp_path))
+        assert max(bucket.reads.values()) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    got = batches_of(opened(tmp_path))
+    assert all(equal(a, b) for a, b in zip(got, whole, strict=True))
+
+
+def test_a_place_where_nothing_can_be_staged_is_one_line(bucket, tmp_path):
+    (tmp_path / "file").write_text("")
+    words = "cannot be made to stage data in (Not a directory): set data.stage to a folder"
+    refused(str(tmp_path / "file"), words, folder=tmp_path / "file")
 
 
 def test_too_little_room_is_said_before_anything_is_fetched(

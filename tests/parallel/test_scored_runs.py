@@ -173,3 +173,40 @@ def test_evaluate_killed_leaves_all_whole(one, tmp_path, cache_dir):
     wanted, got = (json.loads(each.stdout) for each in (straight, again))
     for name in ("scores", "protocol", "per_class"):
         assert got[name] == wanted[name]
+
+
+def test_two_processes_evaluate_as_one(one, tmp_path, cache_dir):
+    """Whole batches of 300 samples and of 1,797 real images each, and one result is written."""
+    port = runs.free_port()
+    together = [f"--coordinator=localhost:{port}", "--num-processes=2"]
+    environment = runs.environment(cache_dir)
+    environment["XLA_FLAGS"] = os.environ["XLA_FLAGS"].replace("count=8", "count=1")
+
+    def start(name, *more):
+        workdir = tmp_path / name
+        if not workdir.exists():
+            shutil.copytree(one, workdir)
+            for path in (workdir / "cache").glob("*.npz"):
+                path.unlink()
+        command = ["evaluate", f"--from={workdir}", "--samples=300", "--json", *more]
+        return subprocess.Popen(
+            [sys.executable, "-m", "tests.dying", *command],
+            env=environment,
+            cwd=runs.ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    started = [start("two", *together, f"--process-id={i}") for i in range(2)]
+    (alone, _), *both = runs.read_all([start("one"), *started])
+    alone, *both = (json.loads(out) for out in (alone, *(out for out, _ in both)))
+    for result in both:
+        assert result["scores"] == both[0]["scores"]
+        assert result["scores"] == pytest.approx(alone["scores"], rel=1e-6)
+        assert result["protocol"]["fingerprint"] == alone["protocol"]["fingerprint"]
+    written = json.loads((tmp_path / "two" / "report" / "evaluation.json").read_text())
+    assert written["scores"] == both[0]["scores"]
+    other = [start("two", *together, f"--process-id={i}", f"--seed={i}") for i in range(2)]
+    for process, (_, err) in zip(other, runs.read_all(other), strict=True):
+        assert process.returncode == 2 and "seed is 0 in process 0 and 1 in process 1" in err
