@@ -97,7 +97,7 @@ def plan(
     shape = chips.parse(topology)
     name = check(config, samples, features, bn_mode)
     needs = input_needs.needs(config, shape, slices, None, images=images, encode=encode)
-    devices = compiler.devices(shape, slices)
+    devices = compiler.devices(shape)  # what a chip runs does not depend on other slices
     mesh = jax.make_mesh(
         (len(devices),), (forward.AXIS,), axis_types=(AxisType.Auto,), devices=devices
     )
@@ -119,7 +119,7 @@ def plan(
         "topology": shape.name,
         "slices": slices,
         "chips": shape.chips * slices,
-        "devices": mesh.size,
+        "devices": mesh.size * slices,
         "evaluate": found,
         "compile_seconds": seconds,
         "fast": True,

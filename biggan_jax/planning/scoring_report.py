@@ -5,7 +5,7 @@ from typing import Any
 from biggan_jax.planning import report
 from biggan_jax.planning.chips import GIB
 
-COLUMNS = ("samples a chip", "TFLOP", "HBM GB", "peak GiB", "scored in s >=", "real side s >=",
+COLUMNS = ("samples a chip", "TFLOP", "HBM GB", "peak GiB", "scored in >=", "real side >=",
            "compile s")  # fmt: skip
 UNCOUNTED = "copies between hosts and chips, latency, compiling and the Frechet distance"
 
@@ -71,8 +71,8 @@ def table(plans: list[dict[str, Any]]) -> str:
                 f"{e['flops_per_chip'] / 1e12:.3f}",
                 f"{e['bytes_per_chip'] / 1e9:.2f}",
                 f"{e['peak_bytes'] / GIB:.2f}",
-                f"{e['seconds_lower_bound']:.3f}",
-                "-" if real is None else f"{real['seconds_lower_bound']:.1f}",
+                f"{report.si(e['seconds_lower_bound'])}s",
+                "-" if real is None else f"{report.si(real['seconds_lower_bound'])}s",
                 f"{p['compile_seconds']:.0f}",
             ]
         )

@@ -28,13 +28,14 @@ TINY = [x for x in runs.TINY if not x.startswith(("--config.mesh", "--config.mod
 # Two hosts of four chips.
 COMMAND = ["plan", *TINY, "--config.model.ch=16", "--topology=v5e:2x4", "--evaluate"]
 CHIP = chips.CHIPS["v5e"]
+RUN = {"images_per_chip": 16, "flops_per_chip": 100, "bytes_per_chip": 10, "seconds": {"hbm": 0.1}}
 
 
 @pytest.fixture(scope="module")
 def planned():
     """The plan of 1,000 samples by this machine's compiler, with standing statistics."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiler, "devices", lambda t, slices: jax.devices()[: t.chips * slices])
+        patch.setattr(compiler, "devices", lambda t: jax.devices()[: t.chips])
         patch.setattr(cpu_forms, "choose", lambda *_: cpu_forms.XLA)  # as TPUs multiply
         config = config_file.load(runs.DIGITS, [*TINY[1:], "--config.model.ch=16"])
         options = {"samples": 1000, "bn_mode": "standing", "images": 1797}
@@ -118,6 +119,18 @@ def test_slices_join_their_sums_over_the_network():
     assert found["seconds_lower_bound"] == pytest.approx(received * 3 / 4 / 8 / (25e9 / 8))
 
 
+def test_a_chip_of_several_slices_runs_the_same(monkeypatch):
+    """Half of the samples of a host, of twice as many hosts; the programs are those of one."""
+    monkeypatch.setattr(compiler, "devices", lambda t: jax.devices()[: t.chips])
+    monkeypatch.setattr(scoring, "_compiled", lambda *_: (RUN, 1000))
+    two = scoring.plan(runs.tiny_config(), "v5e:2x4", slices=2, samples=1024)
+    one = scoring.plan(runs.tiny_config(), "v5e:2x4", samples=1024)
+    assert (two["chips"], two["devices"]) == (16, 16) and (one["chips"], one["devices"]) == (8, 8)
+    for found, samples in ((two["evaluate"], 256), (one["evaluate"], 512)):
+        assert found["samples_per_host"] == samples and found["real"] is None
+        assert found["parts"]["generation"]["flops_per_chip"] == samples / 64 * 100
+
+
 def test_float32_products_count_as_often_as_they_are_made():
     text = """ENTRY %main (x: f32[8,4], y: bf16[8,4], w: f32[4,4]) -> f32[8,4] {{
   %x = f32[8,4]{{1,0}} parameter(0)
@@ -146,12 +159,12 @@ def test_report_and_table(planned):
     assert "add --images N" in scoring_report.text(unknown)
     rows = [{"overrides": {"model.ch": ch}} | planned for ch in ("4", "16")]
     head, *lines = scoring_report.table([*rows, {"overrides": {"model.ch": "32"}} | unknown])
-    assert "scored in s >=" in (head + "".join(lines)).splitlines()[0]
+    assert "scored in >=" in (head + "".join(lines)).splitlines()[0]
 
 
 def test_command(monkeypatch, capsys):
     """One object with the keys of the documents; a sweep has one for each value."""
-    monkeypatch.setattr(compiler, "devices", lambda t, slices: jax.devices()[: t.chips])
+    monkeypatch.setattr(compiler, "devices", lambda t: jax.devices()[: t.chips])
     options = ["--features=classifier", "--samples=300", "--json"]
     assert cli.main([*COMMAND, *options, "--sweep=model.ch=4,8"]) == 0
     captured = capsys.readouterr()
