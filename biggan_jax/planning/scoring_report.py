@@ -7,7 +7,7 @@ from biggan_jax.planning.chips import GIB
 
 COLUMNS = ("samples a chip", "TFLOP", "HBM GB", "peak GiB", "scored in >=", "real side >=",
            "compile s")  # fmt: skip
-UNCOUNTED = "copies between hosts and chips, latency, compiling and the Frechet distance"
+UNCOUNTED = "copies between hosts and chips, latency, compiling, KID and the Frechet distance"
 
 
 def text(result: dict[str, Any]) -> str:
