@@ -1,7 +1,6 @@
 """The FID Inception against torch-fidelity's outputs on given weights, and its import."""
 
 import hashlib
-import json
 import re
 from pathlib import Path
 
@@ -17,38 +16,22 @@ from biggan_jax.interop import inception as interop
 from biggan_jax.interop.files import Tensors
 from biggan_jax.metrics import inception, network_files, resize
 from biggan_jax.metrics.inception import PUBLISHED_NAME, Inception
-from tests import runs
-
-FIXTURE = runs.ROOT / "tests" / "fixtures" / "f11_inception_features.npz"
-
+from tests.metrics import inception_recipe
 
 @pytest.fixture(scope="module")
 def peer():
-    return np.load(FIXTURE)
+    return np.load(inception_recipe.FIXTURE)
 
 
 @pytest.fixture(scope="module")
-def shapes(peer):
-    return {k: tuple(v) for k, v in json.loads(str(peer["recipe/shapes_json"])).items()}
+def shapes():
+    return inception_recipe.shapes()
 
 
 @pytest.fixture(scope="module")
-def directory(peer, shapes, tmp_path_factory):
+def directory(tmp_path_factory):
     """The recipe's weights, imported from a file."""
-    tensors = {}
-    for i, key in enumerate(peer["recipe/sorted_keys"].tolist()):
-        rng = np.random.Generator(np.random.PCG64(int(peer["recipe/seed"]) + i))
-        shape = shapes[key]
-        if key.endswith("conv.weight"):
-            value = rng.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))
-        elif key == "fc.weight":
-            value = rng.standard_normal(shape) * np.sqrt(2 / 2048)
-        elif key.endswith(("bn.weight", "running_var")):
-            value = rng.uniform(0.8, 1.2, shape)
-        else:
-            value = 0.1 * rng.standard_normal(shape)
-        tensors[key] = value.astype(np.float32)
-        np.testing.assert_array_equal(tensors[key].flat[:4], peer["recipe/check_first4_per_key"][i])
+    tensors = inception_recipe.tensors()
     folder = tmp_path_factory.mktemp("inception")
     save_file(tensors, folder / "recipe.safetensors")
     done = interop.import_inception(
