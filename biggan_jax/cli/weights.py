@@ -68,7 +68,10 @@ def _add_export(command) -> None:
 
 def run_import(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:
     """`biggan import`."""
+    from biggan_jax.evaluation import folders
+
     given = _epsilons(args)
+    folders.check_writable(args.out, "--out")
     with writing(args.out):
         if args.format == "inception-fid":
             result, lines = _import_inception(args, overrides)
@@ -154,6 +157,8 @@ def run_export(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, in
 
 def _check_export(args: argparse.Namespace) -> None:
     """Refuses options that do not go together, before anything is loaded or fetched."""
+    from biggan_jax.evaluation import folders
+
     if not hasattr(args, "format"):
         args.format = "safetensors" if args.push is None else DIRECTORY
     if args.out is None and args.push is None:
@@ -170,10 +175,13 @@ def _check_export(args: argparse.Namespace) -> None:
     if args.float16 and args.format != DIRECTORY and args.push is None:
         raise UserError(f"--float16 is for --format {DIRECTORY} and --push alone; leave it out")
     a_folder = args.format in (*PROGRAMS, DIRECTORY)
-    if args.out is not None and a_folder and (args.out.suffix in _OF_FILES or args.out.is_file()):
+    if args.out is None:
+        return
+    if a_folder and (args.out.suffix in _OF_FILES or args.out.is_file()):
         raise UserError(
             f"--out {args.out}: --format {args.format} writes several files; name a folder"
         )
+    folders.check_writable(args.out if a_folder else args.out.parent, "--out")
 
 
 def _export(args: argparse.Namespace, out: Path) -> tuple[dict, str]:

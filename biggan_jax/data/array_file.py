@@ -1,6 +1,7 @@
 """Arrays of images in one file, such as `biggan sample --out F.npz` writes."""
 
 import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -51,10 +52,13 @@ def read(path: Path) -> dict[str, np.ndarray]:
         raise UserError(f"no file {path}; correct the path")
     if not path.is_file():
         raise UserError(f"{path} is no file; name an .npz")
+    if not zipfile.is_zipfile(path):  # of these numpy says that one may allow pickles
+        raise UserError(
+            f"{path} is no readable .npz, but something else or cut off; make it again, by "
+            "numpy.savez(FILE, images=...)"
+        )
     try:
         with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ValueError("it is a single array")
             return {name: file[name] for name in file.files}
     except Exception as error:  # zipfile, zlib and numpy raise a dozen kinds, MemoryError too
         raise UserError(f"{path} is no readable .npz ({one_line(error)}); make it again") from error
@@ -91,9 +95,20 @@ def pixels(path: Path, arrays: dict[str, np.ndarray]) -> np.ndarray:
     if not square or (images.ndim == 4 and not colour) or not images.size:
         raise UserError(
             f"{path}: `{name}` is {shape}, not [N, S, S, C] with N at least 1 and C 1 or 3: "
-            "cut or resize them to squares first"
+            f"{_cure(images.shape)}"
         )
     return images
+
+
+def _cure(shape: tuple[int, ...]) -> str:
+    """What to do about images of a shape that is refused."""
+    if 0 in shape or len(shape) not in (3, 4):
+        return "write some images"
+    if len(shape) == 4 and shape[-1] not in (1, 3):
+        if shape[1] in (1, 3):
+            return "put the channels last, by images.transpose(0, 2, 3, 1)"
+        return "keep the three of colour, as images[..., :3]"
+    return "cut or resize them to squares first"
 
 
 def _classes(

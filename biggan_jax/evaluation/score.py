@@ -21,6 +21,7 @@ from biggan_jax.evaluation.scoring import (
     without_logits,
 )
 from biggan_jax.evaluation.streaming import SPLITS, Fakes
+from biggan_jax.metrics import moments
 from biggan_jax.metrics import scores as score_lib
 from biggan_jax.metrics.features import Extractor, logits_of
 
@@ -139,14 +140,16 @@ def _of_images(real: sides.Side, fake: sides.Side, settings: Settings) -> dict[s
         for side in (real, fake)
         if side.spec is not None
     }
-    for side, (source, _) in opened.items():
-        if len(source) < 2:
-            raise UserError(f"{side} has 1 image, and a covariance needs at least 2: give more")
     if extractor is None:
         extractor = _fitted(opened["REAL"][0], cache)
+    read = {
+        side.name: reference.from_file(side.statistics, extractor, f"give images as {side.name}")
+        for side in (real, fake)
+        if side.spec is None
+    }
     with one_line_warnings():
         if real.spec is None:
-            of_real = reference.from_file(real.statistics, extractor, "give images as REAL")
+            of_real = read["REAL"]
         else:
             with progress_bar("image", "real images") as progress:
                 of_real = reference.measure(
@@ -155,7 +158,7 @@ def _of_images(real: sides.Side, fake: sides.Side, settings: Settings) -> dict[s
         fields = {"resolution": size[0], "channels": size[1]} | of_real.statistics.protocol
         fields |= reference.extractor_fields(extractor)
         if fake.spec is None:
-            found = _against_file(of_real, fake, extractor)
+            found = _against_file(of_real, fake, read["FAKE"].statistics)
         else:
             real_classes = opened["REAL"][0].class_names if name == "classifier" else ()
             found = _against_images(of_real, *opened["FAKE"], extractor, real_classes, settings)
@@ -174,10 +177,9 @@ def _fitted(source: data.Source, cache: Path) -> Extractor:
 
 
 def _against_file(
-    real: reference.Reference, fake: sides.Side, extractor: Extractor
+    real: reference.Reference, fake: sides.Side, found: moments.Statistics
 ) -> dict[str, Any]:
     """FID of statistics against images."""
-    found = reference.from_file(fake.statistics, extractor, "give images as FAKE").statistics
     fid = score_lib.frechet_distance(
         real.statistics.mean, real.statistics.covariance, found.mean, found.covariance
     )

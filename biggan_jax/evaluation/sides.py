@@ -12,6 +12,8 @@ from biggan_jax.errors import UserError
 from biggan_jax.metrics import moments
 
 _PROBE = 32  # pixels at which a source is opened to be looked at
+_LARGEST = 8192  # pixels of a side: an image of three channels takes 200 MB
+_PICKLES = (".pt", ".pth", ".pkl", ".pickle")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +55,14 @@ def look(name: str, text: str, on_bad_record: str) -> Side:
       UserError: it names nothing that has features.
     """
     path = Path(os.path.expanduser(text))
-    if path.suffix == ".npz" and path.is_file() and _holds_statistics(path):
+    names = _arrays(path) if path.suffix == ".npz" and path.is_file() else ()
+    if "feats" in names and "images" not in names:
+        raise UserError(
+            f"{name} {text} holds features, which clean-fid keeps for KID: give its statistics "
+            "(mu, sigma), which lie beside them under the name without _kid, or images"
+        )
+    if "mu" in names and "images" not in names:
+        moments.load(path)  # what is wrong with it is said before anything is fitted or measured
         return Side(name, text, statistics=path)
     spec = _spec(name, text, path)
     size = records.size_of(spec)
@@ -85,6 +94,8 @@ def common(
     Raises:
       UserError: they differ, or one of them has images of several sizes, and nothing was asked for.
     """
+    if resolution is not None and not 1 <= resolution <= _LARGEST:
+        raise UserError(f"--resolution is {resolution}; set it to 1 to {_LARGEST:,} pixels")
     with_images = [side for side in sides if side.spec is not None]
     own = {side.resolution for side in with_images}
     if resolution is None:
@@ -108,19 +119,21 @@ def common(
 def open_images(
     side: Side, resolution: int, channels: int, on_bad_record: str
 ) -> tuple[data.Source, str]:
-    """(source, digest) of a side that has images."""
+    """(source, digest) of a side that has images; UserError where it has too few."""
     settings = {"resolution": resolution, "channels": channels, "on_bad_record": on_bad_record}
     source = data.open_source(side.spec, **settings, option=side.name)
+    if len(source) < 2:
+        raise UserError(f"{side.name} has 1 image, and a covariance needs at least 2: give more")
     return source, source.digest()
 
 
-def _holds_statistics(path: Path) -> bool:
-    """Whether an `.npz` has a mean and no images; a damaged one is left to its reader."""
+def _arrays(path: Path) -> list[str]:
+    """Names of the arrays of an `.npz`; none of a damaged one, which is left to its reader."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            return "mu" in file.files and "images" not in file.files
+            return list(file.files)
     except Exception:  # zipfile, zlib and numpy raise a dozen kinds
-        return False
+        return []
 
 
 def _spec(name: str, text: str, path: Path) -> str:
@@ -130,6 +143,11 @@ def _spec(name: str, text: str, path: Path) -> str:
     if not text.strip():
         raise UserError(f"{name} is empty; write {kinds.forms()}, or an .npz of statistics")
     if path.is_file():
+        if path.suffix in _PICKLES:
+            raise UserError(
+                f"{name} {text} is a pickle, which can run code and is not read: write the mean "
+                "and covariance that it holds by numpy.savez('F.npz', mu=..., sigma=...)"
+            )
         if path.suffix != ".npz":
             raise UserError(f"{name} {text} is a file, and no .npz; write {kinds.forms()}")
         return f"arrays:{text}"

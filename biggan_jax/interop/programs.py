@@ -1,9 +1,10 @@
 """Generators as files that other programs run: StableHLO and ONNX, with a model card."""
 
+import contextlib
 import importlib.util
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -99,22 +100,31 @@ def _onnx(made: portable.Portable, generator: LoadedGenerator, metadata: dict) -
             f"{made.parameters:,} parameters are more than the 2 GB of an ONNX file: export with "
             "--format stablehlo"
         )
-    import jax2onnx
-    import onnx
+    with _quiet("jax2onnx", "onnx_ir.serde"):
+        import jax2onnx
+        import onnx
 
-    logger = logging.getLogger("onnx_ir.serde")
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # it warns of shapes that are known when it is done
-    try:
         z = jax.ShapeDtypeStruct(("N", generator.dim_z), jnp.float32)
         labels = jax.ShapeDtypeStruct(("N",), jnp.int32)
         model = jax2onnx.to_onnx(
             made.function, inputs=[z, labels], input_names=[*INPUTS], output_names=[OUTPUT]
         )
-    finally:
-        logger.setLevel(level)
     onnx.helper.set_model_props(
         model, {key: json.dumps(value, ensure_ascii=False) for key, value in metadata.items()}
     )
     model.producer_name, model.producer_version = "biggan_jax", metadata["version"]
     return model.SerializeToString()
+
+
+@contextlib.contextmanager
+def _quiet(*names: str) -> Iterator[None]:
+    """Loggers that warn of what is of no matter: plugins of other libraries, shapes known later."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,6 +1,7 @@
 """`biggan score`: any two sets of images, the scores of the metrics, and what is refused."""
 
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -135,7 +136,14 @@ def test_what_is_refused(sets, capsys, tmp_path):
     save("nan", images=floats)
     save("labels", images=images, labels=np.arange(4))
     save("wide", images=rng.integers(0, 256, (9, 8, 6, 1), np.uint8))
+    save("first", images=images.transpose(0, 3, 1, 2))
+    save("alpha", images=images.repeat(4, axis=-1))
+    save("none", images=images[:0])
     save("one", images=images[:1])
+    save("features", feats=np.zeros((30, DIM)))
+    save("nan_mean", mu=np.full(DIM, np.nan), sigma=np.eye(DIM))
+    (tmp_path / "kept.pt").write_bytes(pickle.dumps({"mu": np.zeros(DIM)}))
+    (tmp_path / "pickle.npz").write_bytes(pickle.dumps({"images": images}))
     save("other", weights=np.zeros(3))
     save("statistics", mu=np.zeros(7), sigma=np.eye(7))
     (tmp_path / "broken.npz").write_bytes((tmp_path / "fake.npz").read_bytes()[:200])
@@ -152,7 +160,14 @@ def test_what_is_refused(sets, capsys, tmp_path):
         ("nan.npz", "1 of its values NaN", "make them again"),
         ("labels.npz", "`labels`", "one integer for each"),
         ("wide.npz", "[9, 8, 6, 1]", "squares"),
+        ("first.npz", "[30, 1, 8, 8]", "images.transpose(0, 2, 3, 1)"),
+        ("alpha.npz", "[30, 8, 8, 4]", "images[..., :3]"),
+        ("none.npz", "[0, 8, 8, 1]", "write some images"),
         ("one.npz", "1 image", "give more"),
+        ("features.npz", "holds features", "without _kid"),
+        ("nan_mean.npz", "NaN", "make them again"),
+        ("kept.pt", "a pickle", "numpy.savez('F.npz', mu=..., sigma=...)"),
+        ("pickle.npz", "no readable .npz", "numpy.savez(FILE, images=...)"),
         ("other.npz", "no array `images`", "weights"),
         ("statistics.npz", "7 feature dimensions", "same features network"),
         ("broken.npz", "no readable .npz", "make it again"),
@@ -169,11 +184,19 @@ def test_what_is_refused(sets, capsys, tmp_path):
         assert all(word in result["error"] for word in words), (fake, result["error"])
     for argv, word in (
         (("real.npz", "fake.npz", "--features=classifier", "--resize=clean"), "--resize"),
+        (("real.npz", "fake.npz", "--features=classifier", "--resolution=0"), "1 to 8,192 pixels"),
         (("statistics.npz", "fake.npz", "--features=classifier"), "--features inception"),
         (("real.npz", "fake.npz", "--out=a.txt"), ".json"),
     ):
         result, code = ran(capsys, *argv)
         assert code == 2 and word in result["error"], result
+
+
+def test_statistics_are_looked_at_before_images_are_measured(sets, capsys, monkeypatch):
+    np.savez("seven.npz", mu=np.zeros(7), sigma=np.eye(7))
+    monkeypatch.setattr(reference, "measure", None)
+    result, code = ran(capsys, "real.npz", "seven.npz", "--features=classifier")
+    assert code == 2 and "7 feature dimensions" in result["error"]
 
 
 def test_advised_options_are_taken(sets, capsys, tmp_path):

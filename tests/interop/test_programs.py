@@ -127,11 +127,14 @@ def test_a_stablehlo_file_runs_alone(trained, tmp_path, capsys):
     assert found.returncode == 0, found.stderr
 
 
-def test_an_onnx_file_in_onnx_runtime(trained, tmp_path):
+def test_an_onnx_file_in_onnx_runtime(trained, tmp_path, caplog):
     pytest.importorskip("jax2onnx")
     runtime = pytest.importorskip("onnxruntime")
     out = tmp_path / "exported"
+    out.mkdir()
+    (out / "generator.onnx").write_bytes(b"cut off, or of another program")
     assert cli.main(["export", f"--from={trained}", "--format=onnx", f"--out={out}"]) == 0
+    assert not [record for record in caplog.records if record.name.startswith("jax2onnx")]
     session = runtime.InferenceSession(str(out / "generator.onnx"))
     generator = load.load_generator(trained)
     z, labels, images = given(generator)
@@ -174,6 +177,19 @@ def test_what_is_refused(trained, tmp_path, monkeypatch, capsys, options, words)
     assert cli.main(["export", f"--from={trained}", *options]) == 2
     runs.assert_one_error(capsys.readouterr(), words)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["onnx", "stablehlo", "safetensors"])
+def test_a_place_that_cannot_be_written_is_named_at_once(trained, tmp_path, capsys, kind):
+    (tmp_path / "a").write_text("a file")
+    argv = [
+        "export",
+        f"--from={trained}",
+        f"--format={kind}",
+        f"--out={tmp_path / 'a' / 'b' / 'c'}",
+    ]
+    assert cli.main(argv) == 2
+    runs.assert_one_error(capsys.readouterr(), "--out .* cannot be written", "name another folder")
 
 
 def test_a_missing_converter_is_named(trained, tmp_path, monkeypatch, capsys):

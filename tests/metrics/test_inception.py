@@ -18,6 +18,7 @@ from biggan_jax.metrics import inception, network_files, resize
 from biggan_jax.metrics.inception import PUBLISHED_NAME, Inception
 from tests.metrics import inception_recipe
 
+
 @pytest.fixture(scope="module")
 def peer():
     return np.load(inception_recipe.FIXTURE)
