@@ -10,6 +10,7 @@ from biggan_jax import data
 from biggan_jax.data import kinds, record_info, records, survey
 from biggan_jax.errors import UserError
 from biggan_jax.metrics import moments
+from biggan_jax.storage import hub, published
 
 _PROBE = 32  # pixels at which a source is opened to be looked at
 _LARGEST = 8192  # pixels of a side: an image of three channels takes 200 MB
@@ -142,6 +143,11 @@ def _spec(name: str, text: str, path: Path) -> str:
         return text
     if not text.strip():
         raise UserError(f"{name} is empty; write {kinds.forms()}, or an .npz of statistics")
+    if hub.is_address(text) or (path / "config.json").is_file() or _is_demo(text):
+        raise UserError(
+            f"{name} {text} is a trained model: score it by `biggan evaluate --from {text}`, or "
+            f"write its samples by `biggan sample --from {text} --out F.npz`"
+        )
     if path.is_file():
         if path.suffix in _PICKLES:
             raise UserError(
@@ -156,11 +162,6 @@ def _spec(name: str, text: str, path: Path) -> str:
             f"{name} {text}: no such file or folder; write {kinds.forms()}, or an .npz of "
             "statistics"
         )
-    if (path / "config.json").is_file():
-        raise UserError(
-            f"{name} {text} is a trained model: score it by `biggan evaluate --from {text}`, or "
-            f"write its samples by `biggan sample --from {text} --out F.npz`"
-        )
     if (path / record_info.INFO_FILE).is_file():
         return f"records:{text}"
     if list(path.glob("*-images-idx3-ubyte*")):
@@ -168,6 +169,10 @@ def _spec(name: str, text: str, path: Path) -> str:
     inside = sorted(path.iterdir())
     folders = any(each.is_dir() and not each.name.startswith(".") for each in inside)
     return f"folder:{text}" if folders else f"images:{text}"
+
+
+def _is_demo(text: str) -> bool:
+    return text == published.DEMO and published.local(text) != text
 
 
 def _sized(side: Side) -> str:

@@ -239,7 +239,9 @@ def _as_user_error(address: Address, error: Exception, what: str) -> Exception:
             f"{address}: {endpoint} cannot be reached ({text or type(chain[-1]).__name__}): is "
             "this machine on the network? What was fetched before is read without it"
         )
-    if isinstance(error, ValueError) and "Repo id" not in str(error):
+    # An answer that is no JSON, or lacks what every answer of a hub has.
+    unread = isinstance(error, (ValueError, KeyError, TypeError, AttributeError))
+    if unread and "Repo id" not in str(error):
         return UserError(
             f"{address}: the hub's answer cannot be read ({text}): is HF_ENDPOINT right?"
         )

@@ -146,7 +146,9 @@ def end_to_end(folder: Path) -> dict[str, Any]:
     torch.save(recipe, weights)
     settings = {"cuda": False, "fid": True, "kid": True, "prc": True, "verbose": False}
     settings |= {"kid_subsets": 1, "kid_subset_size": FAR[0], "cache": False, "batch_size": 8}
-    settings["feature_extractor_weights_path"] = str(weights)
+    settings |= {"feature_extractor_weights_path": str(weights), "save_cpu_ram": True}
+    # Its precision and recall are otherwise of VGG-16.
+    settings |= {"feature_extractor": "inception-v3-compat", "feature_layer_prc": "2048"}
     scores = torch_fidelity.calculate_metrics(input1=fake, input2=real, **settings)
     names = {"fid": "frechet_inception_distance", "kid": "kernel_inception_distance_mean"}
     names |= {"precision": "precision", "recall": "recall"}

@@ -173,6 +173,8 @@ def test_what_is_refused(sets, capsys, tmp_path):
         ("broken.npz", "no readable .npz", "make it again"),
         ("empty", "holds no images", "correct the path"),
         ("model", "trained model", "biggan evaluate --from model"),
+        ("hf://me/model", "trained model", "biggan evaluate --from hf://me/model"),
+        ("digits-demo", "trained model", "biggan sample --from digits-demo --out F.npz"),
         ("sizes", "8 x 8, 9 x 9", "--resolution 8"),
         ("nothing", "no such file", "folder:PATH"),
         ("", "FAKE is empty", "folder:PATH"),

@@ -101,6 +101,7 @@ def test_another_revision(server, handed_on, capsys, tmp_path):
         (403, "answered 403.*may not"),
         (404, "answered 404.*no such repository"),
         (500, "answered 500.*try again"),
+        (302, "answer cannot be read.*HF_ENDPOINT"),
     ],
 )
 def test_a_hub_that_refuses(server, handed_on, capsys, tmp_path, status, words):
