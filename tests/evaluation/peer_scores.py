@@ -9,10 +9,8 @@ writes them anew. Nothing is downloaded: both get the weights of `inception_reci
 by `feature_extractor_weights_path`, clean-fid by the files that it would have downloaded.
 """
 
-import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -161,9 +159,6 @@ def end_to_end(folder: Path) -> dict[str, Any]:
         wide = [x.astype(np.float64) for x in made]
         found |= {f"{rule}/{key}": x for key, x in _scores(*wide).items()}
         found[f"{rule}/features"] = made[0][:2]
-        with _seeded():
-            found[f"{rule}/clean_fid/kid"] = clean.kernel_distance(*made, num_subsets=1)
-        found[f"{rule}/clean_fid/fid"] = float(np.real(clean.fid_from_feats(*made)))
     return found
 
 
@@ -192,15 +187,6 @@ def _of_clean_fid(mode: str, folder: Path) -> Any:
         traced = torch.jit.trace(Base(layers), torch.zeros(2, 3, 299, 299))
     traced.save(str(folder / "inception-2015-12-05.pt"))
     return InceptionV3W(str(folder), download=False).eval()
-
-
-@contextlib.contextmanager
-def _seeded() -> Iterator[None]:
-    """NumPy's global generator, which clean-fid draws from, as it was before."""
-    state = np.random.get_state()
-    np.random.seed(0)
-    yield
-    np.random.set_state(state)
 
 
 def main() -> None:

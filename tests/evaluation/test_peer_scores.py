@@ -63,6 +63,19 @@ def test_scores_of_random_weight_features(name, folder, peers, capsys):
         assert_equal(scored(capsys, *argv, features), peers, name, 1e-6)
 
 
+@pytest.mark.parametrize(
+    ("save", "mean"), [(np.savez_compressed, np.float32), (np.savez, np.float64)]
+)
+def test_statistics_files_of_the_peers(save, mean, folder, peers, capsys):
+    """REAL as clean-fid's make_custom_stats keeps it, and as pytorch-fid's --save-stats does."""
+    real, fake = peer_scores.sides(7, peer_scores.COUNTS["whole"], peer_scores.SIDE)
+    x = peer_scores.features(real)
+    save("real.npz", mu=x.mean(axis=0, dtype=mean), sigma=np.cov(x, rowvar=False))
+    np.savez("fake.npz", images=fake)
+    found = scored(capsys, "real.npz", "fake.npz", "--features=random_weights:embed")
+    assert found == {"fid": pytest.approx(float(peers["whole/clean_fid/fid"]), rel=1e-6)}
+
+
 def test_precision_and_recall_are_not_swapped(folder, capsys):
     """FAKE has one of the two modes of REAL: all of it is real, and half of REAL is not covered."""
     levels = np.concatenate([np.arange(10, 30), np.arange(200, 220)]).astype(np.uint8)

@@ -16,6 +16,7 @@ from biggan_jax.interop import inception as interop
 from biggan_jax.interop.files import Tensors
 from biggan_jax.metrics import inception, network_files, resize
 from biggan_jax.metrics.inception import PUBLISHED_NAME, Inception
+from tests.evaluation import peer_scores
 from tests.metrics import inception_recipe
 
 
@@ -72,11 +73,19 @@ def test_images_of_299_pixels_are_not_resized(tf1, peer):
     assert_close(out["logits"], peer["in299/logits"])
 
 
+def by_rule(directory, rule):
+    return Inception.load(directory, resize=rule, batch_size=2, devices=jax.devices()[:1])
+
+
+def test_the_clean_rule_is_clean_fids(directory):
+    images = peer_scores.sides(11, (peer_scores.FAR[0],) * 2, peer_scores.FAR[1])[0]
+    with np.load(peer_scores.FIXTURE) as file:
+        want = file["clean/features"]
+    assert_close(by_rule(directory, "clean")(images[:2])["features"], want)
+
+
 def test_the_other_resize_rule_is_pytorch_fids(directory, peer):
-    extract = Inception.load(
-        directory, resize="pytorch_fid", batch_size=2, devices=jax.devices()[:1]
-    )
-    out = extract(nhwc(peer["in/images_uint8_nchw"]))
+    out = by_rule(directory, "pytorch_fid")(nhwc(peer["in/images_uint8_nchw"]))
     assert_close(out["features"], peer["pytorchfid_resize/2048"])
     assert_close(out["logits"], peer["pytorchfid_resize/logits"])
 
