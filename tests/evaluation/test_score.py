@@ -109,6 +109,12 @@ def test_every_kind_of_side(sets, capsys, tmp_path):
     both, _ = ran(capsys, "statistics.npz", "statistics.npz")
     assert both["scores"]["fid"] == pytest.approx(0, abs=1e-6)
     assert both["protocol"]["features"] == "classifier"
+    with np.load("statistics.npz") as file:
+        np.savez("both.npz", arr_0=sets["fake"], mu=file["mu"], sigma=file["sigma"])
+    for side, count in (("both.npz", 1), ("arrays:both.npz", 8)):
+        result, _ = ran(capsys, "real.npz", side, "--features=classifier")
+        assert len(result["scores"]) >= count and result["scores"]["fid"] == pytest.approx(fid)
+        assert ("precision" in result["scores"]) == (count > 1)
     real, _ = ran(capsys, "statistics.npz", "real.npz", "--features=inception")
     assert real["scores"]["fid"] == pytest.approx(fid, rel=1e-6)
 
