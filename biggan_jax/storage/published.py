@@ -56,6 +56,11 @@ def is_published(directory: str | os.PathLike) -> bool:
     return path.parent == _FOLDER or _repository(path) is not None
 
 
+def fetched_to(folder: Path) -> Path | None:
+    """Where huggingface_hub keeps all of a repository; None of a folder that it has not made."""
+    return folder.parent.parent if _repository(folder) is not None else None
+
+
 def name(directory: str | os.PathLike) -> str:
     """What a model is called: the name of its folder, or USER_REPO of one of the hub."""
     path = Path(directory).absolute()

@@ -5,6 +5,7 @@ A tensor is named as `g_ema/params/block_0/conv1/kernel`. Half precision is read
 
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ import numpy as np
 from flax import traverse_util
 
 from biggan_jax.errors import UserError, some
-from biggan_jax.storage import paths
+from biggan_jax.storage import paths, published
 from biggan_jax.storage.digest import named_leaves
 from biggan_jax.storage.hub import WEIGHTS
 
@@ -157,7 +158,10 @@ def _damaged(file: Any, start: bytes, error: Exception) -> UserError:
             "code and is not read: convert it by `biggan import`"
         )
     reason = " ".join(str(error).split())[:200]
+    cached = published.fetched_to(Path(os.fspath(file)).parent)
+    cure = "fetch or copy it again"
+    if cached is not None:  # of which nothing is fetched twice
+        cure = f"push it again, or where the hub has it whole delete {cached} and try again"
     return UserError(
-        f"{os.fspath(file)} is no safetensors file, or is truncated ({reason}): fetch or copy it "
-        "again"
+        f"{os.fspath(file)} is no safetensors file, or is truncated ({reason}): {cure}"
     )

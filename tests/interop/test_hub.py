@@ -147,13 +147,16 @@ def test_what_a_repository_may_hold_instead(server, handed_on, capsys, tmp_path)
         "b": (config | bin, "pytorch_model.bin: a pickle can run code"),
         "c": (config | {"other.safetensors": b"x"}, "no model.safetensors but other.safetensors"),
         "d": (config | {"model.safetensors": code}, "is a pickle under the name"),
-        "e": (config | cut, "no safetensors file, or is truncated"),
+        "e": (config | cut, "or is truncated.*push it again, .*delete .*models--u--e and try"),
         "f": ({"config.json": b'{"architectures": ["X"]}'} | cut, "config.json"),
     }
     for name, (held, words) in cases.items():
         server.files[f"u/{name}"] = {"main": held}
         fails(capsys, sample(tmp_path, f"hf://u/{name}"), words)
         assert not any("pytorch_model" in path for path in server.asked)  # it is not even fetched
+    server.files["u/e"] = {"main": files}
+    shutil.rmtree(tmp_path / "hf" / "models--u--e")
+    assert cli.main([str(a) for a in sample(tmp_path, "hf://u/e")]) == 0
 
 
 def test_addresses(capsys, tmp_path, monkeypatch):
