@@ -78,7 +78,7 @@ def by_rule(directory, rule):
 
 
 def test_the_clean_rule_is_clean_fids(directory):
-    images = peer_scores.sides(11, (peer_scores.FAR[0],) * 2, peer_scores.FAR[1])[0]
+    images = peer_scores.far()[0]
     with np.load(peer_scores.FIXTURE) as file:
         want = file["clean/features"]
     assert_close(by_rule(directory, "clean")(images[:2])["features"], want)
