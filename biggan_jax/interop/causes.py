@@ -90,6 +90,8 @@ def applied(module: nn.Module, variables: dict, given: tuple, train: bool) -> ja
 
 def likely(found: Difference) -> str | None:
     """A few words on why a layer differs; None where nothing fits."""
+    if not np.isfinite(found.ours).all():
+        return "ours is NaN or infinite: look at its weights and statistics"
     searches: list[Callable[[Difference], Iterator[tuple[str, Any]]]] = [_arranged]
     if isinstance(found.module, SpectralModule):
         searches.append(_weighted)
@@ -115,7 +117,7 @@ def _some_channels(found: Difference) -> str | None:
     most = found.tolerance * max(np.abs(found.ours).max(), np.abs(found.theirs).max())
     differing = np.flatnonzero(np.abs(found.ours - found.theirs).max(axes) > most)
     count = found.ours.shape[-1]
-    if 2 * len(differing) > count:
+    if not 0 < 2 * len(differing) <= count:
         return None
     return f"{len(differing)} of {count} channels differ: {some(differing)}"
 

@@ -93,7 +93,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     except archives.DamagedError as error:
         raise UserError(
             f"{path} cannot be read ({error}): write it again with numpy.savez, arrays of numbers "
-            "alone"
+            "alone, of one sample where it is too large"
         ) from error
 
 

@@ -24,6 +24,7 @@ from biggan_jax.sampling.generator import LoadedGenerator
 from biggan_jax.sampling.load import load_discriminator, load_generator
 
 TOLERANCE = 2e-5  # the parity of the imports; rounding in float32 gives up to 3e-6 at 128 pixels
+_ROUNDING = 1e-6  # what a layer may add to the relative difference
 _NAMES = 20  # names that a line spells out
 
 
@@ -51,8 +52,9 @@ def verify(
 
     Returns:
       {from, against, player, layers: [{name, ours, shape, max_difference, relative, ok}],
-      first_difference: name or None, cause: a few words or None, names: whose they are or None,
-      layout, unknown: {name: the nearest known one or None}, not_recorded: our layers without a
+      first_difference: name or None, cause: a few words or None, begins: the name of a layer
+      before it where the difference grows tenfold, or None, names: whose they are or None, layout,
+      unknown: {name: the nearest known one or None}, not_recorded: our layers without a
       recording, tolerance}; the layers are in order of execution.
 
     Raises:
@@ -93,6 +95,7 @@ def verify(
         "layers": rows,
         "first_difference": None if first is None else first.name,
         "cause": cause,
+        "begins": None if first is None else _begins(rows),
         "names": resolved.names and resolved.names.peer,
         "layout": layout,
         "unknown": resolved.unknown,
@@ -230,6 +233,21 @@ def _cause(player: Layers, first: _Compared, rows, tolerance: float, model: Any)
     return causes.likely(difference)
 
 
+def _begins(rows: list[dict[str, Any]]) -> str | None:
+    """The first layer where the difference is ten times that of all before, within the tolerance.
+
+    A small one, as of an epsilon, may pass the tolerance only some layers later.
+    """
+    most = _ROUNDING
+    for row in rows:
+        if not row["ok"]:
+            return None
+        if row["relative"] > 10 * most:
+            return row["name"]
+        most = max(most, row["relative"])
+    return None
+
+
 def lines(result: dict[str, Any]) -> Iterator[str]:
     """What `verify` returns, for a person: the table, what was not compared, the verdict."""
     header = ("layer", "ours", "shape", "max |difference|", "relative", "")
@@ -264,4 +282,7 @@ def _verdict(result: dict[str, Any]) -> str:
     row = rows[at]
     before = f" (the layers before it agree, up to {rows[at - 1]['name']})" if at else ""
     cause = f": {result['cause']}" if result["cause"] else ""
-    return f"first layer that differs: {row['name'] or OUTPUT}, ours {row['ours']}{before}{cause}"
+    text = f"first layer that differs: {row['name'] or OUTPUT}, ours {row['ours']}{before}{cause}"
+    if (begins := result["begins"]) is None:
+        return text
+    return f"{text}; the difference begins at {begins}: set --tolerance below that of this layer"

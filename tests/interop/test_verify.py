@@ -314,6 +314,40 @@ def test_safetensors_and_a_training_forward(tmp_path, capsys, directory):
     assert code == 0, result["layers"]
 
 
+@pytest.mark.full
+def test_an_inner_batch_norm_before_gain_and_bias(tmp_path, capsys, directory):
+    """As StudioGAN has it, whose names also say whose the recording is."""
+    _, peer = recorded(tmp_path)
+    gain, bias = (peer.seen[f"blocks.0.0.bn1.{name}"] for name in ("gain", "bias"))
+    y = peer.seen["blocks.0.0.bn1"]
+    plain = (y - bias[..., None, None]) / (1 + gain[..., None, None])
+    arrays = {"linear0": peer.seen["linear"], "blocks.0.0.bn1": y, "blocks.0.0.bn1.bn": plain}
+    arrays = {name: x.astype(np.float32) for name, x in arrays.items()}
+    path = write(tmp_path / "g.npz", INPUTS["g"] | arrays)
+    code, result, _ = run(capsys, directory, path)
+    assert code == 0, result
+    assert result["names"] == "PyTorch-StudioGAN" and len(result["layers"]) == 3
+    assert result["layers"][1]["ours"] == "block_0/bn1/norm before gain and bias"
+    write(path, INPUTS["g"] | arrays | {"blocks.0.0.bn1.bn": 1.1 * arrays["blocks.0.0.bn1.bn"]})
+    code, result, _ = run(capsys, directory, path)
+    assert code == 1 and result["first_difference"] == "blocks.0.0.bn1.bn"
+    assert "other running statistics" in result["cause"]
+
+
+@pytest.mark.full
+def test_a_difference_that_begins_within_the_tolerance(tmp_path, capsys, directory):
+    """An epsilon of 3e-5 in place of 1e-5 changes the output little more than rounding does."""
+    path, _ = recorded(tmp_path, bn_eps=3e-5)
+    _, result, _ = run(capsys, directory, path, "--tolerance", "1e-6")
+    assert result["first_difference"] == "blocks.0.0.bn1" and result["begins"] is None
+    assert "its epsilon is 3e-05 there" in result["cause"]
+    (first,) = (x["relative"] for x in result["layers"] if x["name"] == "blocks.0.0.bn1")
+    code, result, said = run(capsys, directory, path, "--tolerance", f"{1.01 * first}")
+    assert code == 1 and result["first_difference"] != "blocks.0.0.bn1"
+    assert result["begins"] == "blocks.0.0.bn1"
+    assert "the difference begins at blocks.0.0.bn1: set --tolerance" in said.splitlines()[-1]
+
+
 def test_the_recorder_of_the_page(tmp_path, capsys, directory):
     """What docs/import.md shows records modules of PyTorch, before what is done in place."""
     torch = pytest.importorskip("torch")
