@@ -126,7 +126,8 @@ def resolve(
     plain = {name: name.removeprefix("module.") for name in recorded}
 
     def known(names: Names) -> int:
-        return sum(name in names.modules for name in plain.values())
+        # Not those that ours have as well, such as `linear`: they do not tell whose they are.
+        return sum(name in names.modules and name not in own_names for name in plain.values())
 
     best = max(peers, key=lambda names: (known(names), names.alike), default=None)
     if best is not None and not known(best):

@@ -273,6 +273,8 @@ def test_own_names_nhwc_and_a_map(tmp_path, capsys, directory):
     hwc = peer.seen["linear"].reshape(3, 8, 16).swapaxes(1, 2).reshape(3, -1)
     arrays = {
         "first": hwc,
+        "linear": hwc,
+        "shared": peer.seen["shared"],
         "block_0.conv1": peer.seen["blocks.0.0.conv1"].transpose(0, 2, 3, 1),
         "block_1/conv1": peer.seen["blocks.1.0.conv1"].transpose(0, 2, 3, 1),
         "module.output": peer.seen["output"].transpose(0, 2, 3, 1),
@@ -286,6 +288,8 @@ def test_own_names_nhwc_and_a_map(tmp_path, capsys, directory):
     ours = {row["name"]: row["ours"] for row in result["layers"]}
     assert ours == {
         "first": "linear",
+        "linear": "linear",
+        "shared": "shared",
         "block_0.conv1": "block_0/conv1",
         "block_1/conv1": "block_1/conv1",
         "module.output": "output",
