@@ -9,7 +9,8 @@ them: the shards and bytes that one fetches, requests and failures, seconds to t
 the digest of all global batches, which must not depend on the number. Then the run goes on in the
 middle of an epoch with another number of processes, and one is killed while it stages.
 
-Exit codes: 0, or 1 where batches differ or a process fetched what is not its own.
+Exit codes: 0, or 1 where batches differ, a process fetched what is not its own, or the killed one
+did not go on with what it had.
 """
 
 import argparse
@@ -234,7 +235,9 @@ def simulate(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     }
     same = len({each["digest"] for each in rows} | {result["resumed"]}) == 1
     own = all(each["own_shards_only"] for each in rows)
-    return result | {"right": same and own}
+    preempted = result["preempted"]
+    once = preempted["kept_shards"] + preempted["fetched_shards"] == args.lanes // 4
+    return result | {"right": same and own and once}
 
 
 def _shown(value: Any) -> str:

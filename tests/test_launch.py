@@ -389,4 +389,5 @@ def test_a_simulated_pod_reads_the_same_with_any_number_of_processes():
     assert result["right"] and [each["shards_each"] for each in result["rows"]] == [16, 4]
     assert {each["digest"] for each in result["rows"]} == {result["resumed"]}
     preempted = result["preempted"]
-    assert preempted["kept_shards"] + preempted["fetched_shards"] >= 4
+    assert preempted["kept_shards"] + preempted["fetched_shards"] == 4
+    assert preempted["kept_shards"] >= 2

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from biggan_jax import data
+from biggan_jax import cli, data
 from biggan_jax.errors import UserError
 from biggan_jax.evaluation import evaluator as evaluator_lib
 from biggan_jax.evaluation import opening, reference, streaming
@@ -205,3 +205,9 @@ def test_all_processes_hear_of_one_that_fails(opened, monkeypatch):
     failing = dataclasses.replace(scorer, extractor=Failing())
     results = threads.results(lambda number: failing(generator))
     assert results == ["these images are not taken"] * 2
+
+
+def test_a_follower_is_one_process(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    assert cli.main(["evaluate", f"--from={tmp_path}", "--follow"]) == 2
+    runs.assert_one_error(capsys.readouterr(), "--follow is one process beside a run")
