@@ -231,8 +231,8 @@ def _compiled(
     except jax.errors.JaxRuntimeError as e:
         needed = memory_lib.out_of_memory(str(e), 0).peak / chips.GIB
         raise UserError(
-            f"{each} samples of {topology.name} at once need {n * needed:.2f} GiB of a chip, which "
-            f"has {topology.chip.hbm_bytes / chips.GIB:.2f}: choose another --topology"
+            f"{n * each} images at once need {n * needed:.2f} GiB of a chip of {topology.name}, "
+            f"which has {topology.chip.hbm_bytes / chips.GIB:.2f}: choose another --topology"
         ) from e
     module = hlo.Module(compiled.as_text())
     found = roofline.costs(module, mesh, topology, 1, 0)

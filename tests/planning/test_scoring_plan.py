@@ -23,6 +23,7 @@ from biggan_jax.planning import (
     summary,
 )
 from tests import runs
+from tests.planning.test_plan import REFUSED
 
 TINY = [x for x in runs.TINY if not x.startswith(("--config.mesh", "--config.model.g_att"))]
 # Two hosts of four chips.
@@ -200,6 +201,17 @@ def test_command(monkeypatch, capsys):
 )
 def test_bad_input(argv, words, capsys):
     assert cli.main([*COMMAND, *argv]) == 2
+    runs.assert_one_error(capsys.readouterr(), words)
+
+
+def test_what_does_not_fit_is_one_line(monkeypatch, capsys):
+    def refuse(*_, **__):
+        raise jax.errors.JaxRuntimeError(REFUSED)
+
+    monkeypatch.setattr(compiler, "devices", lambda t: jax.devices()[: t.chips])
+    monkeypatch.setattr(compiler, "compile_step", refuse)
+    assert cli.main(COMMAND) == 2
+    words = "16 images at once need 24.12 GiB of a chip of v5e:2x4, which has 15.75: choose another"
     runs.assert_one_error(capsys.readouterr(), words)
 
 
