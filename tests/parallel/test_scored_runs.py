@@ -116,7 +116,7 @@ def test_one_of_two_killed_while_it_scores(one, two, tmp_path, cache_dir):
     for victim, place in enumerate(PLACES):  # process 0 holds the coordination service
         run = Processes(workdir, cache_dir, *SCORED, devices=1, dies={victim: place})
         codes = run.codes()
-        assert codes[victim] == -signal.SIGKILL and codes[1 - victim] > 0, run.text()
+        assert codes[victim] == -signal.SIGKILL and codes[1 - victim] != 0, run.text()
         assert_nothing_lost(workdir)
     run = Processes(workdir, cache_dir, *SCORED, devices=1)
     assert run.codes() == [0, 0], run.text()
