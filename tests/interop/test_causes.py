@@ -1,5 +1,6 @@
 """What a layer's output tells of the reason why it differs, one fault at a time."""
 
+import copy
 import dataclasses
 
 import jax
@@ -66,6 +67,12 @@ def test_nothing_fits(conv, norm):
     assert conv.likely(conv.ours + noise) is None
     assert norm.likely(norm.ours + noise) is None
     assert conv.likely(noise, inside=True).startswith("the recorded layers inside it agree")
+
+
+def test_our_own_numbers_are_broken(conv):
+    broken = copy.copy(conv)
+    broken.ours = np.full_like(conv.ours, np.nan)
+    assert broken.likely(conv.ours).startswith("ours is NaN or infinite")
 
 
 def test_order_of_what_was_recorded(conv):
