@@ -5,10 +5,12 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 
 from biggan_jax import cli
 from biggan_jax.metrics import resize
 from tests.evaluation import peer_scores
+from tests.metrics import inception_recipe
 
 PEERS = ("torch_fidelity", "clean_fid")
 
@@ -93,3 +95,34 @@ def test_clean_fids_resizer(i, peers):
     got = np.asarray(resize.resized(image[None], 299, "clean"))[0]
     want = peers[f"resized/{i}"]
     np.testing.assert_allclose(got[:: peer_scores.EVERY, :: peer_scores.EVERY], want, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def inception(tmp_path_factory):
+    """The recipe's weights, imported by the command."""
+    folder = tmp_path_factory.mktemp("inception")
+    save_file(inception_recipe.tensors(), folder / "recipe.safetensors")
+    argv = [f"{folder / 'recipe.safetensors'}", f"--out={folder / 'out'}", "--any-weights"]
+    assert cli.main(["import", "--format=inception-fid", *argv]) == 0
+    return folder / "out"
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("rule", resize.RULES)
+def test_folders_by_inception(rule, inception, peers, folder, capsys):
+    """Each program with its own pipeline: 24 images a side, the features of 2,048 dimensions."""
+    both = peer_scores.write_folders(folder / "images")
+    options = (f"--inception={inception}", f"--resize={rule}", "--features=inception")
+    assert_equal(scored(capsys, *both, *options), peers, rule, 1e-3)
+
+
+@pytest.mark.full
+def test_the_fixture_is_what_the_peers_say(peers, tmp_path):
+    pytest.importorskip("torch_fidelity")
+    pytest.importorskip("cleanfid")
+    live = peer_scores.of_features() | peer_scores.resized() | peer_scores.end_to_end(tmp_path)
+    assert live.keys() == peers.keys()
+    for name, value in live.items():
+        exact = "resized" in name or name.split("/")[0] in peer_scores.COUNTS
+        rtol = 1e-9 if exact else 1e-3
+        np.testing.assert_allclose(value, peers[name], rtol=rtol, atol=1e-6, err_msg=name)
