@@ -71,6 +71,7 @@ setup(
         "matplotlib>=3.8",
         "jinja2>=3.1",
         "safetensors>=0.4",
+        "flatbuffers>=2.0",  # undeclared by jax, whose export.serialize imports it
         "tqdm>=4.66",
     ],
     extras_require={

@@ -192,7 +192,7 @@ def test_missing_file(tmp_path):
         ("--config.log_every_steps=0", ("--config.log_every_steps",)),
         ("--config.eval_every_steps=0", ("eval_every_steps is 0", "--config.eval_every_steps")),
         ("--config.eval_samples=0", ("--config.eval_samples",)),
-        ("--config.eval_features=vgg", ("'vgg'", "inception or classifier")),
+        ("--config.eval_features=vgg", ("'vgg'", "inception, dinov2 or classifier")),
         ("--config.keep_checkpoints=0", ("--config.keep_checkpoints",)),
         ("--config.seed=-1", ("seed is -1", "--config.seed")),
         ("--config.seed=4294967296", ("4294967296", "--config.seed")),

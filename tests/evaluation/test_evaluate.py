@@ -472,7 +472,7 @@ def test_follow_waits_for_an_unfinished_run_until_interrupted(workdir, tmp_path,
     def sleep(seconds):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(follow.writers, "MetricWriter", Board)  # clu's loads TensorFlow
+    monkeypatch.setattr(follow.writers, "Writers", Board)
     monkeypatch.setattr(follow.time, "sleep", sleep)
     assert follow_run(folder) == 130
     lines = jsonl(folder)

@@ -93,6 +93,7 @@ def imported(file, out, capsys):
     return code, capsys.readouterr()
 
 
+@pytest.mark.full
 def test_a_run_and_doctor_take_these_features(files, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("BIGGAN_DINOV2", str(tmp_path / "net"))
     argv = ["--config.eval_every_steps=2", "--config.eval_features=dinov2"]
