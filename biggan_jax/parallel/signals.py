@@ -29,12 +29,24 @@ class _Listener:
       first: when the first one came, by the monotonic clock.
       answered: Python has seen it, and whoever handles it says what follows.
       resent: how often it was sent again that has not been heard yet.
+      dropping: Python is dropping the exception, and another one now would be lost with it.
+      drops: how often it did; the newest thread alone sends it again.
     """
 
     def __init__(self):
         self.first: float | None = None
         self.answered = threading.Event()
         self.resent = 0
+        self.dropping = False
+        self.drops = 0
+
+    def send_again(self, drop: int) -> None:
+        """Sends Ctrl-C again, and again after `RETRY_SECONDS`, until it is answered or dropped."""
+        while not self.answered.wait(RETRY_SECONDS):
+            if _listener is not self or self.drops != drop:  # the command has ended since
+                return
+            self.resent += 1
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
     def listen(self, reader: int) -> None:
         """Reads the numbers of signals until the other end of the pipe is closed."""
@@ -100,7 +112,7 @@ def answered_at_once() -> Iterator[None]:
 def _interrupt(number: int, frame) -> None:
     """Python's own handler, but for the second signal, which is the listener's."""
     if _listener is not None:
-        if _listener.answered.is_set():
+        if _listener.answered.is_set() or _listener.dropping:
             return
         _listener.answered.set()
     raise KeyboardInterrupt
@@ -113,19 +125,16 @@ def _raised_again(otherwise: Callable) -> Callable:
     has one, with a traceback on stderr: the command would go on to its end.
     """
 
-    def interrupt(listener: _Listener) -> None:
-        if _listener is listener:  # the command has not ended since
-            listener.resent += 1
-            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-
     def hook(unraisable) -> None:
-        if _listener is None or not issubclass(unraisable.exc_type, KeyboardInterrupt):
+        listener = _listener
+        if listener is None or not issubclass(unraisable.exc_type, KeyboardInterrupt):
             otherwise(unraisable)
             return
-        _listener.answered.clear()
-        again = threading.Timer(RETRY_SECONDS, interrupt, (_listener,))
-        again.daemon = True
-        again.start()
+        listener.dropping = True
+        listener.answered.clear()
+        listener.drops += 1
+        threading.Thread(target=listener.send_again, args=(listener.drops,), daemon=True).start()
+        listener.dropping = False
 
     return hook
 

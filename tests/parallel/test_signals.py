@@ -51,6 +51,38 @@ def test_ctrl_c_in_a_callback_of_the_garbage_collection_is_not_lost(capfd):
     assert capfd.readouterr().err in ("", f"biggan: {signals.WAITING}\n")
 
 
+def test_ctrl_c_that_is_dropped_several_times_is_not_lost():
+    """Each of the first three answers falls into a callback, where Python drops it."""
+    dropped = []
+
+    class Dropping:
+        def __del__(self):
+            dropped.append(1)
+            signal.raise_signal(signal.SIGINT)
+
+    start = time.monotonic()
+    with signals.answered_at_once(), pytest.raises(KeyboardInterrupt):
+        for _ in range(3):
+            Dropping()
+            while signals._listener.answered.is_set():  # until Python has dropped it
+                time.sleep(0.001)
+        time.sleep(20)
+    assert time.monotonic() - start < 10 and dropped
+
+
+def test_ctrl_c_while_an_earlier_one_is_dropped_is_sent_again():
+    listener = signals._Listener()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(signals, "_listener", listener)
+        listener.dropping = True
+        assert signals._interrupt(signal.SIGINT, None) is None  # it would be lost in the hook
+        assert not listener.answered.is_set()
+        listener.dropping = False
+        with pytest.raises(KeyboardInterrupt):
+            signals._interrupt(signal.SIGINT, None)
+        assert signals._interrupt(signal.SIGINT, None) is None
+
+
 def test_outside_the_main_thread_signals_are_left_alone():
     """Training runs there too, as in a notebook's or a server's worker."""
     before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
