@@ -6,7 +6,6 @@ libraries (TensorFlow's file system, Google's client) are loaded only where a pa
 
 import contextlib
 import importlib.util
-import logging
 import os
 import random
 import re
@@ -18,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from biggan_jax.data import quiet
 from biggan_jax.errors import UserError
 
 ANSWER_SECONDS = 30.0  # for a bucket to answer at the start; libraries would retry for minutes
@@ -209,7 +209,7 @@ def reach(path: str | os.PathLike, *, write: bool) -> None:
     answer: list[UserError | None] = []
 
     def ask() -> None:
-        with _without_retries():
+        with quiet.loggers("urllib3", "google"):  # they log that they try again
             answer.append(_ask(storage, bucket, write))
 
     # Finding an account may wait for a metadata server that is not there: not for ever.
@@ -232,20 +232,6 @@ def _has_file_system() -> bool:
 
 def _lacking(bucket: str, what: str) -> UserError:
     return UserError(f"gs://{bucket} needs {what}: pip install 'biggan_jax[gcs]'")
-
-
-@contextlib.contextmanager
-def _without_retries() -> Iterator[None]:
-    """A context in which Google's libraries do not log that they try again."""
-    loggers = [logging.getLogger(library) for library in ("urllib3", "google")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def _ask(storage: Any, bucket: str, write: bool) -> UserError | None:

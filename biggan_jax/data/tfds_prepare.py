@@ -1,7 +1,6 @@
 """A data set of TFDS that is not prepared yet: it is downloaded and prepared, or refused."""
 
 import contextlib
-import logging
 import socket
 import sys
 import urllib.parse
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
+from biggan_jax.data import quiet
 from biggan_jax.data.source import one_line
 from biggan_jax.errors import UserError
 
@@ -29,13 +29,9 @@ def make_readable(builder: tfds.core.DatasetBuilder, name: str) -> None:
 
 
 def is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
-    absl = logging.getLogger("absl")  # TFDS warns of a folder that is not there yet
-    level = absl.level
-    absl.setLevel(logging.ERROR)
-    try:
+    """Whether its files are there."""
+    with quiet.loggers("absl"):  # TFDS warns of a folder that is not there yet
         return builder.is_prepared()
-    finally:
-        absl.setLevel(level)
 
 
 def check_manual_files(builder: tfds.core.DatasetBuilder, name: str) -> None:

@@ -1,10 +1,8 @@
 """Generators as files that other programs run: StableHLO and ONNX, with a model card."""
 
-import contextlib
 import importlib.util
 import json
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import export
 
+from biggan_jax.data import quiet
 from biggan_jax.errors import UserError
 from biggan_jax.interop import model_card, portable
 from biggan_jax.sampling.generator import LoadedGenerator
@@ -100,7 +99,7 @@ def _onnx(made: portable.Portable, generator: LoadedGenerator, metadata: dict) -
             f"{made.parameters:,} parameters are more than the 2 GB of an ONNX file: export with "
             "--format stablehlo"
         )
-    with _quiet("jax2onnx", "onnx_ir.serde"):
+    with quiet.loggers("jax2onnx", "onnx_ir.serde"):  # plugins, and shapes known later
         import jax2onnx
         import onnx
 
@@ -114,17 +113,3 @@ def _onnx(made: portable.Portable, generator: LoadedGenerator, metadata: dict) -
     )
     model.producer_name, model.producer_version = "biggan_jax", metadata["version"]
     return model.SerializeToString()
-
-
-@contextlib.contextmanager
-def _quiet(*names: str) -> Iterator[None]:
-    """Loggers that warn of what is of no matter: plugins of other libraries, shapes known later."""
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
