@@ -49,7 +49,10 @@ def _add_export(command) -> None:
     options.add_source(sub)
     sub.add_argument("--format", choices=(*WEIGHTS, DIRECTORY, *PROGRAMS), default=options.UNSET)
     sub.add_argument(
-        "--out", type=Path, metavar="F", help="a folder; of safetensors, the default, a file"
+        "--out",
+        type=Path,
+        metavar="F",
+        help="a folder; of safetensors, the default, a file; or NAME.onnx",
     )
     sub.add_argument(
         "--push",
@@ -174,12 +177,18 @@ def _check_export(args: argparse.Namespace) -> None:
             )
     if args.float16 and args.format != DIRECTORY and args.push is None:
         raise UserError(f"--float16 is for --format {DIRECTORY} and --push alone; leave it out")
-    a_folder = args.format in (*PROGRAMS, DIRECTORY)
     if args.out is None:
         return
-    if a_folder and (args.out.suffix in _OF_FILES or args.out.is_file()):
+    a_folder = args.format in (*PROGRAMS, DIRECTORY)
+    if args.format in PROGRAMS:
+        from biggan_jax.interop import programs
+
+        a_folder = not programs.is_file(args.out, args.format)
+    taken = args.out.suffix in _OF_FILES and not args.out.is_dir()
+    if a_folder and (taken or args.out.is_file()):
+        named = f", or a file NAME.{args.format}" if args.format in PROGRAMS else ""
         raise UserError(
-            f"--out {args.out}: --format {args.format} writes several files; name a folder"
+            f"--out {args.out}: --format {args.format} writes several files; name a folder{named}"
         )
     folders.check_writable(args.out if a_folder else args.out.parent, "--out")
 

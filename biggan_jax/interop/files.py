@@ -15,6 +15,7 @@ import ml_dtypes  # noqa: F401 (numpy learns bfloat16 from it)
 import numpy as np
 
 from biggan_jax.errors import UserError
+from biggan_jax.storage import tensor_file
 
 # What was read of a mapped file stays in memory until it is closed: it is opened anew after this.
 REOPEN_BYTES = 2**26
@@ -122,6 +123,13 @@ def _safetensors(path: Path) -> Tensors:
         file = safetensors.safe_open(path, framework="numpy")
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except safetensors.SafetensorError as error:
+        with open(path, "rb") as opened:
+            pickled = tensor_file.is_pickle(opened.read(4))
+        if pickled:
+            raise UserError(
+                f"{path} is a pickle under the name of a safetensors file: name it "
+                f"{path.with_suffix('.pth').name}, and it is read as one, tensors alone"
+            ) from error
         raise UserError(
             f"{path} is no safetensors file, or is truncated ({_line(error)}): copy or convert it "
             "again"

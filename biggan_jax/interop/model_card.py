@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -65,22 +66,27 @@ def describe(
 
 
 def files(
-    generator: LoadedGenerator, metadata: dict[str, Any], program: str, license: str
+    generator: LoadedGenerator,
+    metadata: dict[str, Any],
+    program: str,
+    license: str,
+    before: str = "",
 ) -> dict[str, bytes]:
-    """The card and its picture, by their file names."""
+    """The card and its picture, by their file names, which begin with `before`."""
     return {
-        CARD: card(metadata, program, license).encode(),
-        SAMPLES: grids.png(_samples(generator, metadata)),
+        before + CARD: card(metadata, program, license, before + SAMPLES).encode(),
+        before + SAMPLES: grids.png(_samples(generator, metadata)),
     }
 
 
-def card(metadata: dict[str, Any], program: str, license: str) -> str:
+def card(metadata: dict[str, Any], program: str, license: str, samples: str = SAMPLES) -> str:
     """A model card in Markdown, with the header that the Hugging Face Hub reads.
 
     Args:
       metadata: of `describe`.
       program: file name of the exported model; `model.safetensors` of a model directory.
       license: an SPDX name.
+      samples: file name of the picture.
     """
     m = metadata
     size = f"{m['resolution']} x {m['resolution']}"
@@ -100,7 +106,7 @@ def card(metadata: dict[str, Any], program: str, license: str) -> str:
     }
     lines = ["---", f"license: {license}", "library_name: biggan_jax", "tags:"]
     lines += ["- gan", "- biggan", "- image-generation", "- class-conditional", "---", ""]
-    lines += [f"# {m['name']}", "", f"![samples]({SAMPLES})", "", "| | |", "|---|---|"]
+    lines += [f"# {m['name']}", "", f"![samples]({quote(samples)})", "", "| | |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in rows.items()]
     lines += ["", "## Data", "", *_data(m), "", "## Scores", "", *_scores(m), "", "## Use", ""]
     return "\n".join([*lines, *_use(m, program), ""])
@@ -168,7 +174,7 @@ def _use(m: dict[str, Any], program: str) -> list[str]:
             "",
             draw,
             labels,
-            f"session = onnxruntime.InferenceSession('{program}')",
+            f"session = onnxruntime.InferenceSession({program!r})",
             "(images,) = session.run(None, {'z': z, 'labels': labels})",
         ]
     else:
@@ -177,7 +183,7 @@ def _use(m: dict[str, Any], program: str) -> list[str]:
             "",
             draw,
             labels,
-            f"with open('{program}', 'rb') as file:",
+            f"with open({program!r}, 'rb') as file:",
             "    generator = jax.export.deserialize(bytearray(file.read()))",
             "images = generator.call(z, labels)",
         ]

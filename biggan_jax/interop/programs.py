@@ -34,15 +34,21 @@ def check(kind: str) -> None:
             )
 
 
+def is_file(out: Path, kind: str) -> bool:
+    """Whether a name is that of a program, such as biggan.onnx, and not that of a folder."""
+    return out.suffix == Path(FILES[kind]).suffix and not out.is_dir()
+
+
 def write(
-    generator: LoadedGenerator, kind: str, folder: Path, described: dict[str, Any], license: str
+    generator: LoadedGenerator, kind: str, out: Path, described: dict[str, Any], license: str
 ) -> dict[str, Any]:
     """Writes a program with its metadata, a model card and a picture of samples.
 
     Args:
       generator: in the mode 'running' or 'standing'.
       kind: a key of `FILES`.
-      folder: gets the program, `metadata.json`, `model_card.md` and `samples.png`.
+      out: a folder, which gets the program, `metadata.json`, `model_card.md` and `samples.png`;
+        or a file, see `is_file`, beside which the others get its name before theirs.
       described: of the model, see `model_card.describe`.
       license: for the card, an SPDX name such as 'cc-by-4.0'.
 
@@ -53,18 +59,21 @@ def write(
       UserError: the generator cannot be written so, or a package is missing.
     """
     made = portable.portable(generator)
+    alone = is_file(out, kind)
+    folder, program = (out.parent, out.name) if alone else (out, FILES[kind])
+    before = f"{program}." if alone else ""
     metadata = described | {"inputs": _inputs(generator), "outputs": _outputs(generator)}
     encode: Callable = {"stablehlo": _stablehlo, "onnx": _onnx}[kind]
     data = encode(made, generator, metadata)
     contents = {
-        FILES[kind]: data,
-        METADATA: json.dumps(metadata, indent=2, ensure_ascii=False).encode() + b"\n",
+        program: data,
+        before + METADATA: json.dumps(metadata, indent=2, ensure_ascii=False).encode() + b"\n",
     }
-    contents |= model_card.files(generator, metadata, FILES[kind], license)
+    contents |= model_card.files(generator, metadata, program, license, before)
     for name, content in contents.items():
         paths.write_bytes(folder / name, content)
     sizes = {"bytes": len(data), "parameters": made.parameters}
-    return {"out": str(folder), "files": sorted(contents)} | sizes
+    return {"out": str(out), "files": sorted(contents)} | sizes
 
 
 def _inputs(generator: LoadedGenerator) -> dict[str, Any]:

@@ -152,7 +152,7 @@ def _short(value: Any) -> str:
 
 def _remedy(path: Path, kept: _Kept | None) -> str:
     if kept is None or paths.is_remote(path):
-        return "put a copy of it back"
+        return published.cure(path, "put a copy of it back")
     program = "import json, sys; record = json.load(open(sys.argv[1])); "
     program += 'json.dump(record["meta"]["config"], open(sys.argv[2], "w"))'
     command = shlex.join(["python3", "-c", program, str(kept.record), str(path)])

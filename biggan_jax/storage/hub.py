@@ -201,8 +201,9 @@ def _told(address: Address, what: str) -> Iterator[None]:
       what: 'read' or 'write'.
     """
     from huggingface_hub import utils as bars
+    from huggingface_hub.utils import logging as theirs  # which sets the level as it is loaded
 
-    logger = logging.getLogger("huggingface_hub")
+    logger = theirs.get_logger()
     level, shown = logger.level, not bars.are_progress_bars_disabled()
     logger.setLevel(logging.CRITICAL)
     if shown and not sys.stderr.isatty():

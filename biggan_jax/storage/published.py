@@ -56,9 +56,19 @@ def is_published(directory: str | os.PathLike) -> bool:
     return path.parent == _FOLDER or _repository(path) is not None
 
 
-def fetched_to(folder: Path) -> Path | None:
-    """Where huggingface_hub keeps all of a repository; None of a folder that it has not made."""
-    return folder.parent.parent if _repository(folder) is not None else None
+def cure(file: str | os.PathLike, otherwise: str) -> str:
+    """What to do about a damaged file of a model: of the hub, of which nothing is fetched twice.
+
+    Args:
+      file: directly in the model's folder.
+      otherwise: what to do where the folder is not of huggingface_hub's cache.
+    """
+    folder = Path(os.fspath(file)).parent
+    if _repository(folder) is None:
+        return otherwise
+    return (
+        f"push it again, or where the hub has it whole delete {folder.parent.parent} and try again"
+    )
 
 
 def name(directory: str | os.PathLike) -> str:

@@ -5,7 +5,6 @@ A tensor is named as `g_ema/params/block_0/conv1/kernel`. Half precision is read
 
 import json
 import os
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -115,6 +114,17 @@ def encode(
     return save(flat, metadata=METADATA | {k: json.dumps(v) for k, v in metadata.items()})
 
 
+def is_pickle(start: bytes) -> bool:
+    """Whether a file that safetensors does not read is a pickle, or PyTorch's archive of one.
+
+    Args:
+      start: its first bytes. A safetensors file begins with the length of its header, whose third
+        byte is below every opcode that can follow a protocol's unless the header has megabytes.
+    """
+    protocol = start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
+    return start[:2] == b"PK" or (protocol and start[2:3] >= b"(")
+
+
 def _array(x: np.ndarray) -> np.ndarray:
     return x.astype(np.float32) if x.dtype.itemsize == 2 and x.dtype.kind in "fV" else x
 
@@ -152,16 +162,13 @@ class _Bytes:
 
 
 def _damaged(file: Any, start: bytes, error: Exception) -> UserError:
-    if start[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+    if is_pickle(start):
         return UserError(
             f"{os.fspath(file)} is a pickle under the name of a safetensors file; a pickle can run "
             "code and is not read: convert it by `biggan import`"
         )
     reason = " ".join(str(error).split())[:200]
-    cached = published.fetched_to(Path(os.fspath(file)).parent)
-    cure = "fetch or copy it again"
-    if cached is not None:  # of which nothing is fetched twice
-        cure = f"push it again, or where the hub has it whole delete {cached} and try again"
+    cure = published.cure(file, "fetch or copy it again")
     return UserError(
         f"{os.fspath(file)} is no safetensors file, or is truncated ({reason}): {cure}"
     )

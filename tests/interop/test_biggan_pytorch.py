@@ -262,6 +262,21 @@ def test_bad_safetensors(tmp_path, capsys, content):
     fails(capsys, [path, "--out", tmp_path / "m"], "no safetensors file, or is truncated")
 
 
+@pytest.mark.parametrize("content", [pickle.dumps({"a": [1.0] * 9}), b"PK\x03\x04" + b"x" * 99])
+def test_a_pickle_under_another_name(tmp_path, capsys, content):
+    path = tmp_path / "G.safetensors"
+    path.write_bytes(content)
+    words = "G.safetensors is a pickle under the name .*: name it G.pth, "
+    fails(capsys, [path, "--out", tmp_path / "m"], words)
+
+
+def test_a_header_like_a_pickle_is_none(tmp_path, capsys):
+    """A header of 640 bytes begins as a pickle of protocol 2 does."""
+    path = tmp_path / "G.safetensors"
+    path.write_bytes((640).to_bytes(8, "little") + b"{")
+    fails(capsys, [path, "--out", tmp_path / "m"], "no safetensors file, or is truncated")
+
+
 def test_without_torch(tmp_path, capsys, monkeypatch):
     (tmp_path / "G.pth").write_bytes(b"x")
     monkeypatch.setitem(sys.modules, "torch", None)

@@ -148,6 +148,7 @@ def test_what_a_repository_may_hold_instead(server, handed_on, capsys, tmp_path)
         "c": (config | {"other.safetensors": b"x"}, "no model.safetensors but other.safetensors"),
         "d": (config | {"model.safetensors": code}, "is a pickle under the name"),
         "e": (config | cut, "or is truncated.*push it again, .*delete .*models--u--e and try"),
+        "g": (files | {"config.json": b'{"a'}, "cannot be read.*push it.*delete .*u--g"),
         "f": ({"config.json": b'{"architectures": ["X"]}'} | cut, "config.json"),
     }
     for name, (held, words) in cases.items():

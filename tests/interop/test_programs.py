@@ -164,7 +164,9 @@ def test_a_card_has_the_scores_of_its_step_alone(run_copy):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--format=stablehlo", "--out=a.bin"), "name a folder"),
+        (("--format=stablehlo", "--out=a.bin"), "name a folder, or a file NAME.stablehlo"),
+        (("--format=onnx", "--out=a.stablehlo"), "name a folder, or a file NAME.onnx"),
+        (("--format=directory", "--out=a.onnx"), "name a folder"),
         (("--format=stablehlo", "--out=x", "--license=a: b"), "SPDX"),
         (("--format=stablehlo", "--out=x", "--truncation=-1"), "truncation"),
         (("--format=safetensors", "--out=a.safetensors", "--license=mit"), "leave it out"),
@@ -190,6 +192,26 @@ def test_a_place_that_cannot_be_written_is_named_at_once(trained, tmp_path, caps
     ]
     assert cli.main(argv) == 2
     runs.assert_one_error(capsys.readouterr(), "--out .* cannot be written", "name another folder")
+
+
+def test_a_program_under_a_name_of_its_own(trained, tmp_path, capsys):
+    """The files beside it carry its name, so that nothing else in the folder is written over."""
+    out = tmp_path / "it's mine.stablehlo"
+    for _ in range(2):  # a second export writes over the first
+        assert cli.main(["export", f"--from={trained}", "--format=stablehlo", f"--out={out}"]) == 0
+    assert str(out) in capsys.readouterr().out
+    beside = ("", ".metadata.json", ".model_card.md", ".samples.png")
+    assert sorted(tmp_path.iterdir()) == [out.with_name(out.name + end) for end in beside]
+    generator = load.load_generator(trained)
+    z, labels, images = given(generator)
+    made = jax.export.deserialize(bytearray(out.read_bytes())).call(z, labels)
+    assert np.abs(made - images).max() < 1e-5
+    card = out.with_name(out.name + ".model_card.md").read_text()
+    assert "it%27s%20mine.stablehlo.samples.png" in card and f"open({out.name!r}" in card
+    folder = tmp_path / "b.stablehlo"
+    folder.mkdir()
+    assert cli.main(["export", f"--from={trained}", "--format=stablehlo", f"--out={folder}"]) == 0
+    assert (folder / "generator.stablehlo").is_file()
 
 
 def test_a_missing_converter_is_named(trained, tmp_path, monkeypatch, capsys):
