@@ -73,8 +73,10 @@ def run(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:
 
 def _look_at_data(found, args: argparse.Namespace) -> None:
     from biggan_jax import data
+    from biggan_jax.config import domains
     from biggan_jax.planning import doctor
 
+    domains.check_option("--resolution", "model.resolution", args.resolution)
     settings = {"resolution": 64, "channels": 3}
     settings |= {key: value for key in _WITH_DATA if (value := getattr(args, key)) is not None}
     source = found.attempt(args.data, data.open_source, args.data, option="--data", **settings)

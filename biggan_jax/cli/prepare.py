@@ -89,19 +89,21 @@ def run(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:
     from tqdm import tqdm
 
     from biggan_jax import data
+    from biggan_jax.config import domains
     from biggan_jax.data import buckets, findings
     from biggan_jax.data.encoding import asked
     from biggan_jax.data.files import shown
     from biggan_jax.data.listing import counts
+    from biggan_jax.evaluation import folders
 
-    for option, value in (("resolution", args.resolution), ("max-pixels", args.max_pixels)):
-        if value is not None and value < 1:
-            raise UserError(f"--{option} is {value}; set it to 1 or more pixels")
+    domains.check_option("--resolution", "model.resolution", args.resolution)
+    domains.check_option("--max-pixels", "data.max_pixels", args.max_pixels)
     encoding = asked(args.encode, args.quality)
     if not args.out.strip(" ."):
         raise UserError(f"--out {args.out!r} is no folder to make; give it a name")
     out = buckets.workdir_path(args.out)
     buckets.reach(args.out, write=True)
+    folders.check_writable(out.parent, "--out in")
     names = ("resolution", "channels", "on_bad_record", "class_order", "max_pixels")
     source = data.open_source(args.source, option="--source", **options.given(args, *names))
     num_lanes = _lanes(args, source)

@@ -102,6 +102,7 @@ AT_LEAST_1 = Range(1)
 ABOVE_0 = Range(0, above=True)
 STEP = Range(0, 2**31)  # what is compared with the count of steps, an int32, in a compiled step
 MOST_BITS = 63  # of a whole number
+LARGEST_SIDE = 8192  # pixels: an image of three channels takes 200 MB
 
 # Setting -> what it may be; an unset one is not looked at. `config.default_config` says what each
 # is for.
@@ -110,7 +111,7 @@ DOMAINS: dict[str, Range | Choice | Each | Words] = {
     "batch_size": Range(1, 2**20, closed=True),  # beyond, only a slip of the keyboard
     "num_d_steps": AT_LEAST_1,
     "accumulation_steps": AT_LEAST_1,
-    "num_steps": AT_LEAST_1,
+    "num_steps": Range(1, 2**31),
     "log_every_steps": AT_LEAST_1,
     "checkpoint_every_steps": AT_LEAST_1,
     "sample_every_steps": AT_LEAST_1,
@@ -122,7 +123,7 @@ DOMAINS: dict[str, Range | Choice | Each | Words] = {
     "writers": Words(Choice("jsonl", "tensorboard", "wandb"), "jsonl"),
     "compute_dtype": Choice("float32", "bfloat16"),
     "bn_group_size": Range(2),
-    "model.resolution": AT_LEAST_1,
+    "model.resolution": Range(1, LARGEST_SIDE, closed=True),
     "model.channels": Choice(1, 3),
     "model.ch": AT_LEAST_1,
     "model.num_classes": AT_LEAST_1,
@@ -232,3 +233,18 @@ def check(settings: Mapping[str, Any]) -> None:
             f"{key} is {shown}{hint}; set --config.{key} to "
             f"{domain if finite else f'a finite value, {domain}'}"
         )
+
+
+def check_option(option: str, key: str, value: Any) -> None:
+    """Checks the value of an option that stands for a setting.
+
+    Args:
+      option: such as `--resolution`.
+      key: the setting, which has a domain.
+      value: None where the option was not given.
+
+    Raises:
+      UserError: one line with the option, its value and the domain.
+    """
+    if value is not None and value not in DOMAINS[key]:
+        raise UserError(f"{option} is {value}; set it to {DOMAINS[key]}")

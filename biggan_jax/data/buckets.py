@@ -58,7 +58,7 @@ def workdir_path(path: str | os.PathLike) -> Any:
     text = os.fspath(path)
     if not text.strip():
         raise UserError("a path is empty: give a folder or file, or leave the setting out")
-    if not is_remote(path):
+    if not is_remote(path) and not text.startswith("gs:"):  # that is a slip, and no folder
         try:
             return Path(path).expanduser()  # a shell leaves the one of --workdir=~/run alone
         except RuntimeError as error:

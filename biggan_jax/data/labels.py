@@ -33,6 +33,11 @@ def numbered(
         _refuse_kinds(values, where)
     (kind,) = kinds or {int}
     if kind is str:
+        blank = next((i for i, value in enumerate(values) if not value.strip()), None)
+        if blank is not None:
+            raise UserError(
+                f"{where(blank)} has an empty label; write the number or name of its class"
+            )
         ordered = sorted(set(values), key=natural_key)
         number = {name: i for i, name in enumerate(ordered)}
         return np.array([number[value] for value in values], np.int32), tuple(ordered)

@@ -15,12 +15,11 @@ from typing import Any
 
 from biggan_jax.data import buckets
 from biggan_jax.data.encoding import Encoding
-from biggan_jax.data.record_info import INFO_FILE
+from biggan_jax.data.record_info import INFO_FILE, PARTS
 from biggan_jax.data.shard_writer import Examples, ShardFiles
 from biggan_jax.data.source import Source
 from biggan_jax.errors import UserError
 
-PARTS = "parts"  # a file for each finished lane, gone when info.json is there
 _THREADS = 16  # that read the parts: a bucket answers many requests at once
 
 
@@ -130,15 +129,39 @@ class LaneFolder:
         except FileNotFoundError:
             return None
         part = json.loads(content)
-        found = part.pop("settings")
-        for name, value in self._settings.items():
-            if found.get(name) != value:
-                raise UserError(
-                    f"{self._out} holds lanes that were written with {name} {found.get(name)!r}, "
-                    f"not {value!r}: start all workers with the same options on the same data, or "
-                    "choose another --out"
-                )
+        settings = part.pop("settings")
+        settings.pop("format_version", None)  # which earlier versions wrote beside the encoding
+        other = difference(settings, self._settings)
+        if other:
+            raise UserError(
+                f"{self._out} holds lanes that were written with {other}: start all workers with "
+                "the same options on the same data, or choose another --out"
+            )
         return part
+
+
+def difference(found: dict[str, Any], asked: dict[str, Any]) -> str | None:
+    """The first setting in which two writings differ, with both values; None where none does.
+
+    Args:
+      found: settings of what is there.
+      asked: those of what shall be written; what only one of the two names differs too, since raw
+        pixels have no `encoding`.
+    """
+    for name in dict.fromkeys([*asked, *found]):
+        values = [settings.get(name) for settings in (found, asked)]
+        if values[0] != values[1]:
+            told = [_PLAIN.get(name, "none") if value is None else _told(value) for value in values]
+            return f"{name} {told[0]}, not {told[1]}"
+    return None
+
+
+_PLAIN = {"encoding": "raw", "jpeg": "at full size"}  # where a setting is not named
+
+
+def _told(value: Any) -> str:
+    """A setting for a person."""
+    return " ".join(map(str, value.values())) if isinstance(value, dict) else repr(value)
 
 
 def digest_of(parts: list[dict[str, Any]]) -> str:

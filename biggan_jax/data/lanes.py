@@ -74,6 +74,28 @@ def check_processes(num_lanes: int, batch_size: int, process_count: int) -> None
     )
 
 
+def check_filled(lane_of: np.ndarray, num_lanes: int) -> np.ndarray:
+    """Counts the images of every lane.
+
+    Args:
+      lane_of: the lane of each image in the stream, int [n].
+      num_lanes: L.
+
+    Returns:
+      int [L].
+
+    Raises:
+      UserError: a lane has none.
+    """
+    counts = np.bincount(lane_of, minlength=num_lanes)
+    if not counts.all():
+        raise UserError(
+            f"lane {np.flatnonzero(counts == 0)[0]} of {num_lanes} has no image to train on "
+            f"({len(lane_of):,} in all): prepare the data in fewer lanes"
+        )
+    return counts
+
+
 class LaneOrder:
     """Which example stands at a row and column of the stream, a pure function of the seed.
 
@@ -102,12 +124,7 @@ class LaneOrder:
         kept: np.ndarray | None = None,
     ):
         kept = np.arange(len(lane_of)) if kept is None else kept
-        counts = np.bincount(lane_of[kept], minlength=num_lanes)
-        if not counts.all():
-            raise UserError(
-                f"lane {np.flatnonzero(counts == 0)[0]} of {num_lanes} has no image to train on "
-                f"({len(kept):,} in all): prepare the data in fewer lanes"
-            )
+        counts = check_filled(lane_of[kept], num_lanes)
         by_lane = kept[np.argsort(lane_of[kept], kind="stable")]
         self._members = np.split(by_lane, np.cumsum(counts)[:-1])
         self._seed = seed

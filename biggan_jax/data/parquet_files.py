@@ -14,6 +14,7 @@ from biggan_jax.errors import UserError, did_you_mean, some
 
 _SHARD = re.compile(r"(?P<split>.+?)-\d+-of-\d+(?:-[0-9a-f]+)?\.parquet")
 _LABELS = ("label", "labels", "cls", "class", "class_id", "target", "fine_label")
+_NAMED = "parquet:FOLDER:SPLIT:COLUMN or parquet:FILE::COLUMN"
 _IMAGES = ("image", "img", "images", "jpg", "png", "bytes")
 
 
@@ -59,7 +60,10 @@ def chosen(argument: str) -> tuple[list[Path], str | None]:
     path, split, column = _parts(argument)
     if not os.path.isdir(path):
         if split:
-            raise UserError(f"{path} is no folder, so that it has no split {split!r}; leave it out")
+            raise UserError(
+                f"{path} is no folder, so that it has no split {split!r}; leave it out"
+                f"{f' (parquet:{path}::{column})' if column else ''}"
+            )
         return patterns.files(path, ".parquet", "parquet files"), column
     root = Path(path)
     found = sorted(
@@ -173,7 +177,7 @@ def _label(
         if asked not in names:
             raise UserError(
                 f"{path} has no column {asked!r}{did_you_mean(asked, names)}; its columns: "
-                f"{_listed(schema)}; write parquet:PATH:SPLIT:COLUMN with the column of labels"
+                f"{_listed(schema)}; write {_NAMED} with the column of labels"
             )
         found = [asked]
     else:
@@ -182,8 +186,8 @@ def _label(
     if len(found) != 1:
         what = f"several columns of labels ({some(found)})" if found else "no column of labels"
         raise UserError(
-            f"{path} has {what}; its columns: {_listed(schema)}; write parquet:PATH:SPLIT:COLUMN "
-            "with the column that holds the classes, whole numbers or names"
+            f"{path} has {what}; its columns: {_listed(schema)}; write {_NAMED} with the column "
+            "that holds the classes, whole numbers or names"
         )
     known = features.get(found[0], {}).get("names")
     usable = isinstance(known, list) and known and all(isinstance(name, str) for name in known)

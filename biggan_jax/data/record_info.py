@@ -13,6 +13,7 @@ from biggan_jax.data.source import one_line
 from biggan_jax.errors import UserError
 
 INFO_FILE = "info.json"
+PARTS = "parts"  # a file for each finished lane, gone when info.json is there
 FORMAT = "biggan_jax records"
 PLAIN_VERSION = 1  # raw pixels in the order of the source
 FORMAT_VERSION = 2  # what an older program would read in another order
@@ -47,7 +48,12 @@ def read_info(folder: Any) -> dict:
     try:
         info = json.loads(_read(path).decode("utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
-        if folder.is_dir():
+        if (folder / PARTS).is_dir():
+            remedy = (
+                "run again what has not ended of the workers of `biggan prepare --worker I/N` that "
+                "write them"
+            )
+        elif folder.is_dir():
             remedy = "give the folder that `biggan prepare` wrote, or folder:PATH for image files"
         else:
             remedy = (

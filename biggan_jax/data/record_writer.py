@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from biggan_jax.data import buckets
+from biggan_jax.data import buckets, record_info
 from biggan_jax.data import lanes as lanes_lib
 from biggan_jax.data.decoding import DecodingSource
 from biggan_jax.data.encoding import Encoding
 from biggan_jax.data.files import shown
 from biggan_jax.data.images import REDUCED_SIDES
-from biggan_jax.data.lane_writer import PARTS, LaneFolder, digest_of
+from biggan_jax.data.lane_writer import LaneFolder, difference, digest_of
 from biggan_jax.data.record_info import FORMAT, FORMAT_VERSION, INFO_FILE, PLAIN_VERSION, read_info
 from biggan_jax.data.records import record_dtype
 from biggan_jax.data.shard_writer import Examples, ShardFiles
@@ -27,6 +27,7 @@ from biggan_jax.data.spec import absolute
 from biggan_jax.errors import UserError
 
 NAMED_BAD = 10  # unreadable images that info.json names
+_AS_WRITTEN = ("encoding", "jpeg")  # entries of info.json that say how pixels became records
 LABELS_FILE = "labels.npy"
 
 
@@ -106,12 +107,11 @@ def _write_in_place(
     progress: Callable[[int, int], None] | None,
 ) -> dict[str, Any]:
     """What `prepare` does where a part of the work must outlive the process that did it."""
-    settings = {
-        **{"resolution": source.resolution, "channels": source.channels, **extra},
-        **{"images": len(source), "digest of the data": source.digest()},
-    }
+    settings = {"resolution": source.resolution, "channels": source.channels}
+    settings |= {name: extra[name] for name in _AS_WRITTEN if name in extra}
+    settings |= {"images": len(source), "digest of the data": source.digest()}
     if not buckets.is_remote(out):
-        (out / PARTS).mkdir(parents=True, exist_ok=True)
+        (out / record_info.PARTS).mkdir(parents=True, exist_ok=True)
     number, count = worker
     mine = range(lanes * number // count, lanes * (number + 1) // count)
     folder = LaneFolder(out, lanes, settings, encoding)
@@ -124,7 +124,21 @@ def _write_in_place(
             folder.finish(_of_lanes(source, out, parts, lanes) | extra)
     elif worker == (0, 1):
         raise _Exists(out)
-    return read_info(out)
+    info = read_info(out)
+    _check_same(out, info, settings | {"lanes": lanes})
+    return info
+
+
+def _check_same(out: Any, info: dict[str, Any], asked: dict[str, Any]) -> None:
+    """Refuses a finished folder of other settings, which a worker would call its own."""
+    names = [name for name in asked if name != "digest of the data"]  # info.json does not hold it
+    there = {**info, "images": info["count"] + info.get("dropped", 0)}
+    found = {name: there[name] for name in (*names, *_AS_WRITTEN) if name in there}
+    other = difference(found, {name: asked[name] for name in names})
+    if other:
+        raise UserError(
+            f"{out} holds finished records with {other}: choose another --out or remove it"
+        )
 
 
 def _is_finished(out: Any) -> bool:
@@ -147,7 +161,14 @@ def _write(
 
 def _of_lanes(source: Source, folder: Any, parts: list[dict], num_lanes: int) -> dict[str, Any]:
     """The info of records in lanes, whose labels are written beside them."""
-    lane = lanes_lib.of_records(np.array([len(part["labels"]) for part in parts]))
+    records = np.array([len(part["labels"]) for part in parts])
+    if not records.all():
+        raise UserError(
+            f"lane {np.flatnonzero(records == 0)[0]} of {num_lanes:,} has no readable image, of "
+            f"{records.sum():,} in all: set fewer --lanes, or repair images, and choose another "
+            "--out where several workers write"
+        )
+    lane = lanes_lib.of_records(records)
     labels = np.concatenate([part["labels"] for part in parts]).astype("<i4")
     content = io.BytesIO()
     np.save(content, labels[lane[1]])
@@ -210,6 +231,8 @@ def _check_lanes(source: Source, lanes: int, worker: tuple[int, int] | None) -> 
     if worker is None:
         return
     number, count = worker
+    if count < 1:
+        raise UserError(f"--worker {number}/{count}: there is no worker; name one, such as 0/8")
     if not 0 <= number < count:
         raise UserError(
             f"--worker {number}/{count} is none of {count}: number them from 0/{count} to "

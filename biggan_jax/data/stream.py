@@ -240,6 +240,8 @@ def check_lanes(source: Source, batch_size: int, process_count: int, balance: fl
     """Raises UserError for a stream that a source in lanes cannot give; see `Batches`."""
     if source.num_lanes:
         lanes.check_processes(source.num_lanes, batch_size, process_count)
+        kept = slice(None) if source.held_out is None else ~source.held_out
+        lanes.check_filled(source.lane_of[kept], source.num_lanes)
         if balance:
             raise UserError(
                 f"{source.spec}: --config.data.balance={balance:g} draws a class from all images, "

@@ -45,6 +45,7 @@ class Survey:
         mean; False where they are too few to tell.
       unreadable: pictures among those looked at that cannot be read.
       read_seconds: of reading one picture, all cores at work.
+      num_lanes: of prepared records in lanes; 0 otherwise.
     """
 
     spec: str
@@ -62,6 +63,7 @@ class Survey:
     mirrored: bool
     unreadable: int
     read_seconds: float
+    num_lanes: int = 0
 
     @property
     def num_classes(self) -> int:
@@ -106,6 +108,7 @@ def survey(spec: str, option: str) -> Survey:
         mirrored=_mirrored(pixels.images),
         unreadable=max(found.unreadable, pixels.unreadable),
         read_seconds=pixels.seconds,
+        num_lanes=source.num_lanes,
     )
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from biggan_jax import data
+from biggan_jax.config.domains import LARGEST_SIDE
 from biggan_jax.data import kinds, record_info, records, survey
 from biggan_jax.errors import UserError
 from biggan_jax.metrics import moments
 from biggan_jax.storage import hub, published
 
 _PROBE = 32  # pixels at which a source is opened to be looked at
-_LARGEST = 8192  # pixels of a side: an image of three channels takes 200 MB
 _PICKLES = (".pt", ".pth", ".pkl", ".pickle")
 
 
@@ -95,8 +95,8 @@ def common(
     Raises:
       UserError: they differ, or one of them has images of several sizes, and nothing was asked for.
     """
-    if resolution is not None and not 1 <= resolution <= _LARGEST:
-        raise UserError(f"--resolution is {resolution}; set it to 1 to {_LARGEST:,} pixels")
+    if resolution is not None and not 1 <= resolution <= LARGEST_SIDE:
+        raise UserError(f"--resolution is {resolution}; set it to 1 to {LARGEST_SIDE:,} pixels")
     with_images = [side for side in sides if side.spec is not None]
     own = {side.resolution for side in with_images}
     if resolution is None:

@@ -8,6 +8,7 @@ from biggan_jax.config import default_config
 from biggan_jax.data import findings, holdout
 from biggan_jax.data.files import shown
 from biggan_jax.data.survey import Survey
+from biggan_jax.errors import counts
 from biggan_jax.planning.recommendation import Recommendation
 
 FEW = 200  # images below which none is given away to be held out
@@ -63,8 +64,8 @@ def choose(found: Recommendation, survey: Survey, images: float) -> None:
 def _hold_out(found: Recommendation, survey: Survey) -> None:
     if survey.count < FEW:
         found.notes.append(
-            f"none of the {survey.count:,} images is held out, they are too few: nothing will tell "
-            "whether the samples are copies"
+            f"{counts(survey.count, 'image is', 'images are')} too few to hold some out: nothing "
+            "will tell whether the samples are copies"
         )
         return
     wanted = [share for share in SHARES if share * survey.count >= HELD_OUT] or [SHARES[0]]
@@ -90,6 +91,12 @@ def _leaves_every_class(survey: Survey, share: float) -> bool:
 def _balance(found: Recommendation, survey: Survey) -> None:
     present = survey.histogram[survey.histogram > 0]
     if present.max() < findings.IMBALANCE * present.min():
+        return
+    if survey.num_lanes:
+        found.notes.append(
+            "rare classes are seen as rarely in training: a column of a batch reads its own lanes, "
+            "so that classes cannot be balanced; prepare the data without lanes for it"
+        )
         return
     names = [shown(survey.class_names[i]) for i in (_most(survey), _least(survey))]
     why = f"{names[0]} has {present.max():,} images and {names[1]} {present.min():,}"

@@ -13,7 +13,9 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from biggan_jax import config as config_lib
-from biggan_jax.config import effect
+from biggan_jax import data
+from biggan_jax.config import domains, effect
+from biggan_jax.config.flat import flatten
 from biggan_jax.data.finding import Finding
 from biggan_jax.errors import UserError
 from biggan_jax.parallel import sharding
@@ -82,12 +84,13 @@ def of_data(
         described = found.attempt(source.spec, report.data_report, source)
         if described is None:
             return
-        described = dataclasses.replace(described, balance=balance)
+        held_out = _held_out(source)
+        described = dataclasses.replace(described, balance=balance, held_out=held_out)
         found.facts += described.facts()
         histogram = np.array(described.histogram)
     else:  # a scan of all labels would take minutes: every class is taken for as large
         found.facts.append(f"data {source.spec}: {len(source):,} images, {found.classes:,} classes")
-        histogram = np.full(source.num_classes, len(source) // source.num_classes)
+        histogram, held_out = np.full(source.num_classes, len(source) // source.num_classes), ()
     listed = found.attempt(
         source.spec,
         findings.find,
@@ -95,9 +98,18 @@ def of_data(
         histogram,
         images_per_step=images_per_step,
         balance=balance,
+        held_out=held_out,
         thorough=True,
     )
     found.problems += listed or ()
+
+
+def _held_out(source: Any) -> tuple[int, ...]:
+    """Held-out examples of each class; none where nothing is held out, or labels must be read."""
+    if source.held_out is None or not source.labels_are_cheap:
+        return ()
+    labels = source.labels_of(np.flatnonzero(source.held_out))
+    return tuple(np.bincount(labels, minlength=source.num_classes).tolist())
 
 
 def of_config(found: Examination, config: ConfigDict, workdir: Path | None = None) -> None:
@@ -109,6 +121,7 @@ def of_config(found: Examination, config: ConfigDict, workdir: Path | None = Non
       workdir: where the run would be kept; need not exist. None looks at the disk of the current
         folder.
     """
+    _within_domains(found, config)
     mesh = found.attempt("mesh", sharding.make_mesh, config.mesh)
     if mesh is not None:
         found.attempt("batch_size", config_lib.validate, config, mesh.size)
@@ -118,6 +131,8 @@ def of_config(found: Examination, config: ConfigDict, workdir: Path | None = Non
     if source is not None:
         of_data(found, source, config.batch_size * config.num_d_steps, config.data.balance)
         found.attempt("model.num_classes", run_data.fill_classes, config, source)
+        of_stream = config.batch_size, jax.process_count(), config.data.balance
+        found.attempt("data.source", data.check_lanes, source, *of_stream)
     if workdir is not None:
         found.attempt("workdir", _check_workdir, config, paths.absolute(workdir))
     _check_files(found, config)
@@ -129,6 +144,16 @@ def of_config(found: Examination, config: ConfigDict, workdir: Path | None = Non
         _check_memory(found, config, mesh, needs)
         _check_disk(found, config, workdir or Path(), needs)
         _check_time(found, config, train_step)
+
+
+def _within_domains(found: Examination, config: ConfigDict) -> None:
+    """Names every setting outside its domain, and goes on as if it had its default."""
+    default = flatten(config_lib.default_config())
+    for key, value in flatten(config).items():
+        before = len(found.problems)
+        found.attempt(key, domains.check, {key: value})
+        if len(found.problems) > before:
+            config.update_from_flattened_dict({key: default[key]})
 
 
 def _check_workdir(config: ConfigDict, workdir: Path) -> None:

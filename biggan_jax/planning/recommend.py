@@ -11,7 +11,6 @@ from collections.abc import Callable
 import jax
 from ml_collections import ConfigDict
 
-from biggan_jax import models
 from biggan_jax.config import config_file, default_config, flatten
 from biggan_jax.data.survey import Survey
 from biggan_jax.errors import UserError, counts
@@ -34,6 +33,7 @@ WIDEST = {1_000: 32, 10_000: 64}  # with fewer images than this: a wider D knows
 WIDER = 2  # times the images that are needed, before a wider network is worth it
 SLACK = 1.5  # a compiled step is up to so many times as large as the estimate
 WARM_UP_STEPS, TIMED_STEPS, TIMED_SECONDS = 1, 5, 5.0
+MOST_STEPS = 2_000_000_000  # a step is counted in an int32
 BESIDE = 0.05  # of the time: pictures, checkpoints, the guard
 # What a config takes over from the one of its size.
 _GAME = (
@@ -124,9 +124,15 @@ def _size(found: Recommendation, survey: Survey, budget: float, asked: int | Non
             "pixels: leave --resolution out, or give --data the images that they were made from"
         )
     fixed = survey.resolution if asked is None else asked
-    if fixed is not None:
-        found.config.model.resolution = fixed
-        models.check_resolution(found.config.model)
+    if fixed is not None and fixed not in G_WIDTHS:
+        sizes = ", ".join(map(str, sorted(G_WIDTHS)))
+        raise UserError(
+            f"--resolution is {fixed}, and networks are defined for {sizes}: give one of them"
+            if asked is not None
+            else f"{survey.spec} holds records of {fixed} pixels, and networks are defined for "
+            f"{sizes}: prepare them again with `biggan prepare` and one of these as its "
+            "--resolution, or give --data the images that they were made from"
+        )
     largest, why = _largest(survey)
     too_slow = []
     for size in [fixed] if fixed is not None else _descending(largest):
@@ -187,6 +193,8 @@ def _batch(found: Recommendation, survey: Survey) -> None:
     room = max(2, survey.count // found.config.num_d_steps)
     size = min(wanted, 1 << (room.bit_length() - 1))
     why = "as in the small configs" if size == wanted else "no more than there are images"
+    if survey.count < room:
+        why = "the least whose batch statistics are not those of one image"
     if devices > 1:
         size = max(devices * (size // devices), devices)
         why += f", a multiple of the {devices} devices"
@@ -237,16 +245,18 @@ def _length(found: Recommendation, survey: Survey, minutes: float) -> None:
     beside = BESIDE * 60 * minutes + found.measuring_seconds
     scored = scoring is not None and scoring < 0.1 * 60 * minutes
     room = max(0.0, 60 * minutes - beside - (scoring if scored else 0))
-    steps = max(1, rounded(room / found.step_seconds))
+    steps = min(max(1, rounded(room / found.step_seconds)), MOST_STEPS)
     seen = steps * found.images_per_step
     pace = f"{found.step_seconds:.3g} s a step, measured"
+    pace += "; no run has more steps" if steps == MOST_STEPS else ""
     found.choose("num_steps", steps, f"{minutes:g} minutes at {pace}: {seen:,} images seen")
-    needed = NEEDED[found.config.model.resolution]
+    size = found.config.model.resolution
+    needed = NEEDED[size]
     if seen < needed / 2:
+        lower = "or a lower --resolution" if size > min(G_WIDTHS) else "the resolution is the least"
         found.notes.append(
-            f"in {minutes:g} minutes the run sees {counts(seen, 'image', 'images')}; at "
-            f"{found.config.model.resolution} pixels good samples took about {needed:,}: give more "
-            "--minutes, or a lower --resolution"
+            f"in {minutes:g} minutes the run sees {counts(seen, 'image', 'images')}; at {size} "
+            f"pixels good samples took about {needed:,}: give more --minutes, {lower}"
         )
     data_choices.remedies(found, survey, seen)
     data_choices.by_length(found, steps, scored=scored)

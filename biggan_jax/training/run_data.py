@@ -50,7 +50,11 @@ def open_source(config: ConfigDict, workdir: Path) -> tuple[data.Source, data.Da
     if processes.is_main():
         per_step = config.batch_size * config.num_d_steps
         found = findings.find(
-            source, histogram, images_per_step=per_step, balance=config.data.balance
+            source,
+            histogram,
+            images_per_step=per_step,
+            balance=config.data.balance,
+            held_out=report.held_out,
         )
         report = dataclasses.replace(report, findings=tuple(found))
     return source, report

@@ -91,8 +91,8 @@ NEVER = {
     **{
         ("bench", f"biggan_jax.data.{where}"): "one process writes a new temporary folder"
         for where in (
-            *("record_writer._check_lanes", "record_writer._reduced"),
-            *("record_writer._Exists", "lane_writer.LaneFolder"),
+            *("record_writer._check_lanes", "record_writer._of_lanes", "record_writer._reduced"),
+            *("record_writer._Exists", "record_writer._check_same", "lane_writer.LaneFolder"),
         )
     },
     **{

@@ -79,6 +79,24 @@ def test_batches_that_repeat_images(photographs):
     assert "one step takes 25 images and there are 24" in text and "--config.batch_size" in text
 
 
+def test_a_set_of_one_image(tmp_path):
+    """There is no batch of one image, and no other class to join."""
+    save(photograph(0), tmp_path / "all" / "0.png")
+    text = text_of(tmp_path, images_per_step=2)
+    assert "there is 1 (batch_size * num_d_steps): each repeats images; give more images" in text
+    assert "1 class has fewer than 10 images (all 1)" in text and "join" not in text
+
+
+def test_a_balance_is_not_advised_for_lanes(tmp_path):
+    for i in range(11):
+        save(photograph(i), tmp_path / "ab"[i > 9] / "x" / f"{i}.png")
+    source = open_source(f"folder:{tmp_path}", resolution=8, channels=3)
+    for lanes in (0, 4):
+        source.num_lanes = lanes
+        (rare,) = findings.of_counts(source, source.histogram())[1:]
+        assert ("again without lanes and train with data.balance" in rare.remedy) == (lanes > 0)
+
+
 def test_copies_and_the_same_picture_under_two_labels(photographs):
     whole = (photographs / "a" / "0.png").read_bytes()
     (photographs / "a" / "copy.png").write_bytes(whole)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from biggan_jax import cli
-from biggan_jax.data import Batches, hold_out, holdout, lanes, prepare
+from biggan_jax.data import Batches, encoding, hold_out, holdout, lanes, prepare
 from biggan_jax.errors import UserError
 from biggan_jax.training import monitor_images
 from tests import runs
@@ -309,7 +309,7 @@ def test_workers_write_what_one_writes_and_go_on_after_a_kill(tmp_path, laned):
     with pytest.raises(Stops):
         write(2, stop=20)  # lanes 2 and 3, in the second of them
     assert sorted(p.name for p in (out / "parts").iterdir()) == ["lane-00002.json"]
-    assert "no prepared records" in refusal(out)
+    assert "no prepared records; run again what has not ended of the workers" in refusal(out)
     written = (out / "lane-00002-of-00004-00000-of-00003.array_record").stat().st_mtime_ns
     assert write(0)["finished"] is write(1)["finished"] is False
     other = make_source()
@@ -326,6 +326,52 @@ def test_workers_write_what_one_writes_and_go_on_after_a_kill(tmp_path, laned):
     assert write(1) == info  # started once more by a launcher
 
 
+def test_workers_with_other_options_never_mix_their_lanes(tmp_path):
+    """Raw pixels have no `encoding` in info.json, nor has a JPEG at its full size a `jpeg`."""
+    webp, jpeg = encoding.Encoding("webp"), encoding.Encoding("jpeg", quality=50)
+
+    def write(name, number=0, **options):
+        sizes = {"lanes": 2, "worker": (number, 2), **options}
+        return prepare(make_source(), tmp_path / name, **sizes)
+
+    for name, first, second, words in (
+        ("webp", {"encoding": webp}, {}, "encoding webp, not raw: start all workers with"),
+        ("raw", {}, {"encoding": webp}, "encoding raw, not webp: start all workers with"),
+        ("jpeg", {"encoding": jpeg}, {"encoding": webp}, "encoding jpeg 50 4:4:4, not webp"),
+    ):
+        write(name, 0, **first)
+        with pytest.raises(UserError, match=words):
+            write(name, 1, **second)
+        write(name, 1, **first)  # and now it is finished
+        with pytest.raises(UserError, match=rf"{name} holds finished records with {words[:12]}"):
+            write(name, 1, **second)
+    for options, words in (
+        ({"lanes": 4}, "lanes 2, not 4: choose another --out or remove it"),
+        ({"encoding": jpeg}, "encoding raw, not jpeg 50 4:4:4: choose another --out"),
+    ):
+        with pytest.raises(UserError, match=words):
+            write("raw", 1, **options)
+    fewer = ArraysAsSource(make_source().images[:40], make_source().labels[:40])
+    with pytest.raises(UserError, match="images 50, not 40: choose another --out"):
+        prepare(fewer, tmp_path / "raw", lanes=2, worker=(1, 2))
+
+
+def test_a_lane_without_a_readable_image_is_refused_when_it_is_written(tmp_path):
+    class Damaged(ArraysAsSource):
+        def read_good(self, indices):
+            images, labels = self.read(indices)
+            return images, labels, ~np.isin(indices, (3, 5))
+
+    made = make_source()
+    source = Damaged(made.images[:6], np.zeros(6, np.int32))
+    with pytest.raises(
+        UserError, match="lane 3 of 4 has no readable image, of 4 in all: set fewer"
+    ):
+        prepare(source, tmp_path / "out", lanes=4)
+    assert not list(tmp_path.iterdir())
+    assert prepare(source, tmp_path / "out", lanes=3)["lanes"] == 3
+
+
 def test_the_command_writes_lanes_and_says_what_it_cannot(tmp_path, capsys):
     digits = ["prepare", "--source=digits:test", "--resolution=8", "--channels=1"]
     parts = [[*digits, f"--out={tmp_path / 'out'}", f"--worker={i}/2", "--json"] for i in range(2)]
@@ -339,6 +385,8 @@ def test_the_command_writes_lanes_and_says_what_it_cannot(tmp_path, capsys):
         (["--lanes=9999"], "images, which do not fill 9,999 lanes: set --lanes to a number from 0"),
         (["--lanes=-1"], "set --lanes to a number from 0 to"),
         (["--lanes=2", "--worker=2/2"], "--worker 2/2 is none of 2: number them from 0/2 to 1/2"),
+        (["--lanes=2", "--worker=0/0"], "--worker 0/0: there is no worker; name one, such as 0/8"),
+        (["--resolution=20000"], "--resolution is 20000; set it to a value from 1 to 8192"),
         (["--lanes=0", "--worker=0/2"], "--lanes is 0: set --lanes 1024, or fewer"),
         (["--lanes=2", "--worker=0/3"], "3 workers cannot share 2 lanes: start 2 of them"),
     ):
@@ -347,6 +395,13 @@ def test_the_command_writes_lanes_and_says_what_it_cannot(tmp_path, capsys):
     assert cli.main([*digits, f"--out={tmp_path / 'no'}", "--worker=a"]) == 2
     assert "'a' is no I/N, such as 0/8" in capsys.readouterr().err
     assert not (tmp_path / "no").exists()
+    (tmp_path / "file").write_text("")
+    for out, words in (
+        (tmp_path / "file" / "x", "cannot be written (Not a directory): name another folder"),
+        ("gs:/bucket", "gs:/bucket is no folder and no bucket"),
+    ):
+        assert cli.main([*digits, f"--out={out}"]) == 2
+        assert words in capsys.readouterr().err
 
 
 def test_an_info_file_whose_lanes_are_wrong_is_refused(laned, tmp_path):

@@ -127,6 +127,9 @@ def test_other_columns_of_parquet_files(tmp_path):
     source = opened(f"parquet:{plain}::coarse")
     assert source.class_names == ("a", "b") and source.labels_of([0, 1]).tolist() == [1, 0]
     assert "no column of labels; its columns: img" in refusal(f"parquet:{plain}")
+    for spec in (plain, f"{plain}::fin"):  # what they advise is the form of the first lines here
+        assert "or parquet:FILE::COLUMN with the column" in refusal(f"parquet:{spec}")
+    assert f"leave it out (parquet:{plain}::fine)" in refusal(f"parquet:{plain}:train:fine")
     assert "no column 'fin' (did you mean 'fine'?)" in refusal(f"parquet:{plain}::fin")
 
 
@@ -142,6 +145,7 @@ BAD_TABLES = {
     ),
     "null": (lambda: table([1, 2], [0, None]), "row 1 of .* has no label"),
     "lists": (lambda: table([1], [[1, 2]]), "a list, not a class"),
+    "blank": (lambda: table([1, 2], ["cat", " "]), "row 1 of .* has an empty label; write"),
     "negative": (lambda: table([1, 2], [0, -1]), "row 1 of .* has the label -1, outside"),
     "path alone": (
         lambda: {"image": [{"bytes": None, "path": "x.png"}], "label": [0]},

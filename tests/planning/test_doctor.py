@@ -9,7 +9,7 @@ from PIL import Image
 
 from biggan_jax import cli
 from biggan_jax.planning import doctor, machine
-from tests import runs
+from tests import runs, small_folder
 
 
 def examined(capsys, *argv):
@@ -56,6 +56,34 @@ def test_what_would_stop_a_run(capsys, override, where, words, remedy):
     assert code == 2 and problems[where]["stops"]
     assert words in problems[where]["what"] + problems[where]["remedy"]
     assert remedy in problems[where]["remedy"]
+
+
+def test_settings_outside_their_domains_are_named_and_the_rest_is_looked_at(capsys):
+    overrides = ("augment.policy=foo", "data.balance=nan", "model.d_head=san2", "ema.decay=2")
+    argv = [*runs.TINY, *(f"--config.{override}" for override in overrides)]
+    code, problems, result = examined(capsys, *argv)
+    keys = {override.partition("=")[0] for override in overrides}
+    assert code == 2 and set(problems) == keys and len(result["problems"]) == 4
+    assert all(f"--config.{key}" in problems[key]["remedy"] for key in keys)
+    assert result["images"] == 1797
+
+
+def test_what_lanes_and_held_out_images_leave_out(capsys, tmp_path):
+    """`train` refuses a balance of lanes; a class may have lost its only image."""
+    pictures = small_folder.make(tmp_path / "pictures", (5, 1))
+    source = pictures[0].partition("=")[2]
+    records = ["prepare", f"--source={source}", "--resolution=16", "--channels=1"]
+    assert cli.main([*records, "--lanes=6", f"--out={tmp_path / 'out'}"]) == 0
+    assert capsys.readouterr().out
+    argv = [*runs.TINY, *pictures]
+    laned = f"--config.data.source=records:{tmp_path / 'out'}"
+    code, problems, _ = examined(capsys, *argv, laned, "--config.data.balance=0.5")
+    assert code == 2 and "draws a class from all images" in problems["data.source"]["what"]
+    half = "--config.data.holdout=0.5"
+    code, problems, _ = examined(capsys, *argv, laned, half)
+    assert code == 2 and "has no image to train on" in problems["data.source"]["what"]
+    code, problems, _ = examined(capsys, *argv, half)
+    assert code == 0 and problems["class_1 1"]["what"] == "1 class has no image to train on"
 
 
 def test_several_at_once_those_that_stop_first(capsys):

@@ -113,10 +113,32 @@ def test_smaller_networks_where_a_step_takes_longer_than_it_should():
 
 
 def test_resolutions_that_there_are_not():
-    with pytest.raises(UserError, match="model.resolution is 48; biggan is defined for 16, 32"):
+    with pytest.raises(UserError, match="--resolution is 48, and networks are defined for 16, 32"):
         recommended(resolution=48)
     with pytest.raises(UserError, match="--resolution is 64, and .* records of 32 pixels: leave"):
         recommended(surveyed(resolution=32, channels=3), resolution=64)
+    words = "holds records of 20 pixels, and networks are defined for 16, .* prepare them again"
+    with pytest.raises(UserError, match=words):
+        recommended(surveyed(resolution=20, channels=3))
+
+
+def test_records_in_lanes_are_not_balanced():
+    """`train` refuses it: a column of a batch reads its own lanes."""
+    tail = {"histogram": np.array([30, 1])}
+    assert recommended(surveyed(**tail)).config.data.balance == 0.5
+    found = recommended(surveyed(**tail, num_lanes=4, resolution=16, channels=3))
+    assert found.config.data.balance == 0 and found.config.data.fake_labels == "uniform"
+    assert any("prepare the data without lanes" in note for note in found.notes)
+
+
+def test_the_shortest_and_the_longest_run():
+    found = recommended(surveyed(1, 1), minutes=0.01, resolution=16)
+    assert (found.config.num_steps, found.config.batch_size) == (1, max(2, jax.device_count()))
+    assert "no more than there are" not in found.reasons["batch_size"]
+    assert any(note.endswith("more --minutes, the resolution is the least") for note in found.notes)
+    assert any(note.startswith("1 image is too few") for note in found.notes)
+    found = recommended(surveyed(12, 3), minutes=1e9, resolution=16)
+    assert found.config.num_steps == recommend.MOST_STEPS < 2**31
 
 
 def test_width_by_time_and_by_the_number_of_images():
