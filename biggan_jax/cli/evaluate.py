@@ -110,8 +110,7 @@ def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from biggan_jax.storage.directory import open_directory
 
     if args.compare is not None:
-        if args.step is not None:
-            raise UserError("--compare reads two results: leave out --step")
+        _check_alone(args)
         return comparison.compare(*args.compare)
     names = [field.name for field in dataclasses.fields(opening.Settings)]
     given = options.given(args, *names)
@@ -167,3 +166,13 @@ def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         return result, "\n".join([*report.lines(result), last])
     written = report.write(result, paths.workdir_path(folder), name)
     return result, "\n".join([*report.lines(result), f"written: {', '.join(written)}"])
+
+
+def _check_alone(args: argparse.Namespace) -> None:
+    """Raises UserError where --compare, which evaluates nothing, stands beside other options."""
+    for option, value in vars(args).items():
+        given = value is not None and value is not False and value != (None,)
+        if given and option not in ("command", "run", "json", "compare"):
+            raise UserError(
+                f"--compare reads two results: leave out --{option.replace('_', '-')}"
+            )

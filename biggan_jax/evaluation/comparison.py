@@ -1,10 +1,11 @@
 """Which of two evaluations is better, score by score; never across two protocols."""
 
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
-from biggan_jax.errors import UserError
+from biggan_jax.errors import UserError, some
 from biggan_jax.evaluation import protocol
 from biggan_jax.storage import json_file
 
@@ -26,7 +27,8 @@ def compare(a: Path, b: Path) -> tuple[dict[str, Any], str]:
       as `a_deviation` and `b_deviation`.
 
     Raises:
-      UserError: a file is no result, or the protocols differ; the message names the fields.
+      UserError: a file is no result, the protocols differ (the message names the fields), or no
+        score is in both.
     """
     first, second = _read(a), _read(b)
     differing = protocol.differences(first["protocol"], second["protocol"])
@@ -49,6 +51,11 @@ def compare(a: Path, b: Path) -> tuple[dict[str, Any], str]:
         table[name] = {"a": left[name], "b": right[name], "better": better}
         if "deviations" in first:
             table[name] |= {"a_deviation": apart[0], "b_deviation": apart[1]}
+    if not table:
+        raise UserError(
+            f"{a} has {some(left, 9) or 'no scores'}, {b} {some(right, 9) or 'no scores'}, and "
+            "none that can be ranked is in both: evaluate the two again"
+        )
     lines = [f"a: {a}", f"b: {b}", *_lines(table)]
     result = {"scores": table, "fingerprint": first["protocol"].get("fingerprint")}
     return result, "\n".join(lines)
@@ -74,15 +81,37 @@ def _lines(table: dict[str, dict[str, Any]]) -> list[str]:
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = json_file.read(path)
-        numbers = all(v is None or isinstance(v, int | float) for v in content["scores"].values())
-        deviations = content.get("deviations", {}).values()
-        numbers &= all(isinstance(v, int | float) and v >= 0 for v in deviations)
-        if numbers and isinstance(content["protocol"], dict):
-            return content
+        whole = _is_result(content)
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path}: no such file") from None
     except (ValueError, KeyError, TypeError, AttributeError, IsADirectoryError):
-        pass
-    raise UserError(
-        f"{path} is no result of an evaluation: give a .json of `biggan evaluate --from DIR`"
-    )
+        whole = False
+    if not whole:
+        raise UserError(
+            f"{path} is no result of an evaluation: give a .json of `biggan evaluate --from DIR`, "
+            "or of `biggan score REAL FAKE --out F.json`"
+        )
+    held = content.get("deviations", {})
+    scores = [name for name in (*LOWER, *HIGHER) if content["scores"].get(name) is not None]
+    missing = [name for name in scores if name not in held]
+    if content["protocol"].get("seeds") is not None and missing:
+        raise UserError(
+            f"{path} is of several seeds and holds no deviation of {some(missing)}: evaluate it "
+            "again"
+        )
+    return content
+
+
+def _is_result(content: Any) -> bool:
+    """Whether numbers and a protocol stand where a result has them; any of four errors if not."""
+    numbers = all(value is None or _is_number(value) for value in content["scores"].values())
+    deviations = content.get("deviations", {}).values()
+    numbers &= all(_is_number(value) and value >= 0 for value in deviations)
+    return numbers and isinstance(content["protocol"], dict)
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value of JSON is a number that a float holds."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= sys.float_info.max

@@ -75,9 +75,9 @@ class Function:
     def _outputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
         try:
             with contextlib.redirect_stdout(sys.stderr):  # stdout is one JSON object
-                returned = self._function(images)
+                returned = _computed(self._function(images))
             arrays = {name: np.asarray(value) for name, value in _named(returned).items()}
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UserError(
                 f"{self._text} raised {_line(error)} on images uint8 {list(images.shape)}: "
                 "repair the function"
@@ -111,6 +111,16 @@ class Function:
                 "the function or its weights"
             )
         return array
+
+
+def _computed(returned: Any) -> Any:
+    """What a function returned; TypeError where it has not computed anything yet."""
+    if inspect.iscoroutine(returned):
+        returned.close()  # it would be complained of that nobody waited for it
+        raise TypeError("it is `async`, and its result is a coroutine: write a plain function")
+    if inspect.isgenerator(returned):
+        raise TypeError("it has `yield`, and its result is a generator: return an array")
+    return returned
 
 
 def _named(returned: Any) -> dict[str, Any]:
@@ -243,6 +253,8 @@ def _line(error: BaseException) -> str:
     """An exception in one line, with the place that raised it."""
     text = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
     text = text if len(text) <= 160 else text[:157] + "..."
+    if isinstance(error, SyntaxError):  # which says its place itself
+        return text
     frames = traceback.extract_tb(error.__traceback__)
     at = next((f for f in reversed(frames) if f.filename != __file__), None)
     return f"{text} ({Path(at.filename).name}, line {at.lineno})" if at else text

@@ -11,6 +11,7 @@ from biggan_jax.metrics import scores
 from tests import runs
 
 MODULE = """
+import sys
 import numpy as np
 print("importing")
 
@@ -35,6 +36,13 @@ few = lambda images: embed(images)[:1]
 words = lambda images: [["a"] for _ in images]
 nothing = lambda images: None
 three = lambda images: (1, 2, 3)
+leaves = lambda images: sys.exit(0)
+
+async def waits(images):
+    return embed(images)
+
+def yields(images):
+    yield embed(images)
 
 def broken(images):
     raise ValueError("no such layer\\nat all")
@@ -65,6 +73,7 @@ def folder(tmp_path, monkeypatch):
         np.savez(f"{name}.npz", images=rng.integers(0, 256, (count, 8, 8, 3), np.uint8))
     (tmp_path / "own_features.py").write_text(MODULE)
     (tmp_path / "raising.py").write_text("1 / 0\n")
+    (tmp_path / "torn.py").write_text("def embed(images:\n")
     (tmp_path / "lacking.py").write_text("import no_such_library\n")
     return tmp_path
 
@@ -133,6 +142,10 @@ def test_scores_of_an_own_function(folder, capsys):
         ("own_features:words", ("features of <U1",)),
         ("own_features:nothing", ("returned NoneType: return features",)),
         ("own_features:three", ("3 values",)),
+        ("own_features:leaves", ("raised SystemExit: 0",)),
+        ("own_features:waits", ("is `async`.*write a plain function",)),
+        ("own_features:yields", ("has `yield`",)),
+        ("torn:embed", (r"SyntaxError: .*\(torn.py, line 1\): repair it",)),
         ("own_features:later", ("3 features an image at first and now 2",)),
         ("inceptoin", ("no features 'inceptoin'", "did you mean 'inception'", "module:function")),
     ],

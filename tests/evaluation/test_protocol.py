@@ -71,6 +71,11 @@ def test_compare_of_several_seeds_ranks_beyond_both_deviations(tmp_path):
         (tmp_path / "x.json").write_text(json.dumps(content))
         with pytest.raises(UserError, match="is no result"):
             comparison.compare(tmp_path / "x.json", files[1])
+    for held in ({}, {"deviations": {"fid": 0.9}}):  # torn off: it is no deviation of 0
+        content = {k: v for k, v in json.loads(files[0].read_text()).items() if k != "deviations"}
+        (tmp_path / "x.json").write_text(json.dumps(content | held))
+        with pytest.raises(UserError, match="x.json is of several seeds and holds no deviation of"):
+            comparison.compare(files[1], tmp_path / "x.json")
     one = write(tmp_path / "one.json", first)
     with pytest.raises(UserError, match="seeds None -> 5"):
         comparison.compare(one, files[1])
@@ -79,12 +84,23 @@ def test_compare_of_several_seeds_ranks_beyond_both_deviations(tmp_path):
 def test_compare_refuses_other_protocols(tmp_path, capsys):
     a = write(tmp_path / "a.json", SCORES)
     b = write(tmp_path / "b.json", SCORES, samples=50, truncation=0.5)
+    with pytest.raises(UserError, match="a.json has fid, .*x.json no scores, and none"):
+        comparison.compare(a, write(tmp_path / "x.json", {}))
+    both = ["evaluate", "--compare", str(a), str(a)]
+    for option in ("--samples=5", "--matrix", "--features=inception", "--step=3", "--seeds=2"):
+        assert cli.main([*both, option]) == 2
+        runs.assert_one_error(capsys.readouterr(), f"leave out {option.partition('=')[0]}$")
     assert cli.main(["evaluate", "--compare", str(a), str(b)]) == 2
     words = "samples 100 -> 50; truncation None -> 0.5"
     runs.assert_one_error(capsys.readouterr(), words, "different protocols")
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"scores": {"fid": "x"}, "protocol": {}}', "{}"])
+SCORED = '{"scores": {"fid": %s}, "protocol": {}}'
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", *(SCORED % value for value in ('"x"', "true", "1" + 400 * "0")), "{}"]
+)
 def test_compare_refuses_what_is_no_result(tmp_path, text):
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(UserError, match="x.json is no result of an evaluation"):
