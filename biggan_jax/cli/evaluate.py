@@ -173,6 +173,4 @@ def _check_alone(args: argparse.Namespace) -> None:
     for option, value in vars(args).items():
         given = value is not None and value is not False and value != (None,)
         if given and option not in ("command", "run", "json", "compare"):
-            raise UserError(
-                f"--compare reads two results: leave out --{option.replace('_', '-')}"
-            )
+            raise UserError(f"--compare reads two results: leave out --{option.replace('_', '-')}")

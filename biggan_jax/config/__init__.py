@@ -18,6 +18,8 @@ from biggan_jax.errors import UserError, did_you_mean
 
 __all__ = ["check_resume", "default_config", "flatten", "from_saved", "validate"]
 
+DOES_NOT_FIT = "the saved config does not fit this version"  # begins what `from_saved` refuses
+
 
 def default_config() -> ConfigDict:
     """BigGAN at 128 pixels with the hyperparameters of Brock et al. 2019, appendix C."""
@@ -234,21 +236,20 @@ def from_saved(saved: dict[str, Any]) -> ConfigDict:
     config = default_config()
     config.data.class_order = "text"  # of a run that was made before there was another
     config.lock()
-    does_not_fit = "the saved config does not fit this version"
     if not isinstance(saved, dict):
-        raise UserError(f"{does_not_fit}: it is no object of settings")
+        raise UserError(f"{DOES_NOT_FIT}: it is no object of settings")
     known, given = flatten(config), flatten(saved)
     for key, value in given.items():
         if key not in known:
-            raise UserError(f"{does_not_fit}: unknown key {key!r}{did_you_mean(key, known)}")
+            raise UserError(f"{DOES_NOT_FIT}: unknown key {key!r}{did_you_mean(key, known)}")
         if value is None and known[key] is not None:
-            raise UserError(f"{does_not_fit}: {key} is null")
+            raise UserError(f"{DOES_NOT_FIT}: {key} is null")
         if not _is_like(key, value, known[key]):
-            raise UserError(f"{does_not_fit}: {key} is {value!r:.60}")
+            raise UserError(f"{DOES_NOT_FIT}: {key} is {value!r:.60}")
     try:
         config.update_from_flattened_dict(given)
     except (KeyError, AttributeError, TypeError, OverflowError) as e:
-        raise UserError(f"{does_not_fit}: {first_line(e)}") from e
+        raise UserError(f"{DOES_NOT_FIT}: {first_line(e)}") from e
     return config
 
 

@@ -86,7 +86,7 @@ def pixels(path: Path, arrays: dict[str, np.ndarray]) -> np.ndarray:
         if images.dtype.kind == "f":
             bad = int(images.size - np.isfinite(images).sum())
         which = f", {bad:,} of its values NaN or infinite," if bad else ""
-        cure = "make them again" if bad else "convert them to whole numbers 0 to 255"
+        cure = "make them again" if bad else _conversion(images)
         raise UserError(f"{path}: `{name}` is {images.dtype} {shape}{which} not uint8: {cure}")
     if images.ndim == 4 and images.shape[-1] == 1:
         images = images[..., 0]
@@ -100,6 +100,27 @@ def pixels(path: Path, arrays: dict[str, np.ndarray]) -> np.ndarray:
     return images
 
 
+def _conversion(images: np.ndarray) -> str:
+    """What makes uint8 of finite numbers of another type, by what they reach."""
+    general = "convert them to whole numbers 0 to 255, of type uint8"
+    if images.dtype.kind not in "fiub" or not images.size:
+        return general
+    low, high = images.min(), images.max()
+    if images.dtype.kind == "f" and low >= -1 and high <= 1:
+        made = "(images * 255)" if low >= 0 else "((images + 1) * 127.5)"
+        known = f"{made}.round()"
+    elif images.dtype == np.uint16 and high > 255:
+        known = "(images / 257).round()"
+    elif images.dtype.kind == "b":
+        known = "(images * 255)"
+    elif low >= 0 and high <= 255:
+        known = "images" + ".round()" * (images.dtype.kind == "f")
+    else:
+        return general
+    reach = f"they reach from {low:g} to {high:g}, " if images.dtype.kind != "b" else ""
+    return f"{reach}convert them by {known}.astype('uint8')"
+
+
 def _cure(shape: tuple[int, ...]) -> str:
     """What to do about images of a shape that is refused."""
     if 0 in shape or len(shape) not in (3, 4):
@@ -107,6 +128,8 @@ def _cure(shape: tuple[int, ...]) -> str:
     if len(shape) == 4 and shape[-1] not in (1, 3):
         if shape[1] in (1, 3):
             return "put the channels last, by images.transpose(0, 2, 3, 1)"
+        if shape[-1] == 2:
+            return "keep the grey, as images[..., :1]"
         return "keep the three of colour, as images[..., :3]"
     return "cut or resize them to squares first"
 

@@ -37,8 +37,7 @@ class Settings:
         `inputs.features_name` for the default.
       inception, dinov2: directories of the weights of these.
       resize: how images reach Inception, of `metrics.resize.RULES`; `inputs.RESIZE` if absent.
-      resolution: side in pixels at which they are compared; their own if absent.
-      channels: 1 or 3; their own if absent.
+      resolution, channels: pixels of a side, 1 or 3, at which they are compared; absent: their own.
       on_bad_record: what an unreadable image means, `error` or `skip`.
       intra_fid: whether the distances of single classes are scored.
       cache: folder of fitted classifiers and measured real images; one in ~/.cache/biggan_jax if
@@ -78,16 +77,16 @@ def score_images(real: str, fake: str, settings: Settings = Settings()) -> dict[
         for name, text in (("REAL", real), ("FAKE", fake))
     )
     if all(side.statistics is not None for side in both):
-        found = _of_statistics(*both)
+        found = _of_statistics(*both, settings.features)
     else:
         found = _of_images(*both, settings)
     found["protocol"] = protocol.seal(found["protocol"] | {"version": __version__})
     return found | {"seconds": time.perf_counter() - start}
 
 
-def _of_statistics(real: sides.Side, fake: sides.Side) -> dict[str, Any]:
+def _of_statistics(real: sides.Side, fake: sides.Side, features: str | None) -> dict[str, Any]:
     """FID of two files of statistics, which need no features network."""
-    pair = [sides.load_statistics(side) for side in (real, fake)]
+    pair = [sides.load_statistics(side, features) for side in (real, fake)]
     dims = [len(each.mean) for each in pair]
     if dims[0] != dims[1]:
         raise UserError(
@@ -95,7 +94,8 @@ def _of_statistics(real: sides.Side, fake: sides.Side) -> dict[str, Any]:
             "features network"
         )
     made = [each.protocol for each in pair]
-    for name in ("features", "features_digest", "resize", "resolution", "channels"):
+    names = ("features", "features_digest", "resize", "resolution", "channels")
+    for name in names:
         values = [each.get(name) for each in made]
         if None not in values and values[0] != values[1]:
             raise UserError(
@@ -106,7 +106,6 @@ def _of_statistics(real: sides.Side, fake: sides.Side) -> dict[str, Any]:
         fid = score_lib.frechet_distance(
             pair[0].mean, pair[0].covariance, pair[1].mean, pair[1].covariance
         )
-    names = ("features", "features_digest", "resize", "resolution", "channels")
     fields = {name: made[0].get(name, made[1].get(name)) for name in names}
     fields |= _of_file("real", real, pair[0].count) | _of_file("fake", fake, pair[1].count)
     absent = dict.fromkeys(("kid", "precision", "recall"), "images, and both sides are statistics")
@@ -290,6 +289,8 @@ def lines(result: dict[str, Any]) -> list[str]:
     ]
     features = f"{p['features']} features" if p["features"] else "features of the files"
     digest = f" ({p['features_digest'][:12]})" if p["features_digest"] else ""
+    if p["real_digest"] == p["fake_digest"]:
+        out.append("REAL and FAKE are the same: give what is to be scored as FAKE")
     resize = f", {p['resize']}" if p["resize"] not in (None, "none") else ""
     size = f", {p['resolution']} pixels" if p["resolution"] else ""
     out.append(

@@ -189,6 +189,13 @@ def _shortest(sides: list[Side]) -> int:
     return min((min(size) for side in sides for size in side.sizes), default=_PROBE)
 
 
-def load_statistics(side: Side) -> moments.Statistics:
-    """The statistics of a side that has some."""
-    return moments.load(side.statistics)
+def load_statistics(side: Side, features: str | None) -> moments.Statistics:
+    """The statistics of a side that has some; UserError where they are of other features."""
+    found = moments.load(side.statistics)
+    held = found.protocol.get("features")
+    if None not in (features, held) and features != held:
+        raise UserError(
+            f"{side.name} is statistics of {held} features: leave out --features {features}, or "
+            "give images"
+        )
+    return found

@@ -127,7 +127,7 @@ def write(config: ConfigDict, networks: list[Network], out: Path) -> dict:
       OSError: the directory cannot be written.
     """
     model = json.loads(json.dumps(config.model.to_dict()))
-    _check_out(out, model)
+    check_out(out, model)
     for network in networks:
         network.check()
     for network in networks:
@@ -154,8 +154,15 @@ def named(config: ConfigDict) -> dict[str, list[str]]:
     return {"class_names": list(names)} if names else {}
 
 
-def _check_out(out: Path, model: dict) -> None:
-    """Weights of two models must not meet in one directory."""
+def check_out(out: Path, model: dict) -> None:
+    """Raises UserError unless weights of a model may be written into a directory.
+
+    Those of two models must not meet there, and what others keep there stays.
+
+    Args:
+      out: the directory.
+      model: the `model` section as JSON holds it.
+    """
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file; name a directory")
     if (out / "checkpoints").exists():

@@ -9,7 +9,7 @@ from flax import traverse_util
 from ml_collections import ConfigDict
 
 from biggan_jax.config import config_file, from_saved
-from biggan_jax.errors import UserError
+from biggan_jax.errors import UserError, some
 from biggan_jax.interop import biggan_pytorch, convert, layout
 from biggan_jax.interop.files import open_tensors
 from biggan_jax.storage import (
@@ -72,8 +72,17 @@ def load(directory: str | Path, step: int | str | None = None, ema: bool | str =
         names = [*NETWORKS, truncation_statistics.NAME]
         found = [name for name in names if name in saved_names(directory)]
         if not found and chosen == "g_ema":
-            raise UserError(f"{directory} holds no weights: none of {', '.join(NETWORKS)}")
-        trees = {name: load_weights(directory, name) for name in found}
+            there = f", but {some(saved_names(directory))}" if saved_names(directory) else ""
+            raise UserError(
+                f"{directory} holds no weights: none of {', '.join(NETWORKS)}{there}; give a "
+                "directory that biggan train, import or export has written"
+            )
+        trees = {
+            name: networks_lib.read(held, name)[0]  # which compares them with the config
+            if name in NETWORKS
+            else load_weights(directory, name)
+            for name in found
+        }
     if chosen != "g_ema":
         trees["g_ema"], _ = networks_lib.read(held._replace(step=step), chosen)
     return Loaded(config, {name: named_leaves(tree) for name, tree in trees.items()}, step)
@@ -133,6 +142,7 @@ def to_directory(
         if (out / name).exists():
             raise UserError(f"--out {out} holds {name}: choose another folder")
     config, networks, step = load(directory, step, ema)
+    convert.check_out(out, json.loads(json.dumps(config.model.to_dict())))
     if only:
         networks = {name: networks[name] for name in only if name in networks}
     described = {"model": config.model.to_dict(), **convert.named(config)}
@@ -161,10 +171,14 @@ def from_safetensors(sources: list[Path], out: Path, overrides: list[str] | None
     """
     if len(sources) != 1 or sources[0].suffix != ".safetensors":
         raise UserError("biggan-jax takes one .safetensors file, as biggan export writes it")
+    _refuse_pickle(sources[0])
     source = open_tensors(sources[0])
     made_by = (source.metadata.get(key) for key in ("library", "format"))
     if FORMAT not in made_by or "config" not in source.metadata:
-        raise UserError(f"{source.path} was not written by biggan export --format safetensors")
+        raise UserError(
+            f"{source.path} was not written by biggan export --format safetensors: its tensors are "
+            f"{some(source.shapes)}; give one that was, or the format of the program that wrote it"
+        )
     try:
         saved = from_saved(json_file.parse(source.metadata["config"]))
     except ValueError as error:
@@ -180,7 +194,24 @@ def from_safetensors(sources: list[Path], out: Path, overrides: list[str] | None
         else:
             shapes = dict(part.shapes)
         networks.append(convert.Network(name, part, {k: k for k in shapes}, shapes, part.read))
+    if not any(network.name in NETWORKS for network in networks):
+        raise UserError(
+            f"{source.path} holds none of {', '.join(NETWORKS)}: its tensors are "
+            f"{some(source.shapes)}; export the model again"
+        )
     return convert.write(config, networks, out)
+
+
+def _refuse_pickle(path: Path) -> None:
+    """Raises UserError where a file is none of ours, whatever its name is."""
+    if not path.is_file():
+        return  # whoever opens it says so
+    with open(path, "rb") as file:
+        if tensor_file.is_pickle(file.read(4)):
+            raise UserError(
+                f"{path} is a pickle under the name of a safetensors file, which biggan export "
+                "never writes: take the format of the program that wrote it, or export again"
+            )
 
 
 def to_biggan_pytorch(

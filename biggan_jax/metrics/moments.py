@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from biggan_jax.errors import UserError
+from biggan_jax.errors import UserError, some
 from biggan_jax.metrics import archives, checks
 
 # Rows taken at once: their float64 copy is 32 MB at 2048 dimensions.
@@ -73,14 +73,21 @@ def load(path: str | Path, dim: int | None = None) -> Statistics:
         if not isinstance(protocol, dict):
             raise ValueError("`protocol` is no object")
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{path}: no such statistics file") from None
+        raise UserError(f"{path}: no such statistics file; correct the path") from None
     except KeyError:
-        raise UserError(f"{path}: no arrays `mu` and `sigma` in it, not statistics") from None
+        held = f"its arrays: {some(arrays, 6)}" if arrays else "it is empty"
+        raise UserError(
+            f"{path}: no arrays `mu` and `sigma` in it, not statistics ({held}); write both by "
+            "numpy.savez('F.npz', mu=..., sigma=...)"
+        ) from None
     except (ValueError, RecursionError, OSError) as error:
-        raise UserError(f"{path}: not a readable .npz of statistics ({error})") from None
+        raise UserError(
+            f"{path}: not a readable .npz of statistics ({error}); make or copy it again"
+        ) from None
     if mean.ndim != 1 or len(mean) == 0 or covariance.shape != (len(mean), len(mean)):
         raise UserError(
-            f"{path}: `mu` {list(mean.shape)} and `sigma` {list(covariance.shape)} do not match"
+            f"{path}: `mu` {list(mean.shape)} and `sigma` {list(covariance.shape)} do not match; "
+            "write [D] and [D, D] of the same features"
         )
     if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
         raise UserError(f"{path}: the statistics hold NaN or infinity; make them again")

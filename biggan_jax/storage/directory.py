@@ -24,6 +24,7 @@ from biggan_jax.storage import (
     weights,
 )
 
+PROGRAMS = (".onnx", ".stablehlo")  # of `biggan export`
 BEST = "best"  # folder of a workdir, replaced as a whole: see `storage.best`
 
 
@@ -79,14 +80,29 @@ def read_config(directory: str | Path) -> tuple[Path, ConfigDict, Beside | None]
         ) from None
     except UserError as error:
         raise UserError(f"{error}; {_remedy(path, _kept(directory))}") from error
+    _check_is_ours(path, saved)
     try:
         config = config_lib.from_saved(saved)
         domains.check(config_lib.flatten(config))
         models.build(config.model)
     except UserError as e:
         # What reads this file takes no overrides of it: the file is what can be mended.
-        raise UserError(f"{path}: {str(e).replace('--config.', '')}") from e
+        line = f"{path}: {str(e).replace('--config.', '')}"
+        if str(e).startswith(config_lib.DOES_NOT_FIT):
+            line += f"; take the version that wrote it, or {_remedy(path, _kept(directory))}"
+        raise UserError(line) from e
     return directory, config, _beside(path, config)
+
+
+def _check_is_ours(path: Path, saved: Any) -> None:
+    """Raises UserError where a config.json is another program's, such as that of transformers."""
+    if isinstance(saved, dict) and (not saved or isinstance(saved.get("model"), dict)):
+        return
+    has = f"its keys are {some(saved)}" if isinstance(saved, dict) else "it is no object"
+    raise UserError(
+        f"{path} is no config of a biggan_jax model ({has}): give a directory that biggan train, "
+        "import or export has written"
+    )
 
 
 class _Kept(NamedTuple):
@@ -182,4 +198,10 @@ def _why(directory: Path) -> str:
             inside = directory.relative_to(above).parts
             step = inside[1] if inside[0] == "checkpoints" and len(inside) > 1 else ""
             return f"{why}; give {above}" + (f", step {step}" if step.isdecimal() else "")
+    inside = [directory] if is_file else sorted(directory.iterdir())
+    program = next((path.name for path in inside if path.suffix in PROGRAMS), None)
+    if program is not None:
+        return f"{why}; {program} is not read back: give the directory that it was exported from"
+    if is_file and directory.suffix == ".safetensors":
+        return f"{why}; import it by `biggan import --format biggan-jax {directory} --out DIR`"
     return why

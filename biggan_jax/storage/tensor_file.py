@@ -54,11 +54,18 @@ def load(file: Any, name: str, target: Any = None) -> Any:
       The arrays.
 
     Raises:
-      UserError: the file cannot be read, holds NaN or infinity, or does not fit the target.
+      UserError: the file cannot be read, holds NaN, infinity or whole numbers, or does not fit the
+        target.
     """
     with _opened(file) as tensors:
         keys = [key for key in tensors.keys() if key.startswith(f"{name}/")]  # noqa: SIM118
         arrays = {key.removeprefix(f"{name}/"): _array(tensors.get_tensor(key)) for key in keys}
+    other = [f"{name}/{key}" for key, x in arrays.items() if x.dtype.kind != "f"]
+    if other:
+        dtype = arrays[other[0].removeprefix(f"{name}/")].dtype
+        raise UserError(
+            f"{file} holds {dtype}, no floating-point numbers, in {some(other)}: take other weights"
+        )
     broken = [f"{name}/{key}" for key, x in arrays.items() if not np.isfinite(x).all()]
     if broken:
         raise UserError(f"{file} holds NaN or infinity in {some(broken)}: take other weights")

@@ -2,12 +2,15 @@
 
 import json
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from biggan_jax import cli
+from biggan_jax.data import array_file
+from biggan_jax.errors import UserError
 from biggan_jax.evaluation import inputs, reference, score
 from biggan_jax.metrics import moments, resize, scores
 
@@ -152,6 +155,7 @@ def test_what_is_refused(sets, capsys, tmp_path):
     (tmp_path / "pickle.npz").write_bytes(pickle.dumps({"images": images}))
     save("other", weights=np.zeros(3))
     save("statistics", mu=np.zeros(7), sigma=np.eye(7))
+    save("mean_alone", mu=np.zeros(7))
     (tmp_path / "broken.npz").write_bytes((tmp_path / "fake.npz").read_bytes()[:200])
     (tmp_path / "empty").mkdir()
     (tmp_path / "model").mkdir()
@@ -162,7 +166,7 @@ def test_what_is_refused(sets, capsys, tmp_path):
     rows = (
         ("sixteen.npz", "16 x 16 pixels", "--resolution 8"),
         ("colour.npz", "in colour", "--channels 3"),
-        ("floats.npz", "float64", "0 to 255"),
+        ("floats.npz", "float64", "from -1 to 1", "((images + 1) * 127.5).round()"),
         ("nan.npz", "1 of its values NaN", "make them again"),
         ("labels.npz", "`labels`", "one integer for each"),
         ("wide.npz", "[9, 8, 6, 1]", "squares"),
@@ -175,6 +179,7 @@ def test_what_is_refused(sets, capsys, tmp_path):
         ("kept.pt", "a pickle", "numpy.savez('F.npz', mu=..., sigma=...)"),
         ("pickle.npz", "no readable .npz", "numpy.savez(FILE, images=...)"),
         ("other.npz", "no array `images`", "weights"),
+        ("mean_alone.npz", "its arrays: mu", "numpy.savez('F.npz', mu=..., sigma=...)"),
         ("statistics.npz", "7 feature dimensions", "same features network"),
         ("broken.npz", "no readable .npz", "make it again"),
         ("empty", "holds no images", "correct the path"),
@@ -213,6 +218,40 @@ def test_advised_options_are_taken(sets, capsys, tmp_path):
     advised = ("--resolution=8", "--channels=3")
     result, code = ran(capsys, "real.npz", "other.npz", "--features=classifier", *advised)
     assert code == 0 and result["protocol"]["channels"] == 3
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda x: x / 255.0,
+        lambda x: np.float32(x / 127.5 - 1),
+        lambda x: x.astype(np.float16),
+        lambda x: x.astype(np.int64),
+        lambda x: x.astype(np.uint16) * 257,
+    ],
+)
+def test_advised_conversions_give_the_pixels(tmp_path, made):
+    """What the refusal of another type advises, followed literally."""
+    pixels = np.arange(256, dtype=np.uint8).reshape(4, 8, 8)
+    images = made(pixels)
+    with pytest.raises(UserError, match="not uint8: they reach from") as refused:
+        array_file.pixels(tmp_path, {"images": images})
+    advice = str(refused.value).partition("convert them by ")[2]
+    converted = eval(advice, {"images": images})  # noqa: S307
+    np.testing.assert_array_equal(array_file.pixels(tmp_path, {"images": converted}), pixels)
+
+
+def test_statistics_and_sets_that_are_the_same(sets, capsys):
+    """It is said that the two sides are one; statistics of other features are not taken."""
+    found = moments.Statistics(np.zeros(7), np.eye(7), 9, {"features": "inception"})
+    Path("known.npz").write_bytes(found.to_bytes())
+    result, code = ran(capsys, "known.npz", "known.npz", "--features=classifier")
+    assert code == 2 and "leave out --features classifier" in result["error"]
+    for options in ([], ["--features=inception"]):
+        result, code = ran(capsys, "known.npz", "known.npz", *options)
+        assert code == 0 and "REAL and FAKE are the same" in "".join(score.lines(result))
+    other = result | {"protocol": result["protocol"] | {"fake_digest": 64 * "0"}}
+    assert "the same" not in "".join(score.lines(other))
 
 
 @pytest.mark.parametrize("size", [(6, 6), (40, 31), (5, 90)])

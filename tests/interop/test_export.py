@@ -1,6 +1,7 @@
 """`biggan export`: what is written is read back to the bit, in our layout and in the peer's."""
 
 import json
+import pickle
 import shutil
 
 import jax
@@ -12,6 +13,7 @@ from biggan_jax.config import default_config
 from biggan_jax.errors import UserError
 from biggan_jax.interop import export, players
 from biggan_jax.interop.files import open_tensors
+from biggan_jax.storage import tensor_file
 from biggan_jax.storage.weights import load_weights
 from tests import pytorch_files as files
 from tests import runs
@@ -91,6 +93,15 @@ def test_bad_exports(trained, tmp_path, capsys):
     fails([*ours, tmp_path / "y.safetensors", *into], "num_classes is not set")
     fails([*ours, tmp_path / "y.pth", *into], "takes one .safetensors file")
     fails(["import", "--format", "biggan-jax", trained / "config.json", *into], "safetensors file")
+    config = (trained / "config.json").read_text()
+    said = tensor_file.METADATA | {"config": json.dumps({"model": json.loads(config)["model"]})}
+    export._save({"bert/x": np.ones(2)}, tmp_path / "z.safetensors", said)
+    fails([*ours, tmp_path / "z.safetensors", *into], "holds none of g, g_ema, d: .* bert/x")
+    export._save({"bert/x": np.ones(2)}, tmp_path / "z.safetensors", {})
+    fails([*ours, tmp_path / "z.safetensors", *into], "was not written by .* bert/x; give one")
+    (tmp_path / "z.safetensors").write_bytes(pickle.dumps({"x": 1}))
+    fails([*ours, tmp_path / "z.safetensors", *into], "is a pickle .* export never writes")
+    assert not (tmp_path / "m").exists()
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 from biggan_jax import cli, load_discriminator, load_generator
 from biggan_jax.errors import UserError
 from biggan_jax.storage import hub, published, tensor_file
+from biggan_jax.storage.digest import named_leaves
 from tests import hub_server, runs
 
 ADDRESS = "hf://some-user/digits.v2"
@@ -216,8 +217,55 @@ def test_damaged_model_directories(handed_on, tmp_path, capsys):
     leaves["params/0"] = np.full((2,), np.nan, np.float32)
     (copy / "model.safetensors").write_bytes(tensor_file.encode({"g_ema": leaves}, {}))
     fails(capsys, sample(tmp_path, copy), "NaN or infinity in g_ema/params/0")
+    whole = {name: np.zeros(x.shape, np.int32) for name, x in leaves.items()}
+    (copy / "model.safetensors").write_bytes(tensor_file.encode({"g_ema": whole}, {}))
+    fails(capsys, sample(tmp_path, copy), "holds int32, no floating-point numbers, in g_ema/params")
+    (copy / "config.json").write_text(json.dumps({"model_type": "bert", "hidden_size": 768}))
+    words = r"no config of a biggan_jax model \(its keys are model_type, hidden_size\): give a"
+    fails(capsys, sample(tmp_path, copy), words)
+    config["model"]["chh"] = 3
+    (copy / "config.json").write_text(json.dumps(config))
+    fails(capsys, sample(tmp_path, copy), "'model.chh'.*take the version that wrote it, or put a")
     with pytest.raises(UserError, match="g/x is too large for float16"):
         tensor_file.encode({"g": {"x": np.float32([1e9])}}, {}, half=True)
+
+
+def test_what_is_damaged_is_not_handed_on(handed_on, tmp_path, capsys):
+    """Exports of weights that do not fit their config; the model of another is not replaced."""
+    copy = shutil.copytree(handed_on, tmp_path / "copy")
+    arrays = dict(named_leaves(tensor_file.load(copy / "model.safetensors", "g_ema")))
+    del arrays["params/rgb/bias"]
+    (copy / "model.safetensors").write_bytes(tensor_file.encode({"g_ema": arrays}, {}))
+    command = ["export", "--from", copy, "--out"]
+    for argv in (["a.safetensors"], ["a", "--format=directory"], ["a", "--format=biggan-pytorch"]):
+        fails(capsys, [*command, tmp_path / argv[0], *argv[1:]], "params/rgb/bias is missing there")
+    assert not list(tmp_path.glob("a*"))
+    for config in ({"model_type": "bert"}, {"model": {"ch": 3}}):
+        (copy / "config.json").write_text(json.dumps(config))
+        before = contents(copy)
+        fails(
+            capsys,
+            ["export", "--from", handed_on, "--format=directory", "--out", copy],
+            "copy holds another model; choose another directory",
+        )
+        assert contents(copy) == before
+    again = ["export", "--from", handed_on, "--format=directory", "--out", tmp_path / "new"]
+    assert [cli.main(list(map(str, again))) for _ in range(2)] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("made.onnx", "made.onnx is not read back: give the directory that it was exported from"),
+        ("folder", "holds no config.json; generator.stablehlo is not read back"),
+        ("all.safetensors", "biggan import --format biggan-jax .*all.safetensors --out DIR"),
+    ],
+)
+def test_exports_are_no_model_directories(tmp_path, capsys, name, words):
+    (tmp_path / "folder").mkdir()
+    for file in ("made.onnx", "folder/generator.stablehlo", "all.safetensors"):
+        (tmp_path / file).write_bytes(b"")
+    fails(capsys, sample(tmp_path, tmp_path / name), words)
 
 
 def test_digits_demo(tmp_path, monkeypatch, capsys):
