@@ -108,7 +108,7 @@ def _around(folders: set[str]) -> str:
     while inside not in folders:
         start = f"{inside}/" if inside else ""
         below = {folder[len(start) :].partition("/")[0] for folder in folders}
-        if len(below) != 1 or start + min(below) in folders:
+        if len(below) != 1 or below == {""} or start + min(below) in folders:
             break
         inside = start + min(below)
     return inside

@@ -2,6 +2,7 @@
 
 import io
 import os
+import posixpath
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,6 +70,8 @@ class Section(io.RawIOBase):
 def members(path: Path, handle: int) -> Iterator[Member]:
     """All files and folders in a tar, those in tars inside it too (`cat.tar` holds `cat/...`).
 
+    A link to a file of the same tar is that file once more, as where both are unpacked.
+
     Args:
       path: of the tar, for messages.
       handle: of the open file.
@@ -93,6 +96,7 @@ def members(path: Path, handle: int) -> Iterator[Member]:
 
 def _inside(path: Path, handle: int, start: int, size: int, around: str) -> Iterator[Member]:
     where = f"{around.rstrip('/')}.tar in {path}" if around else f"{path}"
+    files = None  # by name, where there are links to them
     try:
         with tarfile.open(fileobj=Section(handle, start, size), mode="r:") as tar:
             while (info := tar.next()) is not None:
@@ -107,6 +111,10 @@ def _inside(path: Path, handle: int, start: int, size: int, around: str) -> Iter
                         yield from _inside(path, handle, begin, info.size, f"{name[:-4]}/")
                     else:
                         yield Member(name, begin, info.size)
+                elif info.islnk() or info.issym():
+                    files = _files(handle, start, size) if files is None else files
+                    if (found := files.get(_target(info))) is not None:
+                        yield Member(name, *found)
             end = tar.offset
     except tarfile.ReadError as error:
         raise _no_tar(where, one_line(error)) from error
@@ -115,6 +123,28 @@ def _inside(path: Path, handle: int, start: int, size: int, around: str) -> Iter
     if block != bytes(_BLOCK):
         what = "it ends" if len(block) < _BLOCK else "there is no header"
         raise _no_tar(where, f"{what} at byte {end:,}, where an archive has its end marker")
+
+
+def _files(handle: int, start: int, size: int) -> dict[str, tuple[int, int]]:
+    """Offset and size of every file of a tar, by its name: a second pass, where it holds links."""
+    found = {}
+    with tarfile.open(fileobj=Section(handle, start, size), mode="r:") as tar:
+        while (info := tar.next()) is not None:
+            tar.members = []
+            if info.isreg() and not info.issparse():
+                found[_plain(info.name)] = start + info.offset_data, info.size
+    return found
+
+
+def _target(info: tarfile.TarInfo) -> str:
+    """The file that a link stands for, as `_files` names it."""
+    if info.islnk():
+        return _plain(info.linkname)
+    return _plain(posixpath.join(posixpath.dirname(info.name), info.linkname))
+
+
+def _plain(name: str) -> str:
+    return posixpath.normpath(name.lstrip("/"))
 
 
 def _no_tar(where: str, reason: str) -> UserError:

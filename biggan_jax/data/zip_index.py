@@ -58,5 +58,5 @@ def scan(path: Path) -> Index:
     }
     index = {name: np.array(column, np.int64) for name, column in numbers.items()}
     # Some programs of Windows write its own separators.
-    names = [info.filename.replace("\\", "/").removeprefix("./") for info in infos]
+    names = [info.filename.replace("\\", "/").removeprefix("./").lstrip("/") for info in infos]
     return index | {"names": joined(names)}

@@ -171,14 +171,10 @@ def _open(found: Examination, config: ConfigDict) -> Any:
     if kind == "tfds":
         from biggan_jax.data import tfds_source
 
-        before, lacks = (
-            len(found.problems),
-            found.attempt("data.source", tfds_source.to_prepare, argument),
-        )
-        if lacks:
-            found.note(
-                lacks, "data.source", "`biggan train` downloads and prepares it at its start"
-            )
+        before = len(found.problems)
+        if lacks := found.attempt("data.source", tfds_source.to_prepare, argument):
+            remedy = "`biggan train` downloads and prepares it at its start"
+            found.note(lacks, "data.source", remedy)
         if len(found.problems) > before:
             return None
     return found.attempt("data.source", run_data.opened, config)
@@ -206,6 +202,9 @@ def _check_files(found: Examination, config: ConfigDict) -> None:
     from biggan_jax.metrics import classifier, dinov2
 
     name = inputs.features_name(config.eval_features, None, config.model.channels)
+    if name == "classifier" and found.classes == 1:
+        what = f"{config.data.source} has a single class, so no classifier can be fitted"
+        found.note(what, "eval_features", "set --config.eval_features=inception", stops=True)
     network: Any = classifier.Classifier
     if name == "inception":
         network = found.attempt("eval_features", inputs.open_inception, None)
@@ -285,8 +284,8 @@ def _check_time(found: Examination, config: ConfigDict, train_step: Any) -> None
 def size(count: float) -> str:
     """Bytes for a person."""
     for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000 or unit == "GB":
-            return f"{count:,.3g} {unit}" if count < 1000 else f"{count:,.0f} {unit}"
+        if count < 999.5 or unit == "GB":  # what rounds to 1,000 is 1 of the next unit
+            return f"{count:,.3g} {unit}" if count < 999.5 else f"{count:,.0f} {unit}"
         count /= 1000
     raise AssertionError
 
@@ -295,5 +294,6 @@ def duration(seconds: float) -> str:
     """A time for a person, in the largest unit of which there is one."""
     for unit, length in (("years", 365.25 * 86400), ("days", 86400), ("hours", 3600), ("min", 60)):
         if seconds >= length:
-            return f"{seconds / length:,.2g} {unit}"
+            number = seconds / length
+            return f"{number:,.0f} {unit}" if number >= 9.95 else f"{number:.2g} {unit}"
     return f"{seconds:,.2g} s"

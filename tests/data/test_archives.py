@@ -1,6 +1,8 @@
 """Images in zip files, tars, WebDataset's shards and parquet files, read where they lie."""
 
 import json
+import os
+import tarfile
 import threading
 import zipfile
 
@@ -47,6 +49,32 @@ def test_an_archive_of_a_folder_is_the_same_data_as_the_folder(pets):
         report = data_report(opened(spec))
         assert report.ignored_files == 2 and report.empty_classes == ("empty",)
         assert any("1 .DS_Store" in line for line in report.lines())
+
+
+def test_links_in_a_tar_are_the_files_that_they_stand_for(tmp_path):
+    """Tar writes a file that has two names once; a folder with links is read with them."""
+    folder = packed.unpacked(tmp_path / "pets", packed.pets())
+    os.link(folder / "cat" / "0.png", folder / "cat" / "9.png")
+    (folder / "dog" / "s.png").symlink_to("more/0.png")
+    (folder / "dog" / "lost.png").symlink_to("../nowhere.png")
+    with tarfile.open(tmp_path / "pets.tar", "w") as archive:
+        archive.add(folder, "pets")
+    (folder / "dog" / "lost.png").unlink()
+    plain, tarred = (opened(spec) for spec in (f"folder:{folder}", f"tar:{folder}.tar"))
+    assert values(tarred) == values(plain) and len(plain) == 7
+    assert tarred.digest() == plain.digest()
+
+
+def test_absolute_names_in_an_archive(tmp_path):
+    """As `tar -P` writes them: they end, and are those of the folder below."""
+    files = {f"/data/{name}": content for name, content in packed.pets().items()}
+    zipped = packed.zipped(tmp_path / "pets.zip", files)
+    (tmp_path / "pets.tar").write_bytes(packed.tar(files))
+    for spec in (f"zip:{zipped}", f"tar:{tmp_path / 'pets.tar'}"):
+        assert opened(spec).class_names == ("cat", "dog")
+        assert opened(f"{spec}:data").class_names == ("cat", "dog")
+    only = packed.zipped(tmp_path / "one.zip", {"/cat/0.png": packed.picture(0)})
+    assert opened(f"zip:{only}").class_names == ("cat",)
 
 
 def test_the_stream_over_an_archive_is_that_over_the_folder(pets):

@@ -125,6 +125,19 @@ def test_memory_disk_and_time(capsys, monkeypatch):
     assert "years" in problems["num_steps"]["what"] and not problems["num_steps"]["stops"]
 
 
+def test_figures_have_no_exponents():
+    assert [doctor.size(n) for n in (999.6, 999_700, 2.5e12)] == ["1 kB", "1 MB", "2,500 GB"]
+    assert doctor.duration(250 * 365.25 * 86400) == "250 years"
+    assert doctor.duration(99.6) == "1.7 min" and doctor.duration(36 * 60) == "36 min"
+
+
+def test_scores_by_a_classifier_of_one_class(capsys, tmp_path):
+    pictures = small_folder.make(tmp_path / "pictures", (3,))
+    scored = ("--config.eval_every_steps=2", "--config.eval_features=classifier")
+    code, problems, _ = examined(capsys, *runs.TINY, *pictures, *scored)
+    assert code == 2 and "no classifier can be fitted" in problems["eval_features"]["what"]
+
+
 def test_a_workdir_that_train_refuses(capsys, tmp_path):
     (tmp_path / "thesis.docx").write_text("")
     code, problems, _ = examined(capsys, *runs.TINY, "--workdir", str(tmp_path))
