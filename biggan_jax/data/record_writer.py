@@ -1,18 +1,15 @@
 """Writing any source as sharded records, which read an order of magnitude faster than files."""
 
-import contextlib
 import hashlib
 import io
 import json
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from biggan_jax.data import buckets, record_info
+from biggan_jax.data import buckets, record_info, unfinished
 from biggan_jax.data import lanes as lanes_lib
 from biggan_jax.data.decoding import DecodingSource
 from biggan_jax.data.encoding import Encoding
@@ -83,7 +80,7 @@ def prepare(
             source, out, lanes, worker or (0, 1), per_shard, encoding, extra, progress
         )
     _check_empty(out)
-    with _unfinished(out) as partial:
+    with unfinished.folder(out) as partial:
         if lanes:
             folder = LaneFolder(partial, lanes, {}, encoding)
             folder.write(source, range(lanes), per_shard, progress)
@@ -266,29 +263,13 @@ class _Exists(UserError):
         super().__init__(f"{out} exists already; choose another --out or remove it")
 
 
+def _holds(out: Any) -> bool:
+    """Whether there is something that a rename would not replace, such as a link to nowhere."""
+    if out.is_dir():
+        return any(out.iterdir()) or (isinstance(out, Path) and out.is_symlink())
+    return out.exists() or (isinstance(out, Path) and out.is_symlink())
+
+
 def _check_empty(out: Any) -> None:
-    if buckets.retried(out, lambda: out.exists() and (not out.is_dir() or any(out.iterdir()))):
+    if buckets.retried(out, lambda: _holds(out)):
         raise _Exists(out)
-
-
-@contextlib.contextmanager
-def _unfinished(out: Any) -> Iterator[Path]:
-    """A local folder for what becomes `out` when the context ends, and vanishes where it fails."""
-    remote = buckets.is_remote(out)
-    if remote:
-        partial = Path(tempfile.mkdtemp(prefix="biggan-prepare-"))
-    else:
-        partial = out.with_name(f".{out.name}.unfinished")
-        if partial.exists():
-            shutil.rmtree(partial)
-        partial.mkdir(parents=True)
-    try:
-        yield partial
-        if not remote:
-            partial.replace(out)
-            return
-        # The info file last: without it there are no records.
-        for path in sorted(partial.iterdir(), key=lambda path: path.name == INFO_FILE):
-            buckets.move(path, out / path.name)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

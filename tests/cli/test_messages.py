@@ -93,6 +93,7 @@ NEVER = {
         for where in (
             *("record_writer._check_lanes", "record_writer._of_lanes", "record_writer._reduced"),
             *("record_writer._Exists", "record_writer._check_same", "lane_writer.LaneFolder"),
+            "unfinished._locked",
         )
     },
     **{

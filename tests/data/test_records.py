@@ -173,6 +173,22 @@ def test_a_killed_run_leaves_nothing_finished_and_the_next_succeeds(tmp_path):
     assert os.listdir(tmp_path) == ["out"]
 
 
+def test_two_at_once_do_not_take_one_another_for_remains(tmp_path):
+    out, refused = tmp_path / "out", []
+
+    def second(done, total):
+        with pytest.raises(UserError, match="another process is writing .*; wait for it") as caught:
+            prepare(make_source(), out)
+        refused.append(caught)
+
+    info = prepare(make_source(), out, progress=second)
+    assert refused and os.listdir(tmp_path) == ["out"]
+    assert open_records(out).info == info
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="link exists already; choose another --out"):
+        prepare(make_source(), tmp_path / "link")
+
+
 def test_a_full_disk_is_an_os_error(tmp_path):
     code = (
         "import pathlib, resource, signal, sys\n"
