@@ -11,7 +11,7 @@ from biggan_jax.config.domains import LARGEST_SIDE
 from biggan_jax.data import kinds, record_info, records, survey
 from biggan_jax.errors import UserError
 from biggan_jax.metrics import moments
-from biggan_jax.storage import hub, published
+from biggan_jax.storage import directory, hub, json_file, published
 
 _PROBE = 32  # pixels at which a source is opened to be looked at
 _PICKLES = (".pt", ".pth", ".pkl", ".pickle")
@@ -143,7 +143,7 @@ def _spec(name: str, text: str, path: Path) -> str:
         return text
     if not text.strip():
         raise UserError(f"{name} is empty; write {kinds.forms()}, or an .npz of statistics")
-    if hub.is_address(text) or (path / "config.json").is_file() or _is_demo(text):
+    if hub.is_address(text) or _is_model(path) or _is_demo(text):
         raise UserError(
             f"{name} {text} is a trained model: score it by `biggan evaluate --from {text}`, or "
             f"write its samples by `biggan sample --from {text} --out F.npz`"
@@ -169,6 +169,16 @@ def _spec(name: str, text: str, path: Path) -> str:
     inside = sorted(path.iterdir())
     folders = any(each.is_dir() and not each.name.startswith(".") for each in inside)
     return f"folder:{text}" if folders else f"images:{text}"
+
+
+def _is_model(path: Path) -> bool:
+    """Whether a folder is one of weights; pictures may lie beside the config.json of others."""
+    try:
+        return directory.is_ours(json_file.read(path / "config.json"))
+    except UserError:  # damaged, which whoever opens the model says better
+        return True
+    except OSError:
+        return False
 
 
 def _is_demo(text: str) -> bool:

@@ -94,9 +94,13 @@ def read_config(directory: str | Path) -> tuple[Path, ConfigDict, Beside | None]
     return directory, config, _beside(path, config)
 
 
+def is_ours(saved: Any) -> bool:
+    """Whether the contents of a config.json may be of a model of ours, not of transformers', say."""
+    return isinstance(saved, dict) and (not saved or isinstance(saved.get("model"), dict))
+
+
 def _check_is_ours(path: Path, saved: Any) -> None:
-    """Raises UserError where a config.json is another program's, such as that of transformers."""
-    if isinstance(saved, dict) and (not saved or isinstance(saved.get("model"), dict)):
+    if is_ours(saved):
         return
     has = f"its keys are {some(saved)}" if isinstance(saved, dict) else "it is no object"
     raise UserError(

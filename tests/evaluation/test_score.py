@@ -195,6 +195,9 @@ def test_what_is_refused(sets, capsys, tmp_path):
         result, code = ran(capsys, "real.npz", fake, "--features=classifier")
         assert code == 2 and "\n" not in result["error"], fake
         assert all(word in result["error"] for word in words), (fake, result["error"])
+    (tmp_path / "sizes" / "config.json").write_text('{"model_type": "bert"}')
+    result, code = ran(capsys, "real.npz", "sizes", "--features=classifier", "--resolution=8")
+    assert code == 0, result  # pictures beside the config of another program
     for argv, word in (
         (("real.npz", "fake.npz", "--features=classifier", "--resize=clean"), "--resize"),
         (("real.npz", "fake.npz", "--features=classifier", "--resolution=0"), "1 to 8,192 pixels"),
