@@ -20,6 +20,7 @@ from biggan_jax.storage import paths
 from biggan_jax.storage.metric_writer import MetricWriter
 
 PROJECT = "biggan_jax"  # unless WANDB_PROJECT says another
+_WITHOUT = "leave wandb out (--config.writers=jsonl)"
 ID = "wandb_id"  # of a workdir: the run there that a resumed one goes on with
 
 
@@ -28,7 +29,7 @@ def check() -> None:
     if importlib.util.find_spec("wandb") is None:
         raise UserError(
             "config.writers has wandb, which is not installed: pip install 'biggan_jax[wandb]', or "
-            "leave it out (--config.writers=jsonl)"
+            f"{_WITHOUT}"
         )
 
 
@@ -43,7 +44,8 @@ class WandbRun(MetricWriter):
         the cache of a workdir in a bucket.
 
     Raises:
-      UserError: wandb is not installed, nobody is logged in, or the server refuses.
+      UserError: wandb is not installed, nobody is logged in, the server refuses, or one of wandb's
+        variables has a value that it does not take.
     """
 
     def __init__(self, workdir: Any):
@@ -60,12 +62,8 @@ class WandbRun(MetricWriter):
                     dir=os.fspath(_folder(workdir)),
                     settings=wandb.Settings(silent=True, console="off"),
                 )
-            except wandb.errors.Error as error:
-                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-                raise UserError(
-                    f"wandb: {reason.rstrip('.')}: run `wandb login`, set WANDB_MODE=offline, or "
-                    "leave wandb out (--config.writers=jsonl)"
-                ) from error
+            except (wandb.errors.Error, ValueError) as error:
+                raise UserError(f"wandb: {_reason(error)}, or {_WITHOUT}") from error
         self._image = wandb.Image
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
@@ -80,6 +78,16 @@ class WandbRun(MetricWriter):
     def close(self) -> None:
         with _on_stderr():
             self._run.finish()
+
+
+def _reason(error: Exception) -> str:
+    """Why there is no run, and what to do, in one line."""
+    refused = getattr(error, "errors", None)  # of pydantic, which reads wandb's variables
+    if callable(refused) and (first := next(iter(refused()), None)):
+        variable = "_".join(["WANDB", *map(str, first["loc"])]).upper()
+        return f"{variable} cannot be used ({first['msg']}): correct or unset it"
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return f"{line.rstrip('.')}: run `wandb login`, set WANDB_MODE=offline"
 
 
 def _id(workdir: Any) -> str:

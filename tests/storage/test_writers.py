@@ -1,6 +1,7 @@
 """metrics.jsonl and TensorBoard event files, read back."""
 
 import errno
+import importlib.machinery
 import importlib.util
 import inspect
 import json
@@ -9,6 +10,7 @@ import os
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import clu
@@ -16,6 +18,7 @@ import numpy as np
 import pytest
 
 from biggan_jax import cli
+from biggan_jax.errors import UserError
 from biggan_jax.storage import events, metric_writer, wandb_run, writers
 from biggan_jax.storage.writers import Writers
 from tests import runs
@@ -310,6 +313,28 @@ def test_wandb_that_is_not_installed(tmp_path, capsys, monkeypatch):
     assert cli.main(command) == 2
     runs.assert_one_error(capsys.readouterr(), r"pip install 'biggan_jax\[wandb\]'")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_variable_that_wandb_does_not_take(tmp_path, monkeypatch):
+    """It is named in one line: wandb has pydantic's error of several, no error of its own."""
+
+    class Refused(ValueError):
+        def errors(self):
+            return [{"loc": ("mode",), "msg": "Input should be 'online' or 'offline'"}]
+
+    def init(**settings):
+        raise Refused("1 validation error for Settings\nmode\n  Input should be ...")
+
+    fake = types.ModuleType("wandb")
+    fake.__spec__ = importlib.machinery.ModuleSpec("wandb", None)
+    fake.errors = types.SimpleNamespace(Error=type("Error", (Exception,), {}))
+    fake.Settings, fake.init = dict, init
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    with pytest.raises(UserError, match="WANDB_MODE cannot be used .Input .*: correct or unset"):
+        wandb_run.WandbRun(tmp_path)
+    fake.init = lambda **settings: (_ for _ in ()).throw(fake.errors.Error("No API key.\nUse"))
+    with pytest.raises(UserError, match="^wandb: No API key: run `wandb login`, set WANDB_MODE"):
+        wandb_run.WandbRun(tmp_path)
 
 
 def test_offline_run_of_wandb(tmp_path, monkeypatch, capfd):
