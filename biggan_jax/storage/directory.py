@@ -95,7 +95,7 @@ def read_config(directory: str | Path) -> tuple[Path, ConfigDict, Beside | None]
 
 
 def is_ours(saved: Any) -> bool:
-    """Whether the contents of a config.json may be of a model of ours, not of transformers', say."""
+    """Whether the contents of a config.json is of a model of ours, not of transformers', say."""
     return isinstance(saved, dict) and (not saved or isinstance(saved.get("model"), dict))
 
 
