@@ -136,7 +136,7 @@ def _safetensors(path: Path) -> Tensors:
         ) from error
 
     def load(name: str) -> np.ndarray:
-        return file.get_tensor(name).astype(np.float32, copy=False)
+        return tensor_file.tensor(path, file, name).astype(np.float32, copy=False)
 
     return Tensors(path, shapes, load, file.metadata())
 
@@ -178,6 +178,13 @@ def _torch(path: Path) -> Tensors:
     def read(name: str) -> np.ndarray:
         nonlocal opened, touched
         tensor = opened[name].detach()
+        dense = tensor.layout is torch.strided and not (tensor.is_quantized or tensor.is_meta)
+        if not dense or tensor.is_complex():
+            what = str(tensor.dtype if dense or tensor.is_quantized else tensor.layout)
+            raise UserError(
+                f"{path}: {name} is {'on meta' if tensor.is_meta else what}, no plain tensor of "
+                "real numbers: save it as one of float32"
+            )
         touched += tensor.nbytes
         if options and touched > REOPEN_BYTES:
             opened, touched = tensors(), 0

@@ -59,7 +59,7 @@ def load(file: Any, name: str, target: Any = None) -> Any:
     """
     with _opened(file) as tensors:
         keys = [key for key in tensors.keys() if key.startswith(f"{name}/")]  # noqa: SIM118
-        arrays = {key.removeprefix(f"{name}/"): _array(tensors.get_tensor(key)) for key in keys}
+        arrays = {key.removeprefix(f"{name}/"): _array(tensor(file, tensors, key)) for key in keys}
     other = [f"{name}/{key}" for key, x in arrays.items() if x.dtype.kind != "f"]
     if other:
         dtype = arrays[other[0].removeprefix(f"{name}/")].dtype
@@ -130,6 +130,24 @@ def is_pickle(start: bytes) -> bool:
     """
     protocol = start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
     return start[:2] == b"PK" or (protocol and start[2:3] >= b"(")
+
+
+def tensor(path: Any, opened: Any, name: str) -> np.ndarray:
+    """One tensor of an open file.
+
+    Raises:
+      UserError: it holds complex numbers, or such as numpy has no type for, as of 8 bits.
+    """
+    try:
+        found = opened.get_tensor(name)
+        if found.dtype.kind != "c":
+            return found
+        what = str(found.dtype)
+    except (AttributeError, KeyError, TypeError) as error:
+        what = " ".join(str(error).split())[:80]
+    raise UserError(
+        f"{os.fspath(path)}: {name} holds numbers that are not read ({what}): convert it to float32"
+    )
 
 
 def _array(x: np.ndarray) -> np.ndarray:

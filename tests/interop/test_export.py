@@ -144,3 +144,36 @@ def test_an_export_whose_config_is_damaged(tmp_path, capsys, config):
     save_file({"x": np.ones(2, np.float32)}, path, metadata={"class_names": config})
     with pytest.raises(UserError, match="names of classes in .* cannot be read"):
         players.class_names(open_tensors(path))
+
+
+def eight_bits(name):
+    """A safetensors file of one tensor whose numbers have 8 bits, for which numpy has no type."""
+    header = {name: {"dtype": "F8_E4M3", "shape": [2], "data_offsets": [0, 2]}}
+    text = json.dumps(header | {"__metadata__": tensor_file.METADATA}).encode()
+    return len(text).to_bytes(8, "little") + text + b"ab"
+
+
+def test_numbers_that_are_not_read(tmp_path):
+    """Tensors of 8 bits or of complex numbers are one line, wherever they are read."""
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(eight_bits("g_ema/params/x"))
+    for read in (open_tensors(path).read, lambda name: tensor_file.load(path, "g_ema")):
+        with pytest.raises(UserError, match="g_ema/params/x holds numbers .* to float32"):
+            read("g_ema/params/x")
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (lambda torch, x: x.to_sparse(), "x is torch.sparse_coo, no plain tensor"),
+        (lambda torch, x: x.to(torch.complex64), "x is torch.complex64, no plain tensor"),
+        (lambda torch, x: x.to("meta"), "x is on meta, no plain tensor"),
+    ],
+)
+def test_tensors_of_pytorch_that_are_not_plain(tmp_path, made, words):
+    torch = pytest.importorskip("torch")
+    torch.save({"x": made(torch, torch.ones(2)), "y": torch.ones(2)}, tmp_path / "G.pth")
+    opened = open_tensors(tmp_path / "G.pth")
+    assert opened.read("y").tolist() == [1, 1]
+    with pytest.raises(UserError, match=f"G.pth: {words}.* float32"):
+        opened.read("x")
