@@ -53,10 +53,7 @@ NEVER = {
             "inputs.check_resize",
         )
     },
-    **{
-        ("evaluate", f"biggan_jax.storage.wandb_run.{where}"): "a follower writes event files alone"
-        for where in ("check", "WandbRun")
-    },
+    ("evaluate", "biggan_jax.storage.wandb_run._WITHOUT"): "a follower writes event files alone",
     # eval_features is inception or classifier, and no setting names weights
     **{
         (command, "biggan_jax.evaluation.inputs.features_name"): "it names no weights"
