@@ -154,7 +154,8 @@ def end(line: str | None, code: int) -> None:
       code: the exit code.
     """
     if line is not None:
-        print(f"biggan: {line}", file=sys.stderr, flush=True)
+        one = "\\n".join(line.splitlines())  # a path may hold whatever ends a line
+        print(f"biggan: {one}", file=sys.stderr, flush=True)
     end_json(line, code)
 
 

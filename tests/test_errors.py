@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from biggan_jax import cli
 from biggan_jax import config as config_lib
 from biggan_jax.config import overrides
 from biggan_jax.errors import did_you_mean, nearest
@@ -57,3 +58,15 @@ def test_a_setting_without_its_section():
     for word, setting in (("holdot", "data.holdout"), ("dropuot", "model.d_dropout")):
         assert overrides.near(word, SETTINGS) == setting
     assert overrides.near("banana", SETTINGS) is None
+
+
+def test_a_path_that_holds_a_line_end_stays_on_one_line(tmp_path, capsys):
+    for name in ("a\nb", ".hidden"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+    for spec in (f"folder:{tmp_path}/pets:no", f"folder:{tmp_path}/no\nwhere"):
+        assert cli.main(["doctor", f"--data={spec}"]) == 2
+        capsys.readouterr()
+        prepare = ["prepare", f"--source={spec}", "--resolution=8", f"--out={tmp_path}/x"]
+        assert cli.main(prepare) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "\\n" in line and "hidden" not in line

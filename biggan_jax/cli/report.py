@@ -37,6 +37,10 @@ def run(args: argparse.Namespace, overrides: list[str]) -> tuple[dict, int]:
         raise UserError(f"--out {args.out}: the report is a page; name it F.html")
     if args.out is not None and os.path.isdir(args.out):
         raise UserError(f"--out {args.out} is a folder: name a file in it")
+    if args.out is not None:
+        from biggan_jax.evaluation import folders
+
+        folders.check_writable(os.path.dirname(args.out) or ".", "--out in")
     try:
         with writing(args.out or args.source or args.sweep):
             result = _write(args)

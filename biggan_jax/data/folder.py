@@ -64,7 +64,7 @@ def split_folder(argument: str) -> Path:
         name for name in names if name.casefold() == split.casefold()
     ]
     if not found:
-        there = some(names, 8) or "none"
+        there = some([shown(name) for name in names if not name.startswith(".")], 8) or "none"
         raise UserError(
             f"{folder} has no sub-folder {split!r}{did_you_mean(split, names)}; its sub-folders: "
             f"{there}; write folder:PATH:SPLIT with one of them, or folder:{head}"

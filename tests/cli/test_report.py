@@ -73,6 +73,9 @@ def test_what_is_no_workdir_is_refused_in_one_line(tmp_path, capsys):
     (tmp_path / "folder.html").mkdir()
     assert report(f"--from={run}", f"--out={tmp_path}/folder.html") == 2
     runs.assert_one_error(capsys.readouterr(), "is a folder: name a file in it")
+    (tmp_path / "file").write_text("")
+    assert report(f"--from={run}", f"--out={tmp_path}/file/page.html") == 2
+    runs.assert_one_error(capsys.readouterr(), "cannot be written .*: name another folder")
     assert not (run / "report").exists()
 
 

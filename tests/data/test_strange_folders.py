@@ -87,7 +87,7 @@ def test_folders_inside_are_told_in_natural_order(tmp_path):
 
 
 def test_splits_of_images_without_classes(tmp_path):
-    write_images(tmp_path / "one" / "train")
+    write_images(tmp_path / "one" / "train", *(f"{i}.png" for i in range(10)))
     assert "note" not in report_of(f"folder:{tmp_path / 'one'}").replace("notes", "")
     write_images(tmp_path / "one" / "val")
     assert "move val out" in report_of(f"folder:{tmp_path / 'one'}")
