@@ -334,8 +334,8 @@ def test_disk_errors(trained, tmp_path, capsys, command):
             tmp_path / "file" / "w",
         ],
     }[command]
-    # Where a run may live is looked at first: there the path is what has to be corrected.
-    assert cli.main([str(a) for a in argv]) == (2 if command == "train" else 1)
+    # Where a run or records may live is looked at first: the path is what has to be corrected.
+    assert cli.main([str(a) for a in argv]) == (1 if command == "sample" else 2)
     captured = capsys.readouterr()
     last = captured.err.splitlines()[-1]
     assert last.startswith("biggan: ") and str(tmp_path / "file") in last
