@@ -242,7 +242,7 @@ def _as_user_error(address: Address, error: Exception, what: str) -> Exception:
         )
     # An answer that is no JSON, or lacks what every answer of a hub has.
     unread = isinstance(error, (ValueError, KeyError, TypeError, AttributeError))
-    if unread and "Repo id" not in str(error):
+    if (unread and "Repo id" not in str(error)) or "TooManyRedirects" in names:
         return UserError(
             f"{address}: the hub's answer cannot be read ({text}): is HF_ENDPOINT right?"
         )

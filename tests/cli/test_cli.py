@@ -268,9 +268,11 @@ def test_sampling_from_no_model(trained, tmp_path, capsys, what):
     words = "model is no workdir or model directory"
     if what == "file":
         directory.write_text("")
-        words += ": it is a file"
+        words += ": it is a file; give a directory that biggan train, import or export has written"
     elif what != "nowhere":
         directory.mkdir()
+    if what == "nowhere":
+        words += ": no such directory; correct the path"
     if what in ("config only", "no checkpoint"):
         shutil.copy(trained / "config.json", directory)
         words = "no weights 'g_ema' in .*model"

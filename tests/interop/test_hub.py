@@ -128,6 +128,14 @@ def test_a_hub_that_does_not_answer(server, handed_on, capsys, tmp_path, monkeyp
         fails(capsys, ["export", "--from", handed_on, "--push", ADDRESS], "cannot be reached")
 
 
+def test_a_hub_that_sends_in_circles(server, capsys, tmp_path, monkeypatch):
+    def again(handler):
+        handler.answer(b"", 302, {"Location": handler.path})
+
+    monkeypatch.setattr(hub_server._Handler, "do_GET", again)
+    fails(capsys, sample(tmp_path), "answer cannot be read .*redirects.*: is HF_ENDPOINT right")
+
+
 def test_a_truncated_file(server, handed_on, capsys, tmp_path, monkeypatch):
     server.files[REPO] = {"main": contents(handed_on)}
     server.truncated = 100
