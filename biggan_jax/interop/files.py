@@ -123,12 +123,10 @@ def _safetensors(path: Path) -> Tensors:
         file = safetensors.safe_open(path, framework="numpy")
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except safetensors.SafetensorError as error:
-        with open(path, "rb") as opened:
-            pickled = tensor_file.is_pickle(opened.read(4))
-        if pickled:
+        if _is_pickled(path):
             raise UserError(
-                f"{path} is a pickle under the name of a safetensors file: name it "
-                f"{path.with_suffix('.pth').name}, and it is read as one, tensors alone"
+                f"{path} is a pickle under the name of a safetensors file: write it by "
+                f"safetensors, or where a .pth is taken name it {path.with_suffix('.pth').name}"
             ) from error
         raise UserError(
             f"{path} is no safetensors file, or is truncated ({_line(error)}): copy or convert it "
@@ -207,6 +205,16 @@ def _refusal(path: Path, error: Exception) -> str:
         )
     reason = "" if "Weights only load failed" in text else f" ({_line(error)})"
     return f"{path} is no PyTorch file, or is truncated{reason}: copy it again"
+
+
+def _is_pickled(path: Path) -> bool:
+    """Whether a file that safetensors does not read is a pickle, or PyTorch's archive of one."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/data.pkl") for name in archive.namelist())
+    with open(path, "rb") as file:
+        start = file.read(4)
+    return tensor_file.is_pickle(start) and not start.startswith(b"PK")
 
 
 def _is_pickle(path: Path) -> bool:

@@ -3,6 +3,7 @@
 import os
 import pickle
 import sys
+import zipfile
 from pathlib import Path
 
 import jax
@@ -262,11 +263,14 @@ def test_bad_safetensors(tmp_path, capsys, content):
     fails(capsys, [path, "--out", tmp_path / "m"], "no safetensors file, or is truncated")
 
 
-@pytest.mark.parametrize("content", [pickle.dumps({"a": [1.0] * 9}), b"PK\x03\x04" + b"x" * 99])
-def test_a_pickle_under_another_name(tmp_path, capsys, content):
-    path = tmp_path / "G.safetensors"
+@pytest.mark.parametrize("archive", [False, True])
+def test_a_pickle_under_another_name(tmp_path, capsys, archive):
+    path, content = tmp_path / "G.safetensors", pickle.dumps({"a": [1.0] * 9})
     path.write_bytes(content)
-    words = "G.safetensors is a pickle under the name .*: name it G.pth, "
+    if archive:  # as PyTorch keeps one
+        with zipfile.ZipFile(path, "w") as file:
+            file.writestr("G/data.pkl", content)
+    words = "G.safetensors is a pickle under the name .*a .pth is taken name it G.pth"
     fails(capsys, [path, "--out", tmp_path / "m"], words)
 
 
