@@ -194,7 +194,8 @@ def _why(directory: Path) -> str:
     """Why a folder is no model's, with the one that was probably meant."""
     is_file = directory.is_file()
     if not is_file and not directory.is_dir():
-        return f"no such directory{did_you_mean(str(directory), [published.DEMO])}"
+        hint = did_you_mean(str(directory), [published.DEMO])
+        return f"no such directory{hint or ', correct the path'}"
     why = "it is a file" if is_file else "it holds no config.json"
     # People name a checkpoint, a file of it, or the folder of all.
     for above in directory.parents[:4]:

@@ -272,7 +272,7 @@ def test_sampling_from_no_model(trained, tmp_path, capsys, what):
     elif what != "nowhere":
         directory.mkdir()
     if what == "nowhere":
-        words += ": no such directory; correct the path"
+        words += ": no such directory, correct the path"
     if what in ("config only", "no checkpoint"):
         shutil.copy(trained / "config.json", directory)
         words = "no weights 'g_ema' in .*model"
