@@ -157,6 +157,7 @@ def test_the_reader_reads(tmp_path, monkeypatch):
         "`biggan sample\n--out F.png` and `bench --suite`, `--config.mesh='(-1,8)'`, `seed=3`\n"
         "`augment.policy`\n"
     )
+    pages.sweep_script()  # which is read once, from the real one
     monkeypatch.setattr(pages, "ROOT", tmp_path)
     got = [(c.where, c.words, c.fenced, c.partly) for c in pages.commands("docs/page.md")]
     train = ("biggan", "train", "--config", "digits", "--config.seed=1", "--config.loss=hinge")
