@@ -1,10 +1,12 @@
 """Workdirs in a bucket, on a stand-in for one: a folder behind epath's and tensorstore's gs://."""
 
+import contextlib
 import json
 import os
 import sys
 import time
 import types
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +42,8 @@ class Objects:
             if name == "open" and "w" in (mode := options.get("mode") or args[0]):
                 self.writes.append(os.fspath(path))
                 os.makedirs(os.path.dirname(self.local(path)), exist_ok=True)
-            elif name == "open":
+                return _whole(self.local(path), mode, self.root.parent)
+            if name == "open":
                 assert mode in ("r", "rb"), f"a bucket cannot open {path} by {mode!r}"
             args = [self.local(a) if "gs://" in str(a) else a for a in args]
             found = method(self.local(path), *args, **options)
@@ -48,6 +51,15 @@ class Objects:
             return urls() if name == "glob" else found
 
         return call
+
+
+@contextlib.contextmanager
+def _whole(path: str, mode: str, beside: Path):
+    """A file that is there when all of it is written, as an object is."""
+    partial = beside / uuid.uuid4().hex  # where no listing sees it
+    with open(partial, mode) as file:
+        yield file
+    os.replace(partial, path)
 
 
 class GoogleError(Exception):
