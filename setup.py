@@ -67,6 +67,7 @@ setup(
         "array-record>=0.8.3",
         "numpy>=2.0",
         "pillow>=10.1",
+        "simplejpeg>=1.8",  # decodes records of JPEGs faster than Pillow
         "scikit-learn>=1.4",
         "matplotlib>=3.8",
         "jinja2>=3.1",
@@ -83,7 +84,6 @@ setup(
         "onnx": ["jax2onnx>=0.13"],  # 0.14 to 0.17 ask for an older Orbax
         "explore": SERVER,
         "hub": [HUB],
-        "jpeg": ["simplejpeg>=1.8"],  # decodes records of JPEGs faster than Pillow
         "parquet": ["pyarrow>=15"],  # tensorflow-datasets brings it; named, since it is imported
         "wandb": ["wandb>=0.19"],
         "browser": ["playwright>=1.49"],  # for the tests that look at its page, with Chromium

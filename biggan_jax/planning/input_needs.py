@@ -68,12 +68,12 @@ class Stored:
         return min(cores / (self.seconds + values * self.seconds_per_value), 1 / locked)
 
 
-# Records of photographs (JPEG of quality 95, 4:4:4), read and decoded by Pillow 13 on one vCPU of
-# an AMD EPYC: docs/data.md has the measurements at 64, 128 and 256 pixels. Without simplejpeg.
+# Records of photographs (JPEG of quality 95, 4:4:4), read and decoded on one vCPU of an AMD EPYC:
+# docs/data.md has the measurements at 64, 128 and 256 pixels.
 STORED = {
     "raw": Stored(1.0, 25e-6, 0.4e-9, 0.4e-9),
     "webp": Stored(0.5, 90e-6, 7.0e-9, 0.2e-9),
-    "jpeg": Stored(0.25, 75e-6, 2.9e-9, 0.2e-9),
+    "jpeg": Stored(0.25, 40e-6, 2.4e-9, 0.2e-9),
 }
 
 

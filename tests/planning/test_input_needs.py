@@ -52,8 +52,9 @@ def test_the_encoding_decides_what_is_read_and_copied():
         for name in ("raw", "webp", "jpeg")
     }
     sizes = [found[name]["stage_gigabytes_per_host"] for name in ("raw", "webp", "jpeg")]
-    rates = [found[name]["host_images_per_second"] for name in ("webp", "jpeg", "raw")]
-    assert sizes == sorted(sizes, reverse=True) and rates == sorted(rates)
+    rates = {name: found[name]["host_images_per_second"] for name in found}
+    assert sizes == sorted(sizes, reverse=True)
+    assert min(rates, key=rates.get) == "webp" and len(set(rates.values())) == 3
     slow = input_needs.needs(config, shape, 1, 1e9, encode="jpeg")
     assert not slow["keeps_up"] and found["jpeg"]["keeps_up"]
     assert any("DOES NOT KEEP UP" in line for line in input_needs.lines(slow))
@@ -67,7 +68,7 @@ def test_a_process_is_bound_by_its_cores_and_by_the_part_that_one_thread_does():
     measured = {
         "raw": {64: 29, 128: 53, 256: 103},
         "webp": {64: 176, 128: 467, 256: 1461},
-        "jpeg": {64: 109, 128: 248, 256: 645},
+        "jpeg": {64: 66, 128: 165, 256: 500},
     }
     for name, by_side in measured.items():
         for side, microseconds in by_side.items():
