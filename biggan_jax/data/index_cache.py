@@ -15,7 +15,7 @@ from biggan_jax.data.stored import OpenFiles
 
 KEPT_SECONDS = 1.0  # a scan that takes longer is kept
 KEPT_FILES = 32  # those that were not used for the longest time go first
-_VERSION = 1
+_VERSION = 2
 _OFF = ("off", "0", "no", "false")
 
 Index = dict[str, np.ndarray]

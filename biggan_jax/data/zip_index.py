@@ -1,6 +1,9 @@
 """What lies where in a zip file."""
 
+import posixpath
+import stat
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +15,14 @@ from biggan_jax.errors import UserError
 
 _METHODS = {9: "deflate64", 12: "bzip2", 14: "lzma", 93: "zstandard", 97: "WavPack"}
 _ENCRYPTED = 1  # flag bit of a member
+_PATH_BYTES = 4096  # of a link, as on Linux
 
 
 def scan(path: Path) -> Index:
     """The members of a zip file as arrays [n], names as `index_cache.joined`.
+
+    A symbolic link to a file of the same zip is that file once more, as where both are unpacked;
+    one to nothing is left out.
 
     Args:
       path: of the zip file.
@@ -31,11 +38,24 @@ def scan(path: Path) -> Index:
     """
     try:
         with zipfile.ZipFile(path) as file:
-            infos = file.infolist()
-    except zipfile.BadZipFile as error:
+            _check(path, file.infolist())
+            members = _followed(file)
+    except (zipfile.BadZipFile, zlib.error) as error:
         raise UserError(
             f"{path} is no zip file, or truncated ({one_line(error)}); download or copy it again"
         ) from error
+    numbers = {
+        "headers": [info.header_offset for _, info in members],
+        "packed": [info.compress_size for _, info in members],
+        "sizes": [info.file_size for _, info in members],
+        "methods": [info.compress_type for _, info in members],
+        "sums": [info.CRC for _, info in members],
+    }
+    index = {name: np.array(column, np.int64) for name, column in numbers.items()}
+    return index | {"names": joined([name for name, _ in members])}
+
+
+def _check(path: Path, infos: list[zipfile.ZipInfo]) -> None:
     if not infos:
         raise UserError(f"{path} is an empty zip file; name another")
     for info in infos:
@@ -49,14 +69,31 @@ def scan(path: Path) -> Index:
                 f"{path}: {info.filename} is packed by {method}, which is not read; zip it again "
                 "with `zip -r`, which deflates"
             )
-    numbers = {
-        "headers": [info.header_offset for info in infos],
-        "packed": [info.compress_size for info in infos],
-        "sizes": [info.file_size for info in infos],
-        "methods": [info.compress_type for info in infos],
-        "sums": [info.CRC for info in infos],
-    }
-    index = {name: np.array(column, np.int64) for name, column in numbers.items()}
+
+
+def _followed(file: zipfile.ZipFile) -> list[tuple[str, zipfile.ZipInfo]]:
+    """The name of every member and what is stored under it, behind a link its target."""
+    named = [(_plain(info.filename), info) for info in file.infolist()]
+    if not any(_is_link(info) for _, info in named):
+        return named
+    files = {posixpath.normpath(name): info for name, info in named if not _is_link(info)}
+    found = []
+    for name, info in named:
+        if not _is_link(info):
+            found.append((name, info))
+            continue
+        with file.open(info) as content:
+            to = content.read(_PATH_BYTES).decode("utf-8", "surrogateescape")
+        target = files.get(posixpath.normpath(posixpath.join(posixpath.dirname(name), to)))
+        if target is not None and not target.is_dir():
+            found.append((name, target))
+    return found
+
+
+def _is_link(info: zipfile.ZipInfo) -> bool:
+    return stat.S_ISLNK(info.external_attr >> 16)
+
+
+def _plain(name: str) -> str:
     # Some programs of Windows write its own separators.
-    names = [info.filename.replace("\\", "/").removeprefix("./").lstrip("/") for info in infos]
-    return index | {"names": joined(names)}
+    return name.replace("\\", "/").removeprefix("./").lstrip("/")

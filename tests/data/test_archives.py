@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 import tarfile
 import threading
 import zipfile
@@ -63,6 +64,24 @@ def test_links_in_a_tar_are_the_files_that_they_stand_for(tmp_path):
     plain, tarred = (opened(spec) for spec in (f"folder:{folder}", f"tar:{folder}.tar"))
     assert values(tarred) == values(plain) and len(plain) == 7
     assert tarred.digest() == plain.digest()
+
+
+def test_links_in_a_zip_are_the_files_that_they_stand_for(tmp_path):
+    """`zip -y` stores a symbolic link as one, with the path that it leads to as content."""
+    folder = packed.unpacked(tmp_path / "pets", packed.pets())
+    links = {"cat/9.png": "0.png", "dog/s.png": "../cat/1.png"}
+    lost = {"dog/lost.png": "../nowhere.png", "dog/all.png": "../cat", "dog/up.png": "/etc/hosts"}
+    packed.zipped(tmp_path / "a.zip", packed.pets())
+    with zipfile.ZipFile(tmp_path / "a.zip", "a") as archive:
+        for name, to in (links | lost).items():
+            info = zipfile.ZipInfo(name)
+            info.create_system, info.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+            archive.writestr(info, to)
+    for name, to in links.items():
+        (folder / name).symlink_to(to)
+    plain, zipped = (opened(s) for s in (f"folder:{folder}", f"zip:{tmp_path / 'a.zip'}"))
+    assert values(zipped) == values(plain) and len(plain) == 7
+    assert zipped.digest() == plain.digest()
 
 
 def test_absolute_names_in_an_archive(tmp_path):
