@@ -17,6 +17,7 @@ _UNREAD = {
     "sngan": (*_EMBEDDING, "deep_blocks", "width_table"),
     "dcgan": (*_EMBEDDING, "deep_blocks", "width_table", "d_thin", "d_skip", *_ATTENTION),
 }
+_STAGED = ("records:", "tfds:")  # sources that lie in shards, which a process can copy
 # Strengths of what `regularizer.every_steps` is about.
 _LAZY = ("r1", "r2", "wgan_gp", "dragan", "consistency", "consistency_fake", "zcr_d")
 # What is done anyway, which a config may say.
@@ -53,7 +54,12 @@ def without(config: ConfigDict) -> list[Finding]:
     """
     default, given = flatten(default_config()), flatten(config)
     found = {}
-    for key, why, remedy in (*_of_model(given), *_of_game(given), *_of_schedule(given)):
+    for key, why, remedy in (
+        *_of_model(given),
+        *_of_game(given),
+        *_of_data(given),
+        *_of_schedule(given),
+    ):
         if given[key] != default[key] and given[key] != _SAID.get(key):
             found.setdefault(key, Finding(key, why, remedy))
     if given["ema.decay"] > 0 and given["ema.start_step"] >= given["num_steps"]:
@@ -148,6 +154,15 @@ def _of_augmentation(given: dict) -> Iterator[tuple[str, str, str]]:
     if not augmentation.is_controlled(policy, probability, target):
         for key in ("augment.every_steps", "augment.ramp_images", "augment.heuristic"):
             yield key, "the probability is fixed", "set --config.augment.target=0.6"
+
+
+def _of_data(given: dict) -> Iterator[tuple[str, str, str]]:
+    source = given["data.source"]
+    if source is not None and not source.startswith(_STAGED):
+        for key in ("data.stage", "data.stage_gb"):
+            yield key, f"{source} has no shards to copy", "leave it out"
+    if given["data.stage"] is None:
+        yield "data.stage_gb", "data.stage is unset", "set --config.data.stage"
 
 
 def _of_schedule(given: dict) -> Iterator[tuple[str, str, str]]:
