@@ -173,7 +173,9 @@ def check_out(out: Path, model: dict) -> None:
         return
     except (ValueError, KeyError, TypeError):
         saved = {}
-    if config_lib.flatten(saved) != config_lib.flatten(model):
+    # One of an earlier version lacks the settings that came since: they have their defaults.
+    default = json.loads(json.dumps(config_lib.default_config().model.to_dict()))
+    if not isinstance(saved, dict) or not saved or {**default, **saved} != model:
         raise UserError(f"--out {out} holds another model; choose another directory")
 
 

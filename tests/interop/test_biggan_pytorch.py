@@ -1,5 +1,6 @@
 """`biggan import --format biggan-pytorch`: outputs, names, contradictions, bad files."""
 
+import json
 import os
 import pickle
 import sys
@@ -183,6 +184,12 @@ def test_contradictions(tmp_path, capsys):
     fails(capsys, [g, "--any-weights", *out], "--any-weights is for --format inception-fid")
     files.imported(capsys, *FORMAT, g, *out)
     files.imported(capsys, *FORMAT, g, *out)  # the same again
+    config = tmp_path / "m" / "config.json"
+    saved = json.loads(config.read_text())
+    del saved["model"]["d_skip"]  # by a version that had no such setting
+    config.write_text(json.dumps(saved))
+    files.imported(capsys, *FORMAT, g, *out)
+    assert "d_skip" in json.loads(config.read_text())["model"]
     fails(capsys, [g, "--sn-eps", "1e-4", *out], "holds another model")
 
 
