@@ -154,7 +154,7 @@ def _of_webp(data: Any, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _of_jpeg(data: Any, shape: tuple[int, ...]) -> np.ndarray:
-    # Pillow's pixels with fewer copies and half the time that holds the interpreter lock.
+    # Pillow's pixels with fewer copies.
     return simplejpeg.decode_jpeg(data, colorspace="GRAY" if shape[-1] == 1 else "RGB")
 
 
