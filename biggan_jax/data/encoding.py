@@ -101,7 +101,7 @@ class Encoding:
           DamagedRecord: the bytes are no such image.
         """
         try:
-            pixels = _decoder(self.format)(data, out.shape)
+            pixels = _DECODERS[self.format](data, out.shape)
         except (MemoryError, DamagedRecord):
             raise
         except Exception as error:  # decoders raise nearly every type on damaged bytes
@@ -138,10 +138,6 @@ def asked(format: str, quality: int | None) -> Encoding:
     return Encoding(format, quality)
 
 
-def _decoder(name: str) -> Callable[[Any, tuple[int, ...]], np.ndarray]:
-    return {"raw": _of_raw, "webp": _of_webp, "jpeg": _of_jpeg}[name]
-
-
 def _of_raw(data: Any, shape: tuple[int, ...]) -> np.ndarray:
     return np.frombuffer(data, np.uint8).reshape(shape)
 
@@ -156,6 +152,13 @@ def _of_webp(data: Any, shape: tuple[int, ...]) -> np.ndarray:
 def _of_jpeg(data: Any, shape: tuple[int, ...]) -> np.ndarray:
     # Pillow's pixels with fewer copies.
     return simplejpeg.decode_jpeg(data, colorspace="GRAY" if shape[-1] == 1 else "RGB")
+
+
+_DECODERS: dict[str, Callable[[Any, tuple[int, ...]], np.ndarray]] = {
+    "raw": _of_raw,
+    "webp": _of_webp,
+    "jpeg": _of_jpeg,
+}
 
 
 def labels(records: Sequence[bytes]) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Which members of an archive are the images of which class: folders in it are classes."""
 
 import functools
+import posixpath
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,21 @@ from biggan_jax.data.files import shown
 from biggan_jax.data.left_out import JUNK_FOLDERS, LeftOut, is_picture
 from biggan_jax.data.listing import ORDERS, Listing, nothing
 from biggan_jax.errors import UserError, did_you_mean, some
+
+
+def plain_name(name: str) -> str:
+    """A member's path from the root of its archive, without `.`, `..` and doubled slashes."""
+    return posixpath.normpath(name.lstrip("/"))
+
+
+def linked_name(name: str, to: str) -> str:
+    """The `plain_name` of what a symbolic link stands for.
+
+    Args:
+      name: path of the link in its archive.
+      to: what the link holds.
+    """
+    return plain_name(posixpath.join(posixpath.dirname(name), to))
 
 
 def list_members(

@@ -2,7 +2,6 @@
 
 import io
 import os
-import posixpath
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from biggan_jax.data.index_cache import Index, joined
+from biggan_jax.data.member_listing import linked_name, plain_name
 from biggan_jax.data.source import one_line
 from biggan_jax.errors import UserError
 
@@ -132,19 +132,15 @@ def _files(handle: int, start: int, size: int) -> dict[str, tuple[int, int]]:
         while (info := tar.next()) is not None:
             tar.members = []
             if info.isreg() and not info.issparse():
-                found[_plain(info.name)] = start + info.offset_data, info.size
+                found[plain_name(info.name)] = start + info.offset_data, info.size
     return found
 
 
 def _target(info: tarfile.TarInfo) -> str:
     """The file that a link stands for, as `_files` names it."""
     if info.islnk():
-        return _plain(info.linkname)
-    return _plain(posixpath.join(posixpath.dirname(info.name), info.linkname))
-
-
-def _plain(name: str) -> str:
-    return posixpath.normpath(name.lstrip("/"))
+        return plain_name(info.linkname)
+    return linked_name(info.name, info.linkname)
 
 
 def _no_tar(where: str, reason: str) -> UserError:

@@ -1,6 +1,5 @@
 """What lies where in a zip file."""
 
-import posixpath
 import stat
 import zipfile
 import zlib
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from biggan_jax.data.index_cache import Index, joined
+from biggan_jax.data.member_listing import linked_name, plain_name
 from biggan_jax.data.source import one_line
 from biggan_jax.data.stored import DEFLATED, STORED
 from biggan_jax.errors import UserError
@@ -73,10 +73,10 @@ def _check(path: Path, infos: list[zipfile.ZipInfo]) -> None:
 
 def _followed(file: zipfile.ZipFile) -> list[tuple[str, zipfile.ZipInfo]]:
     """The name of every member and what is stored under it, behind a link its target."""
-    named = [(_plain(info.filename), info) for info in file.infolist()]
+    named = [(_unix_name(info.filename), info) for info in file.infolist()]
     if not any(_is_link(info) for _, info in named):
         return named
-    files = {posixpath.normpath(name): info for name, info in named if not _is_link(info)}
+    files = {plain_name(name): info for name, info in named if not _is_link(info)}
     found = []
     for name, info in named:
         if not _is_link(info):
@@ -84,7 +84,7 @@ def _followed(file: zipfile.ZipFile) -> list[tuple[str, zipfile.ZipInfo]]:
             continue
         with file.open(info) as content:
             to = content.read(_PATH_BYTES).decode("utf-8", "surrogateescape")
-        target = files.get(posixpath.normpath(posixpath.join(posixpath.dirname(name), to)))
+        target = files.get(linked_name(name, to))
         if target is not None and not target.is_dir():
             found.append((name, target))
     return found
@@ -94,6 +94,6 @@ def _is_link(info: zipfile.ZipInfo) -> bool:
     return stat.S_ISLNK(info.external_attr >> 16)
 
 
-def _plain(name: str) -> str:
+def _unix_name(name: str) -> str:
     # Some programs of Windows write its own separators.
     return name.replace("\\", "/").removeprefix("./").lstrip("/")

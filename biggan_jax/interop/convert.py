@@ -126,7 +126,7 @@ def write(config: ConfigDict, networks: list[Network], out: Path) -> dict:
       UserError: tensors are missing, misshapen or not finite, or `out` holds something else.
       OSError: the directory cannot be written.
     """
-    model = json.loads(json.dumps(config.model.to_dict()))
+    model = model_section(config)
     check_out(out, model)
     for network in networks:
         network.check()
@@ -146,6 +146,11 @@ def write(config: ConfigDict, networks: list[Network], out: Path) -> dict:
     text = json.dumps(saved, indent=2) + "\n"
     paths.write_bytes(out / "config.json", text.encode())
     return {"out": str(out), "model": model, "networks": report}
+
+
+def model_section(config: ConfigDict) -> dict[str, Any]:
+    """The `model` section of a config as JSON holds it: lists in place of tuples."""
+    return json.loads(json.dumps(config.model.to_dict()))
 
 
 def named(config: ConfigDict) -> dict[str, list[str]]:
@@ -174,7 +179,7 @@ def check_out(out: Path, model: dict) -> None:
     except (ValueError, KeyError, TypeError):
         saved = {}
     # One of an earlier version lacks the settings that came since: they have their defaults.
-    default = json.loads(json.dumps(config_lib.default_config().model.to_dict()))
+    default = model_section(config_lib.default_config())
     if not isinstance(saved, dict) or not saved or {**default, **saved} != model:
         raise UserError(f"--out {out} holds another model; choose another directory")
 

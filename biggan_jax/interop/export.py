@@ -142,7 +142,7 @@ def to_directory(
         if (out / name).exists():
             raise UserError(f"--out {out} holds {name}: choose another folder")
     config, networks, step = load(directory, step, ema)
-    convert.check_out(out, json.loads(json.dumps(config.model.to_dict())))
+    convert.check_out(out, convert.model_section(config))
     if only:
         networks = {name: networks[name] for name in only if name in networks}
     described = {"model": config.model.to_dict(), **convert.named(config)}

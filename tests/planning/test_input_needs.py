@@ -52,9 +52,9 @@ def test_the_encoding_decides_what_is_read_and_copied():
         for name in ("raw", "webp", "jpeg")
     }
     sizes = [found[name]["stage_gigabytes_per_host"] for name in ("raw", "webp", "jpeg")]
-    rates = {name: found[name]["host_images_per_second"] for name in found}
-    assert sizes == sorted(sizes, reverse=True)
-    assert min(rates, key=rates.get) == "webp" and len(set(rates.values())) == 3
+    # Raw pixels are copied under Python's lock, which bounds a host of many cores.
+    rates = [found[name]["host_images_per_second"] for name in ("webp", "raw", "jpeg")]
+    assert sizes == sorted(sizes, reverse=True) and rates == sorted(rates)
     slow = input_needs.needs(config, shape, 1, 1e9, encode="jpeg")
     assert not slow["keeps_up"] and found["jpeg"]["keeps_up"]
     assert any("DOES NOT KEEP UP" in line for line in input_needs.lines(slow))

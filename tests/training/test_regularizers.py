@@ -129,7 +129,9 @@ def equations(jaxpr):
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("shape", [(8, 4096), (148, 384), (3, 3, 16, 12)])
 def test_float32_differs_from_float64_by_rounding(shape, form):
-    """The norm of the difference is under 2e-6 of the gradient's."""
+    """The norm of the difference beside that of the gradient."""
+    # On CPUs jax 0.12 adds a product's 4,096 terms one after the other: 1.5e-6, before 2.5e-7.
+    bound = 1e-6 if jax.__version__.startswith("0.10.") else 2e-6
     rng = np.random.default_rng(0)
     kernel = rng.normal(size=shape, scale=0.1).astype(np.float32)
     rows = kernel.astype(np.float64).reshape(-1, shape[-1]).T
@@ -138,7 +140,7 @@ def test_float32_differs_from_float64_by_rounding(shape, form):
     want = (gram - diagonal) @ rows
     got = regularizers.orthogonal_gradient({"d": {"kernel": kernel}}, 0.5, form)["d"]["kernel"]
     error = np.linalg.norm(np.reshape(got, (-1, shape[-1])).T - want)
-    assert got.dtype == np.float32 and error < 2e-6 * np.linalg.norm(want)
+    assert got.dtype == np.float32 and error < bound * np.linalg.norm(want)
 
 
 @pytest.mark.parametrize("form", FORMS)
