@@ -22,6 +22,9 @@ PATCHES = "patches"  # one product of gathered patches: few input channels
 TAPS = "taps"  # one product for all taps, then shifted and added: few output channels
 PHASES = "phases"  # resampled: dense convolutions in place of one with zeros between its pixels
 MINIMAL = "minimal filtering"  # fewer products for more additions: large products of many channels
+# In training, still fewer: the error of wide tiles in float32 is 3 times a convolution's, which is
+# nothing to a gradient, but samples shall equal the peers' as closely as they can.
+WIDE = "minimal filtering, wide tiles"
 
 FEW_CHANNELS = 4
 # (channels, multiplications of the unfused form) from which on minimal filtering pays. Below, its
@@ -31,6 +34,11 @@ LARGE = {
     "up": ((128, 5e8),),
     "down": ((64, 1e9), (128, 5e8)),
 }
+LARGE_IN_TRAINING = {
+    "none": ((32, 5e8), (64, 1.5e8)),
+    "up": (),  # wide tiles of it save less than their additions cost
+    "down": ((64, 5e8),),
+}
 
 
 def choose(
@@ -38,6 +46,7 @@ def choose(
     x_shape: tuple[int, ...],
     kernel_shape: tuple[int, ...],
     dtype: jax.typing.DTypeLike,
+    train: bool,
 ) -> str:
     """The form for a 3x3 convolution.
 
@@ -46,23 +55,28 @@ def choose(
       x_shape: [N, H, W, C] of what is convolved; N may be a symbol.
       kernel_shape: [3, 3, C, K].
       dtype: of both.
+      train: a training forward.
 
     Returns:
-      XLA, PATCHES, TAPS, PHASES or MINIMAL.
+      XLA, PATCHES, TAPS, PHASES, MINIMAL or WIDE.
     """
+    plain = XLA if resample == "none" else PHASES
     channels, features = kernel_shape[-2:]
     if not isinstance(x_shape[0], int):  # an exported program of any batch, for other machines
-        return XLA if resample == "none" else PHASES
+        return plain
     if resample == "none" and min(channels, features) <= FEW_CHANNELS:
         return PATCHES if channels <= features else TAPS
+    if dtype == jnp.bfloat16:  # sums and differences would lose bits
+        return plain
     products = 9 * math.prod(x_shape) * features
-    if (
-        any(min(channels, features) >= c and products >= p for c, p in LARGE[resample])
-        and x_shape[1] % 2 == x_shape[2] % 2 == 0
-        and dtype != jnp.bfloat16  # its sums and differences would lose bits
-    ):
-        return MINIMAL
-    return XLA if resample == "none" else PHASES
+    for form, large in ((WIDE, LARGE_IN_TRAINING), (MINIMAL, LARGE)):
+        if (
+            (train or form != WIDE)
+            and any(min(channels, features) >= c and products >= p for c, p in large[resample])
+            and all(side % _FILTERS[resample, form].places == 0 for side in x_shape[1:3])
+        ):
+            return form
+    return plain
 
 
 def _with_gradients(forward: Callable, of_x: Callable, of_kernel: Callable) -> Callable:
@@ -143,6 +157,15 @@ def _down_by_phases(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return strided(x, convolution.spread(kernel) * 0.25)
 
 
+_FILTERS = {
+    ("none", MINIMAL): winograd.CONV,
+    ("none", WIDE): winograd.CONV_WIDE,
+    ("up", MINIMAL): winograd.UP,
+    ("down", MINIMAL): winograd.DOWN,
+    ("down", WIDE): winograd.DOWN_WIDE,
+}
+
+
 def _minimal(form: winograd.Form) -> Callable[[jax.Array, jax.Array], jax.Array]:
     return lambda x, kernel: winograd.apply(form, x, kernel)
 
@@ -151,9 +174,7 @@ def _minimal(form: winograd.Form) -> Callable[[jax.Array, jax.Array], jax.Array]
 FORMS: dict[tuple[str, str], Callable[[jax.Array, jax.Array], jax.Array]] = {
     ("none", PATCHES): patches,
     ("none", TAPS): taps,
-    ("none", MINIMAL): _minimal(winograd.CONV),
     ("up", PHASES): _up_by_phases,
-    ("up", MINIMAL): _minimal(winograd.UP),
     ("down", PHASES): _down_by_phases,
-    ("down", MINIMAL): _minimal(winograd.DOWN),
+    **{key: _minimal(form) for key, form in _FILTERS.items()},
 }

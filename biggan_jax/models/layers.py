@@ -151,6 +151,7 @@ class Conv(SpectralModule):
             layout.row_major_gradient(kernel.astype(s.dtype), s.mesh),
             self.resample,
             fused=s.fused,
+            train=train,
         )
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), s.param_dtype)

@@ -22,12 +22,15 @@ from biggan_jax.models.settings import at_least_float32
 _OF_STRIDED = ((1, 1), (1, 1))
 
 
-def conv(x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding="SAME") -> jax.Array:
+def conv(
+    x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding="SAME", train: bool = False
+) -> jax.Array:
     """Convolves x [N, H, W, C] with kernel [h, w, C, K].
 
     1x1 kernels are written as a matrix product (3 times faster on a CPU, the same program
     elsewhere). On the CPU 3x3 kernels and strided 4x4 ones run in the form of `cpu_forms`, on
-    NVIDIA GPUs those of an image's channels and strided ones in that of `gpu_forms`.
+    NVIDIA GPUs those of an image's channels and strided ones in that of `gpu_forms`. `train` is
+    true in training forwards, where a CPU may use a form of a larger rounding error.
     """
     size = kernel.shape[0]
     if stride == 1 and size == 1:
@@ -40,7 +43,8 @@ def conv(x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding="SAME") ->
 
     if size == 3 and stride == 1 and padding == "SAME":
         form = gpu_forms.choose(kernel)
-        return _by_platform("none", general, x, kernel, **({"cuda": form} if form else {}))
+        forms = {"cuda": form} if form else {}
+        return _by_platform("none", general, x, kernel, train, **forms)
     if size == 4 and stride == 2 and padding == _OF_STRIDED:
         return lax.platform_dependent(
             x, kernel, cpu=cpu_forms.strided, cuda=gpu_forms.strided, default=general
@@ -55,13 +59,13 @@ def _flat_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _by_platform(
-    resample: str, elsewhere, x: jax.Array, kernel: jax.Array, **forms: Callable
+    resample: str, elsewhere, x: jax.Array, kernel: jax.Array, train: bool, **forms: Callable
 ) -> jax.Array:
     """`elsewhere(x, kernel)`; on a CPU the form that `cpu_forms` chooses for the shapes.
 
     `forms` are those of other platforms.
     """
-    form = cpu_forms.choose(resample, x.shape, kernel.shape, x.dtype)
+    form = cpu_forms.choose(resample, x.shape, kernel.shape, x.dtype, train)
     if form != cpu_forms.XLA:
         forms["cpu"] = cpu_forms.FORMS[resample, form]
     if not forms:
@@ -126,12 +130,13 @@ def transposed_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     )
 
 
-def upsample_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def upsample_conv(x: jax.Array, kernel: jax.Array, train: bool = False) -> jax.Array:
     """`conv(upsample(x), kernel)` for a 3x3 (one transposed convolution) or 1x1 kernel.
 
     Args:
       x: [N, H, W, C].
       kernel: [3, 3, C, K] or [1, 1, C, K].
+      train: as for `conv`.
 
     Returns:
       [N, 2H, 2W, K].
@@ -145,15 +150,16 @@ def upsample_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     def cuda(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return gpu_forms.dilated(x, convolution.spread(kernel))
 
-    return _by_platform("up", elsewhere, x, kernel, cuda=cuda)
+    return _by_platform("up", elsewhere, x, kernel, train, cuda=cuda)
 
 
-def conv_downsample(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def conv_downsample(x: jax.Array, kernel: jax.Array, train: bool = False) -> jax.Array:
     """`average_pool(conv(x, kernel))` for a 3x3 (one strided 4x4 convolution) or 1x1 kernel.
 
     Args:
       x: [N, H, W, C], H and W even.
       kernel: [3, 3, C, K] or [1, 1, C, K].
+      train: as for `conv`.
 
     Returns:
       [N, H/2, W/2, K].
@@ -167,18 +173,23 @@ def conv_downsample(x: jax.Array, kernel: jax.Array) -> jax.Array:
     def cuda(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return gpu_forms.strided(x, convolution.spread(kernel) * 0.25)
 
-    return _by_platform("down", elsewhere, x, kernel, cuda=cuda)
+    return _by_platform("down", elsewhere, x, kernel, train, cuda=cuda)
 
 
-def resampled_conv(x: jax.Array, kernel: jax.Array, resample: str, *, fused: bool) -> jax.Array:
+def resampled_conv(
+    x: jax.Array, kernel: jax.Array, resample: str, *, fused: bool, train: bool = False
+) -> jax.Array:
     """Convolution with resampling: 'none', 'up' (before it) or 'down' (after it).
 
     `fused=False` is the textbook order; it exists to count what fusing saves and to test it.
+    `train` as for `conv`.
     """
     if resample == "none":
-        return conv(x, kernel)
+        return conv(x, kernel, train=train)
     if resample == "up":
-        return upsample_conv(x, kernel) if fused else conv(upsample(x), kernel)
+        return upsample_conv(x, kernel, train) if fused else conv(upsample(x), kernel, train=train)
     if resample == "down":
-        return conv_downsample(x, kernel) if fused else average_pool(conv(x, kernel))
+        if fused:
+            return conv_downsample(x, kernel, train)
+        return average_pool(conv(x, kernel, train=train))
     raise ValueError(f"resample is {resample!r}; it must be 'none', 'up' or 'down'")

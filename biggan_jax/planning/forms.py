@@ -45,7 +45,7 @@ def _row(player: str, call: walk.Call) -> dict[str, Any]:
         "side": shape[1],
         "channels": shape[-1],
         "features": conv.features,
-        "form": cpu_forms.choose(kind, shape, kernel, conv.settings.dtype),
+        "form": cpu_forms.choose(kind, shape, kernel, conv.settings.dtype, train=True),
     }
 
 

@@ -68,7 +68,7 @@ def test_forms_of_the_cpu_are_the_convolution(kind, form):
     rng = np.random.default_rng(0)
     channels, features = (5, 3) if form == cpu_forms.TAPS else (3, 5)
     with jax.enable_x64(True):
-        x = rng.standard_normal((2, 4, 6, channels))
+        x = rng.standard_normal((2, 4, 8, channels))
         kernel = rng.standard_normal((3, 3, channels, features))
 
         def textbook(x, kernel):
@@ -110,16 +110,22 @@ def test_strided_convolutions_and_their_gradients():
 def test_choice_of_the_form():
     """Few channels, resampling and large products are what XLA is not fast at."""
 
-    def choose(kind, n, size, channels, features, dtype=np.float32):
-        return cpu_forms.choose(kind, (n, size, size, channels), (3, 3, channels, features), dtype)
+    def choose(kind, n, size, channels, features, dtype=np.float32, train=True):
+        shapes = (n, size, size, channels), (3, 3, channels, features)
+        return cpu_forms.choose(kind, *shapes, dtype, train)
 
     assert choose("none", 32, 32, 3, 64) == cpu_forms.PATCHES
     assert choose("none", 32, 32, 64, 1) == cpu_forms.TAPS
-    assert choose("none", 32, 32, 64, 64) == cpu_forms.MINIMAL
+    assert choose("none", 32, 32, 64, 64) == cpu_forms.WIDE
+    assert choose("none", 32, 32, 64, 64, train=False) == cpu_forms.MINIMAL
     assert choose("none", 32, 32, 64, 64, jnp.bfloat16) == cpu_forms.XLA
-    assert choose("none", 33, 33, 64, 64) == cpu_forms.XLA  # sides are odd
+    assert choose("none", 32, 33, 64, 64) == cpu_forms.XLA  # sides are odd
+    assert choose("none", 32, 34, 64, 64) == cpu_forms.MINIMAL  # not in fours
     assert choose("none", 32, 8, 64, 64) == cpu_forms.XLA
+    assert choose("none", 64, 32, 32, 32) == cpu_forms.WIDE
+    assert choose("none", 64, 16, 32, 32) == cpu_forms.XLA
     assert choose("up", 32, 16, 64, 64) == cpu_forms.PHASES
     assert choose("up", 50, 16, 256, 256) == cpu_forms.MINIMAL
     assert choose("down", 32, 8, 48, 48) == cpu_forms.PHASES
-    assert choose("down", 64, 32, 64, 64) == cpu_forms.MINIMAL
+    assert choose("down", 64, 16, 64, 64) == cpu_forms.WIDE
+    assert choose("down", 64, 34, 64, 64) == cpu_forms.MINIMAL

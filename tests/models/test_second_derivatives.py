@@ -181,6 +181,7 @@ def take_minimal_filtering(monkeypatch):
     """Lowers its thresholds to 5 channels, more than an image has."""
     for kind in cpu_forms.LARGE:
         monkeypatch.setitem(cpu_forms.LARGE, kind, ((5, 1),))
+        monkeypatch.setitem(cpu_forms.LARGE_IN_TRAINING, kind, ((5, 1),))
 
 
 def test_iterated_spectral_vectors_are_constants_of_the_gradient():

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from jax import lax
 
-from biggan_jax.models import cpu_forms, resample, winograd
+from biggan_jax.models import cpu_forms, layers, resample, winograd
+from biggan_jax.models.settings import LayerSettings
 
 
 def plain(x, kernel):
@@ -15,17 +16,29 @@ def plain(x, kernel):
     )
 
 
+def up(x, kernel):
+    return plain(resample.upsample(x), kernel)
+
+
+def down(x, kernel):
+    return resample.average_pool(plain(x, kernel))
+
+
+# and what a result's error in float32 may be, at unit scale
 FORMS = {
-    "conv": (winograd.CONV, plain),
-    "up": (winograd.UP, lambda x, k: plain(resample.upsample(x), k)),
-    "down": (winograd.DOWN, lambda x, k: resample.average_pool(plain(x, k))),
+    "conv": (winograd.CONV, plain, 5e-6),
+    "conv, wide": (winograd.CONV_WIDE, plain, 1.5e-5),
+    "up": (winograd.UP, up, 5e-6),
+    "down": (winograd.DOWN, down, 5e-6),
+    "down, wide": (winograd.DOWN_WIDE, down, 1.5e-5),
 }
 
 
 @pytest.mark.parametrize("name", FORMS)
-@pytest.mark.parametrize("size", [(2, 2), (4, 6), (8, 2)])
-def test_equals_the_convolution(name, size):
-    form, slow = FORMS[name]
+@pytest.mark.parametrize("tiles", [(1, 1), (2, 3), (4, 1)])
+def test_equals_the_convolution(name, tiles):
+    form, slow, _ = FORMS[name]
+    size = [form.places * n for n in tiles]
     rng = np.random.default_rng(0)
     draw = lambda shape: jnp.asarray(rng.standard_normal(shape))
     with jax.enable_x64(True):  # in float64 nothing but a wrong formula shows
@@ -39,14 +52,23 @@ def test_equals_the_convolution(name, size):
             np.testing.assert_allclose(a, b, atol=1e-12)
 
 
-def test_float32_stays_as_exact_as_a_convolution():
+@pytest.mark.parametrize("name", FORMS)
+def test_float32_stays_nearly_as_exact_as_a_convolution(name):
+    form, slow, bound = FORMS[name]
     rng = np.random.default_rng(0)
     x = rng.standard_normal((2, 8, 8, 64), np.float32)
     kernel = rng.standard_normal((3, 3, 64, 16), np.float32) / 24  # unit scale at the output
+    dy = rng.standard_normal(jax.eval_shape(slow, x, kernel).shape, np.float32)
+
+    def found(f, *arrays):
+        y, pullback = jax.vjp(f, *(jnp.asarray(a) for a in arrays[:2]))
+        return [np.asarray(a, np.float64) for a in (y, *pullback(jnp.asarray(arrays[2])))]
+
+    fast = found(lambda x, k: winograd.apply(form, x, k), x, kernel, dy)
     with jax.enable_x64(True):
-        exact = np.asarray(plain(x.astype(np.float64), kernel.astype(np.float64)))
-    error = np.abs(np.asarray(winograd.apply(winograd.CONV, x, kernel)) - exact).max()
-    assert error < 5e-6
+        exact = found(slow, *(a.astype(np.float64) for a in (x, kernel, dy)))
+    for a, b in zip(fast, exact, strict=True):
+        assert np.abs(a - b).max() < bound * max(1, b.std())
 
 
 @pytest.mark.parametrize("kind", ["none", "up", "down"])
@@ -62,6 +84,24 @@ def test_wide_layers_take_it_on_the_cpu_alone(kind, monkeypatch):
     assert convolutions("cpu", x) == 0
     assert convolutions("tpu", x) == 1
     assert convolutions("cpu", x.astype(jnp.bfloat16)) > 0
+
+
+@pytest.mark.parametrize("kind, form", [("none", "conv, wide"), ("down", "down, wide")])
+def test_wide_tiles_in_training_forwards_alone(kind, form, monkeypatch):
+    monkeypatch.setitem(cpu_forms.LARGE_IN_TRAINING, kind, ((6, 1),))
+    used, apply = [], winograd.apply
+    monkeypatch.setattr(winograd, "apply", lambda form, *a: used.append(form) or apply(form, *a))
+    layer = layers.Conv(LayerSettings(), False, 6, 3, resample=kind)
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((1, 8, 8, 6)))
+    variables = layer.init(jax.random.key(0), x, False)
+    assert not used
+    sampled = layer.apply(variables, x, False)
+    assert not used
+    trained = layer.apply(variables, x, True)
+    assert used == [FORMS[form][0]]
+    np.testing.assert_allclose(trained, sampled, atol=2e-5)
+    layer.apply(variables, x[:, :6], True)  # no multiple of a tile
+    assert len(used) == 1
 
 
 def test_second_derivatives():
