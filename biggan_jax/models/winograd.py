@@ -14,9 +14,9 @@ channels for every entry of G w, and the square of that in two dimensions. Per a
     DOWN_WIDE     5            2         12         4
 
 Upsampling is nearest, downsampling the mean of pairs, as in `models/resample.py`. Of an image that
-is upsampled, B x is zero at the point -1, and of means A is: one product less. Fewer products have
-larger coefficients and so a larger error in float32; the points are those of the smallest one that
-were found. For CONV_WIDE they are symmetric about 0 and 1 (a and 1 / a).
+is upsampled, B x is zero at the point -1, and of means A is: one product less. Wider tiles have
+larger coefficients and so a larger error in float32. Of the points that were tried these have the
+smallest one; those of CONV_WIDE are symmetric about 0, and with a there is 1 / a.
 
 References:
   Lavin and Gray 2016, "Fast Algorithms for Convolutional Neural Networks", section 4.1.
@@ -71,8 +71,8 @@ def _form(outputs: int, points: Sequence[float], resample: str = "none") -> Form
         analysis = analysis @ np.eye(outputs // 2 + 2)[places]
     if resample == "down":
         synthesis = np.kron(np.eye(outputs // 2), [[0.5, 0.5]]) @ synthesis
-    nonzero = lambda matrix: np.where(np.abs(matrix) < 1e-12, 0, matrix)
-    analysis, synthesis = nonzero(analysis), nonzero(synthesis)
+    # The last digits of an inverse are the linear algebra library's, and zeros are not quite zero.
+    analysis, synthesis = np.round(analysis, 14), np.round(synthesis, 14)
     kept = analysis.any(1) & synthesis.any(0)
     analysis, synthesis, taps = analysis[kept], synthesis[:, kept], taps[kept]
     # Coefficients of 1 cost no multiplication: what they are divided by goes to the taps.
