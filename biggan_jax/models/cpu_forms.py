@@ -22,8 +22,9 @@ PATCHES = "patches"  # one product of gathered patches: few input channels
 TAPS = "taps"  # one product for all taps, then shifted and added: few output channels
 PHASES = "phases"  # resampled: dense convolutions in place of one with zeros between its pixels
 MINIMAL = "minimal filtering"  # fewer products for more additions: large products of many channels
-# In training, still fewer: the error of wide tiles in float32 is 3 times a convolution's, which is
-# nothing to a gradient, but samples shall equal the peers' as closely as they can.
+# In training forwards, still fewer: the error of wide tiles in float32 is 3 times a convolution's,
+# which is nothing to a gradient, but samples by running statistics shall equal the peers' as
+# closely as they can.
 WIDE = "minimal filtering, wide tiles"
 
 FEW_CHANNELS = 4
@@ -34,6 +35,7 @@ LARGE = {
     "up": ((128, 5e8),),
     "down": ((64, 1e9), (128, 5e8)),
 }
+# The same for wide tiles, of which a layer compiles for 0.8 to 1 s.
 LARGE_IN_TRAINING = {
     "none": ((32, 5e8), (64, 1.5e8)),
     "up": (),  # wide tiles of it save less than their additions cost
