@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from biggan_jax.models import layout, remat
+from biggan_jax.models import layout, place_sums, remat
 from biggan_jax.models.batch_groups import manual_axes
 
 
@@ -97,8 +97,8 @@ def _within(x_PNHWC: jax.Array, one_pass: bool) -> tuple[jax.Array, jax.Array]:
     examples away from their mean, so that the difference of squares loses log2(N) bits at most.
     """
     if not one_pass:
-        mean_PC = x_PNHWC.mean((1, 2, 3))
-        return mean_PC, jnp.square(x_PNHWC - mean_PC[:, None, None, None]).mean((1, 2, 3))
+        mean_PC = place_sums.mean(x_PNHWC)
+        return mean_PC, place_sums.mean(jnp.square(x_PNHWC - mean_PC[:, None, None, None]))
     near_PC = x_PNHWC[:, 0].mean((1, 2))
     offset = x_PNHWC - near_PC[:, None, None, None]
     away_PC, squares_PC = offset.mean((1, 2, 3)), jnp.square(offset).mean((1, 2, 3))
@@ -171,7 +171,8 @@ def _backward(eps, dtype, split, residuals, gradients):
     dy = gradients[0].astype(gain.dtype)
     offset = x.astype(gain.dtype) - mean[None, None, None]
     # By example: gradients of bias and gain.
-    sums_NC = jnp.stack([dy.sum((1, 2)), (dy * offset).sum((1, 2)) * rstd[None]])
+    of_bias, of_gain = map(place_sums.by_example, (dy, dy * offset))
+    sums_NC = jnp.stack([of_bias, of_gain * rstd[None]])
     d_bias, d_gain = sums_NC if len(gain) == len(x) else sums_NC.sum(1, keepdims=True)
     if len(gain) == 1 and not split.axes:
         through = gain * jnp.concatenate([d_bias, d_gain])  # of all examples: no other all-reduce

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from biggan_jax.models import layers
+from biggan_jax.models import layers, place_sums
 from biggan_jax.models.batch_groups import manual_axes, whole_batch
 from biggan_jax.models.san import NormalizedLinear, Split
 from biggan_jax.models.settings import LayerSettings, at_least_float32
@@ -54,7 +54,7 @@ def projection(
       Miyato and Koyama 2018, "cGANs with Projection Discriminator", figure 1d.
     """
     # Sum, not mean, over the pixels, in float32: the head decides the scale of the loss.
-    features = at_least_float32(nn.relu(h)).sum((1, 2))
+    features = place_sums.by_example(at_least_float32(nn.relu(h)))
     return logits(features, labels, train, settings, num_classes, use_bias)
 
 

