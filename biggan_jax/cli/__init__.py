@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 from biggan_jax import errors
-from biggan_jax.cli import huge_pages, model_option
+from biggan_jax.cli import allocator, model_option
 from biggan_jax.cli.commands import HEAVY, KEPT, Parser, parser, without_command
 from biggan_jax.cli.output import ended
 from biggan_jax.parallel import devices, signals, terminal
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.command is None:
             return without_command(args, overrides)
         if argv is None and args.command in HEAVY:
-            huge_pages.ask()
+            allocator.ask()
         programs = compiled.kept() if args.command in KEPT else contextlib.nullcontext()
         remedy = REMEDIES.get(args.command, "free some memory, or use a larger machine")
         named = devices.named_errors(lambda: remedy)

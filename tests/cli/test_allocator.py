@@ -1,4 +1,4 @@
-"""Huge pages: a command that starts again with them, once."""
+"""Settings of glibc: a command that starts again with them, once."""
 
 import json
 import os
@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from biggan_jax.cli import huge_pages
+from biggan_jax.cli import allocator
 
 
 class Replaced(Exception):
@@ -15,14 +15,12 @@ class Replaced(Exception):
 
 
 @pytest.fixture
-def started(monkeypatch, tmp_path):
+def started(monkeypatch):
     """What the process is replaced by, on a system where that helps."""
-    mode, calls = tmp_path / "enabled", []
-    mode.write_text("always [madvise] never\n")
-    monkeypatch.setattr(huge_pages, "_MODE", mode)
+    calls = []
     monkeypatch.setattr(os, "confstr", lambda name: "glibc 2.36")
     monkeypatch.setattr(sys, "argv", ["/usr/bin/biggan", "train"])
-    monkeypatch.delenv(huge_pages.VARIABLE, raising=False)
+    monkeypatch.delenv(allocator.VARIABLE, raising=False)
 
     def execve(path, argv, environment):
         calls.append((path, argv, environment))
@@ -35,24 +33,25 @@ def started(monkeypatch, tmp_path):
 def test_a_command_starts_again_with_its_arguments(started, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/home/me/biggan_jax/__main__.py", "train"])
     monkeypatch.setattr(sys, "orig_argv", ["python3", "-m", "biggan_jax", "train"])
-    monkeypatch.setenv(huge_pages.VARIABLE, "glibc.malloc.check=0")
+    monkeypatch.setenv(allocator.VARIABLE, "glibc.malloc.check=0:glibc.malloc.top_pad=4096")
     with pytest.raises(Replaced):
-        huge_pages.ask()
+        allocator.ask()
     ((path, argv, environment),) = started
     assert path == sys.executable and argv == [sys.executable, "-m", "biggan_jax", "train"]
-    found = environment[huge_pages.VARIABLE]
-    assert found == "glibc.malloc.check=0:glibc.malloc.hugetlb=1"
-    monkeypatch.setenv(huge_pages.VARIABLE, found)
-    huge_pages.ask()  # the one that took over goes on
+    found = environment[allocator.VARIABLE]
+    assert found == (  # the user's own values first, and kept
+        "glibc.malloc.check=0:glibc.malloc.top_pad=4096:glibc.malloc.hugetlb=1:"
+        "glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=268435456"
+    )
+    monkeypatch.setenv(allocator.VARIABLE, found)
+    allocator.ask()  # the one that took over goes on
     assert len(started) == 1
 
 
-@pytest.mark.parametrize("reason", ["off", "always", "old", "other", "stdin", "script"])
+@pytest.mark.parametrize("reason", ["off", "old", "other", "stdin", "script"])
 def test_a_command_goes_on_where_it_does_not_help(reason, started, monkeypatch):
     if reason == "off":
-        monkeypatch.setenv(huge_pages.VARIABLE, "glibc.malloc.hugetlb=0")
-    elif reason == "always":
-        huge_pages._MODE.write_text("[always] madvise never\n")
+        monkeypatch.setenv(allocator.VARIABLE, "glibc.malloc.hugetlb=0")
     elif reason == "old":
         monkeypatch.setattr(os, "confstr", lambda name: "glibc 2.31")
     elif reason == "other":
@@ -60,19 +59,15 @@ def test_a_command_goes_on_where_it_does_not_help(reason, started, monkeypatch):
     else:  # what was read from stdin could not be read again
         name = {"stdin": "-", "script": "/home/me/__main__.py"}[reason]
         monkeypatch.setattr(sys, "argv", [name, "train"])
-    huge_pages.ask()
+    allocator.ask()
     assert not started
 
 
-def test_with_json_the_one_that_takes_over_prints_on_stdout(tmp_path):
+def test_with_json_the_one_that_takes_over_prints_on_stdout():
     """Not on stderr, to which `--json` sends what others print."""
-    mode = tmp_path / "enabled"
-    mode.write_text("always [madvise] never\n")
     script = (
-        "import os, pathlib, sys\n"
+        "import os, sys\n"
         "from biggan_jax import cli\n"
-        "from biggan_jax.cli import huge_pages\n"
-        f"huge_pages._MODE = pathlib.Path({str(mode)!r})\n"
         "os.confstr = lambda name: 'glibc 2.36'\n"
         "sys.argv = ['biggan', 'bench', '--json', '--config', 'nosuch']\n"
         "execute = os.execve\n"
@@ -81,7 +76,7 @@ def test_with_json_the_one_that_takes_over_prints_on_stdout(tmp_path):
         "    os.execve = lambda *_: (_ for _ in ()).throw(OSError())\n"
         "sys.exit(cli.main())\n"
     )
-    environment = {k: v for k, v in os.environ.items() if k != huge_pages.VARIABLE}
+    environment = {k: v for k, v in os.environ.items() if k != allocator.VARIABLE}
 
     def run(stdin: str) -> subprocess.CompletedProcess:
         return subprocess.run(
