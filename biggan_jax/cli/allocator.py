@@ -1,7 +1,7 @@
 """How glibc hands out the memory of arrays on a CPU, which a process says when it starts.
 
-XLA's CPU backend takes the memory of a step's intermediate values anew for every step. In pages of 2
-MB instead of 4 kB Linux clears it in less time: a step of the Fashion-MNIST config takes a fifth
+XLA's CPU backend takes the memory of a step's intermediate values anew for every step. In pages of
+2 MB instead of 4 kB Linux clears it in less time: a step of the Fashion-MNIST config takes a fifth
 less. And a thread that gives back what it has freed faults it in again, page by page, some thousand
 times a step: kept, the steps of narrow models take 4 to 10% less time, for 60 to 100 MB of memory.
 

@@ -10,6 +10,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,18 +29,38 @@ MINIMAL = "minimal filtering"  # fewer products for more additions: large produc
 WIDE = "minimal filtering, wide tiles"
 
 FEW_CHANNELS = 4
-# (channels, multiplications of the unfused form) from which on minimal filtering pays. Below, its
-# additions cost what its fewer products save, or the step is too short for its longer compilation.
-LARGE = {
-    "none": ((64, 1e9), (128, 5e8)),
-    "up": ((128, 5e8),),
-    "down": ((64, 1e9), (128, 5e8)),
+
+
+class Range(NamedTuple):
+    """Where a form is the fastest one.
+
+    Attributes:
+      form: MINIMAL or WIDE.
+      channels: from which on, of input and output.
+      products: multiplications of the unfused convolution, from which on.
+      below: as many, at which it ends: what is transformed leaves the caches.
+    """
+
+    form: str
+    channels: int
+    products: float
+    below: float = math.inf
+
+
+# Below, minimal filtering's additions cost what its fewer products save, or the step is too short
+# for its longer compilation. The first that fits counts.
+ALWAYS = {
+    "none": (Range(MINIMAL, 64, 1e9), Range(MINIMAL, 128, 5e8)),
+    "up": (Range(MINIMAL, 128, 5e8),),
+    "down": (Range(MINIMAL, 64, 1e9), Range(MINIMAL, 128, 5e8)),
 }
-# The same for wide tiles, of which a layer compiles for 0.8 to 1 s.
-LARGE_IN_TRAINING = {
-    "none": ((32, 5e8), (64, 1.5e8)),
-    "up": (),  # wide tiles of it save less than their additions cost
-    "down": ((64, 5e8),),
+# In training forwards, before those. A layer compiles for 0.4 to 0.7 s with wide tiles, for 0.3 to
+# 0.4 s without, for 0.1 to 0.5 s in the plain form.
+IN_TRAINING = {
+    "none": (Range(WIDE, 32, 1.5e8), Range(MINIMAL, 32, 7e7)),
+    # Wide tiles of it save less than their additions cost.
+    "up": (Range(MINIMAL, 128, 7e7), Range(MINIMAL, 48, 1.5e7, below=2e8)),
+    "down": (Range(WIDE, 32, 3e8), Range(MINIMAL, 48, 7e7)),
 }
 
 
@@ -71,13 +92,13 @@ def choose(
     if dtype == jnp.bfloat16:  # sums and differences would lose bits
         return plain
     products = 9 * math.prod(x_shape) * features
-    for form, large in ((WIDE, LARGE_IN_TRAINING), (MINIMAL, LARGE)):
+    for r in (IN_TRAINING[resample] if train else ()) + ALWAYS[resample]:
         if (
-            (train or form != WIDE)
-            and any(min(channels, features) >= c and products >= p for c, p in large[resample])
-            and all(side % _FILTERS[resample, form].places == 0 for side in x_shape[1:3])
+            min(channels, features) >= r.channels
+            and r.products <= products < r.below
+            and all(side % _FILTERS[resample, r.form].places == 0 for side in x_shape[1:3])
         ):
-            return form
+            return r.form
     return plain
 
 

@@ -43,6 +43,18 @@ def test_gradients_of_what_is_spread_are_sums(shape):
     np.testing.assert_allclose(twice, 2 * weights.sum((0, 1, 2)), rtol=1e-5, atol=1e-4)
 
 
+def test_the_gradient_of_a_sum_is_repeated():
+    x = np.random.default_rng(3).standard_normal((2, 8, 8, 4)).astype(np.float32)
+    f = jax.grad(lambda x: (place_sums.by_example(x) ** 2).sum())
+    expected = np.broadcast_to(2 * x.astype(np.float64).sum((1, 2), keepdims=True), x.shape)
+    np.testing.assert_allclose(jax.jit(f)(x), expected, rtol=1e-5, atol=1e-5)
+    text = jax.jit(f).lower(x).as_text()
+    assert text.count("stablehlo.dot_general") == 1  # the sum's own
+    # Twice, and forwards.
+    tangent = jax.jvp(f, (x,), (np.ones_like(x),))[1]
+    np.testing.assert_allclose(tangent, 2 * 64, rtol=1e-6)
+
+
 def test_means_are_those_of_parts():
     x = np.random.default_rng(2).standard_normal((2, 3, 8, 8, 4)).astype(np.float32)
     expected = x.astype(np.float64).mean((1, 2, 3))

@@ -121,11 +121,17 @@ def test_choice_of_the_form():
     assert choose("none", 32, 32, 64, 64, jnp.bfloat16) == cpu_forms.XLA
     assert choose("none", 32, 33, 64, 64) == cpu_forms.XLA  # sides are odd
     assert choose("none", 32, 34, 64, 64) == cpu_forms.MINIMAL  # not in fours
-    assert choose("none", 32, 8, 64, 64) == cpu_forms.XLA
-    assert choose("none", 64, 32, 32, 32) == cpu_forms.WIDE
-    assert choose("none", 64, 16, 32, 32) == cpu_forms.XLA
-    assert choose("up", 32, 16, 64, 64) == cpu_forms.PHASES
+    assert choose("none", 32, 8, 64, 64) == cpu_forms.MINIMAL
+    assert choose("none", 32, 8, 64, 64, train=False) == cpu_forms.XLA
+    assert choose("none", 32, 4, 64, 64) == cpu_forms.XLA
+    assert choose("none", 64, 16, 32, 32) == cpu_forms.WIDE
+    assert choose("none", 64, 32, 16, 16) == cpu_forms.XLA
+    assert choose("up", 32, 4, 64, 64) == cpu_forms.MINIMAL
+    assert choose("up", 32, 4, 64, 64, train=False) == cpu_forms.PHASES
+    assert choose("up", 32, 8, 32, 32) == cpu_forms.PHASES
+    assert choose("up", 32, 16, 64, 64) == cpu_forms.PHASES  # it would leave the caches
     assert choose("up", 50, 16, 256, 256) == cpu_forms.MINIMAL
     assert choose("down", 32, 8, 48, 48) == cpu_forms.PHASES
-    assert choose("down", 64, 16, 64, 64) == cpu_forms.WIDE
+    assert choose("down", 32, 8, 64, 64) == cpu_forms.MINIMAL
+    assert choose("down", 32, 16, 64, 64) == cpu_forms.WIDE
     assert choose("down", 64, 34, 64, 64) == cpu_forms.MINIMAL

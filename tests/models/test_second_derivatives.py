@@ -179,9 +179,10 @@ def test_minimal_filtering_is_the_convolution(name, monkeypatch):
 
 def take_minimal_filtering(monkeypatch):
     """Lowers its thresholds to 5 channels, more than an image has."""
-    for kind in cpu_forms.LARGE:
-        monkeypatch.setitem(cpu_forms.LARGE, kind, ((5, 1),))
-        monkeypatch.setitem(cpu_forms.LARGE_IN_TRAINING, kind, ((5, 1),))
+    for kind in cpu_forms.ALWAYS:
+        wide = cpu_forms.MINIMAL if kind == "up" else cpu_forms.WIDE
+        monkeypatch.setitem(cpu_forms.ALWAYS, kind, (cpu_forms.Range(cpu_forms.MINIMAL, 5, 1),))
+        monkeypatch.setitem(cpu_forms.IN_TRAINING, kind, (cpu_forms.Range(wide, 5, 1),))
 
 
 def test_iterated_spectral_vectors_are_constants_of_the_gradient():

@@ -75,8 +75,9 @@ def test_float32_stays_nearly_as_exact_as_a_convolution(name):
 @pytest.mark.parametrize("train", [False, True])
 @pytest.mark.parametrize("kind", ["none", "up", "down"])
 def test_wide_layers_take_it_on_the_cpu_alone(kind, train, monkeypatch):
-    monkeypatch.setitem(cpu_forms.LARGE, kind, ((6, 1),))
-    monkeypatch.setitem(cpu_forms.LARGE_IN_TRAINING, kind, ((6, 1),) if kind != "up" else ())
+    wide = cpu_forms.MINIMAL if kind == "up" else cpu_forms.WIDE
+    monkeypatch.setitem(cpu_forms.ALWAYS, kind, (cpu_forms.Range(cpu_forms.MINIMAL, 6, 1),))
+    monkeypatch.setitem(cpu_forms.IN_TRAINING, kind, (cpu_forms.Range(wide, 6, 1),))
     x, kernel = jnp.ones((1, 4, 4, 6)), jnp.ones((3, 3, 6, 6))
 
     def convolutions(platform, x):
@@ -93,7 +94,7 @@ def test_wide_layers_take_it_on_the_cpu_alone(kind, train, monkeypatch):
 
 @pytest.mark.parametrize("kind, form", [("none", "conv, wide"), ("down", "down, wide")])
 def test_wide_tiles_in_training_forwards_alone(kind, form, monkeypatch):
-    monkeypatch.setitem(cpu_forms.LARGE_IN_TRAINING, kind, ((6, 1),))
+    monkeypatch.setitem(cpu_forms.IN_TRAINING, kind, (cpu_forms.Range(cpu_forms.WIDE, 6, 1),))
     used, apply = [], winograd.apply
     monkeypatch.setattr(winograd, "apply", lambda form, *a: used.append(form) or apply(form, *a))
     layer = layers.Conv(LayerSettings(), False, 6, 3, resample=kind)
