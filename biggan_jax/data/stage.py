@@ -25,6 +25,7 @@ from biggan_jax.data.stage_progress import GIGABYTE, File, Progress
 from biggan_jax.errors import UserError
 
 THREADS = 16  # a bucket sends so many objects at once that one thread would not fill a network
+THREAD = "staging"  # the name of each
 STALL_SECONDS = 60.0  # without a byte, after which a file is asked for once more
 BLOCK_BYTES = 1 << 20
 _UNFINISHED = ".unfinished"
@@ -119,7 +120,7 @@ class Stage:
             new = min(THREADS, self._threads + self._waiting.qsize()) - self._threads
             self._threads += max(0, new)
         for _ in range(new):
-            threading.Thread(target=self._work, daemon=True).start()
+            threading.Thread(target=self._work, name=THREAD, daemon=True).start()
 
     def _work(self) -> None:
         """Fetches what is waiting until nothing is."""
@@ -153,7 +154,7 @@ class Stage:
                     "this machine? Start again to go on with what is staged"
                 )
             self._moved[number] = time.monotonic()
-            threading.Thread(target=self._fetch, args=(number,), daemon=True).start()
+            threading.Thread(target=self._fetch, args=(number,), name=THREAD, daemon=True).start()
 
     def _fetch(self, number: int) -> None:
         """Fetches a file, with some attempts, and says so to whoever waits for it."""

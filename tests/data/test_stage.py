@@ -37,7 +37,11 @@ def written(tmp_path_factory):
 def bucket(written, monkeypatch):
     for name, value in (("FIRST_WAIT", 1e-3), ("ANSWER_SECONDS", 5.0)):
         monkeypatch.setattr(buckets, name, value)
-    return install(FakeBucket(written), monkeypatch.setattr, monkeypatch.setitem)
+    yield (found := install(FakeBucket(written), monkeypatch.setattr, monkeypatch.setitem))
+    found.woken.set()
+    for thread in threading.enumerate():  # else what it says is read by the next test
+        if thread.name == stage.THREAD:
+            thread.join(30)
 
 
 def opened(folder, spec=f"records:{URL}", **settings):
