@@ -39,9 +39,10 @@ def bucket(written, monkeypatch):
         monkeypatch.setattr(buckets, name, value)
     yield (found := install(FakeBucket(written), monkeypatch.setattr, monkeypatch.setitem))
     found.woken.set()
-    for thread in threading.enumerate():  # else what it says is read by the next test
-        if thread.name == stage.THREAD:
-            thread.join(30)
+    end = time.monotonic() + 30
+    while any(thread.name == stage.THREAD for thread in threading.enumerate()):
+        assert time.monotonic() < end  # else what they say is read by the next test
+        time.sleep(0.01)
 
 
 def opened(folder, spec=f"records:{URL}", **settings):
