@@ -22,9 +22,10 @@ _TUNABLES = {
     TUNABLE: 1,  # huge pages where Linux gives them to those who ask
     # A thread's heap is at most as large: so it is advised as a whole, and none is given back.
     "glibc.malloc.top_pad": 64 << 20,
-    # What glibc comes to by itself, had the line above not ended that: its largest value.
+    # The line above fixes these two at 128 kB, which glibc else raises as arrays are freed. What is
+    # larger than the first is mapped anew every time; it is the largest value that glibc takes.
     "glibc.malloc.mmap_threshold": 32 << 20,
-    "glibc.malloc.trim_threshold": 256 << 20,
+    "glibc.malloc.trim_threshold": 256 << 20,  # of the main thread's heap, before it gives back
 }
 _FIRST = (2, 35)  # version of glibc that has all of them
 

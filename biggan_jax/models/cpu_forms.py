@@ -22,7 +22,7 @@ XLA = "xla"
 PATCHES = "patches"  # one product of gathered patches: few input channels
 TAPS = "taps"  # one product for all taps, then shifted and added: few output channels
 PHASES = "phases"  # resampled: dense convolutions in place of one with zeros between its pixels
-MINIMAL = "minimal filtering"  # fewer products for more additions: large products of many channels
+MINIMAL = "minimal filtering"  # fewer products for more additions: many channels
 # In training forwards, still fewer: the error of wide tiles in float32 is 3 times a convolution's,
 # which is nothing to a gradient, but samples by running statistics shall equal the peers' as
 # closely as they can.
