@@ -15,7 +15,7 @@ from biggan_jax import errors
 from biggan_jax.cli import allocator, model_option
 from biggan_jax.cli.commands import HEAVY, KEPT, Parser, parser, without_command
 from biggan_jax.cli.output import ended
-from biggan_jax.parallel import devices, signals, terminal
+from biggan_jax.parallel import ahead, devices, signals, terminal
 from biggan_jax.storage import compiled, orbax_noise
 
 # What to do when memory runs out; `train` and `bench` know the settings.
@@ -55,8 +55,9 @@ def main(argv: list[str] | None = None) -> int:
     logging.getLogger("absl").setLevel(logging.WARNING)
     with terminal.survived(), signals.answered_at_once():
         code = ended(run, argv)
-        if argv is None and code == errors.EXIT_INTERRUPTED:
-            # No teardown: of what still computes, or at the next Ctrl-C, it would crash.
+        if argv is None and (code == errors.EXIT_INTERRUPTED or ahead.is_compiling()):
+            # No teardown: of what still computes, or at the next Ctrl-C, it would crash, and for
+            # the compiler it would wait.
             for stream in filter(None, (sys.stdout, sys.stderr)):
                 with contextlib.suppress(OSError):
                     stream.flush()

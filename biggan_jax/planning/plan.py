@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from biggan_jax import config as config_lib
@@ -33,8 +32,8 @@ from biggan_jax.planning import report as report_lib
 from biggan_jax.planning import traffic as traffic_lib
 from biggan_jax.planning.chips import Topology
 from biggan_jax.training import build as build_lib
+from biggan_jax.training import jitted, step
 from biggan_jax.training import state as state_lib
-from biggan_jax.training import step
 
 # What only a compiled step tells.
 _UNKNOWN = ("flops_per_chip", "bytes_per_chip", "step_seconds_lower_bound", "images_per_second",
@@ -83,7 +82,7 @@ def plan(
     start = time.perf_counter()
     lowered = lower(config, train_step)
     trace_seconds = time.perf_counter() - start
-    inputs = _shard_bytes(abstract_batch(config, mesh))
+    inputs = _shard_bytes(jitted.abstract_batch(config, mesh))
     arguments = _shard_bytes(state_lib.abstract(train_step.init, mesh)) + inputs
     start = time.perf_counter()
     try:
@@ -237,21 +236,10 @@ def check(config: ConfigDict, topology: Topology, slices: int) -> None:
     config_lib.validate(config, size if -1 in asked else math.prod(asked))
 
 
-def abstract_batch(config: ConfigDict, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes, dtypes and shardings of one global batch."""
-    m, shape = config.model, (config.num_d_steps, config.batch_size)
-    place = sharding.over_batch(mesh, axis=1)
-    image = shape + (m.resolution, m.resolution, m.channels)
-    return {
-        "image": jax.ShapeDtypeStruct(image, jnp.uint8, sharding=place),
-        "label": jax.ShapeDtypeStruct(shape, jnp.int32, sharding=place),
-    }
-
-
 def lower(config: ConfigDict, train_step: step.TrainStep) -> jax.stages.Lowered:
     """Lowers the jitted step for the devices of its mesh, without any array."""
     state = state_lib.abstract(train_step.init, train_step.mesh)
-    batch = abstract_batch(config, train_step.mesh)
+    batch = jitted.abstract_batch(config, train_step.mesh)
     return step.jit_train_step(train_step).lower(state, batch)
 
 

@@ -9,8 +9,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
-from biggan_jax.parallel import compiler_options, sharding
+from biggan_jax.parallel import ahead, compiler_options, sharding
 from biggan_jax.training import microbatches
 from biggan_jax.training import state as state_lib
 
@@ -40,6 +42,36 @@ def jit_train_step(train_step: Any) -> Callable:
     if train_step.objective.is_lazy and microbatches.unroll(mesh):
         return LazySteps(train_step, jit)
     return jit(train_step.train_step)
+
+
+def compiled_ahead(program: Callable, train_step: Any, config: ConfigDict) -> Callable:
+    """A step whose compilation begins now, while a run prepares its fresh state and its data.
+
+    Args:
+      program: of `jit_train_step`. One of `LazySteps` is returned as it is: which of its programs
+        comes first it learns from the state.
+      train_step: the `step.TrainStep` that it runs.
+      config: of which that is built, for the shape of a batch.
+
+    Returns:
+      A function of the same arguments; its first call waits for the compiler.
+    """
+    mesh = train_step.mesh
+    if not isinstance(program, jax.stages.Wrapped) or not ahead.is_possible(mesh):
+        return program
+    state = state_lib.abstract(train_step.init, mesh)
+    return ahead.compiled(program, state, abstract_batch(config, mesh))
+
+
+def abstract_batch(config: ConfigDict, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes, dtypes and shardings of one global batch."""
+    m, shape = config.model, (config.num_d_steps, config.batch_size)
+    place = sharding.over_batch(mesh, axis=1)
+    image = shape + (m.resolution, m.resolution, m.channels)
+    return {
+        "image": jax.ShapeDtypeStruct(image, jnp.uint8, sharding=place),
+        "label": jax.ShapeDtypeStruct(shape, jnp.int32, sharding=place),
+    }
 
 
 @dataclasses.dataclass(frozen=True)

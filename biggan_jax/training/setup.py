@@ -22,7 +22,7 @@ from biggan_jax.storage import checkpoint, guard_log, lock, paths, writers
 from biggan_jax.training import build as build_lib
 from biggan_jax.training import fork as fork_lib
 from biggan_jax.training import guard as guard_lib
-from biggan_jax.training import held_out_images, rollback, run_data, sample_grid
+from biggan_jax.training import held_out_images, jitted, rollback, run_data, sample_grid
 from biggan_jax.training import origin as origin_lib
 from biggan_jax.training import step as step_lib
 from biggan_jax.training import workdir as workdir_lib
@@ -201,11 +201,18 @@ def prepare(
         state, start, kept = fork_lib.start(origin, *own, meta)
     events = rollback.settle(workdir, checkpoints)
     attempt = guard_log.attempt(events)
+    if attempt:
+        train_step = build_lib.train_step(rollback.rules(config, attempt), mesh)
+    if like is None or train_step is not like.train_step:
+        program = processes.compile_together(step_lib.jit_train_step(train_step))
+    else:
+        program = like.program
+    if speaks and not forked and checkpoints.latest_step() is None and config.init_from is None:
+        program = jitted.compiled_ahead(program, train_step, config)  # nothing is refused any more
     if not forked:
         state, start, kept = workdir_lib.resume_or_init(*own)
     if attempt:
         rollback.tell(config, attempt)
-        train_step = build_lib.train_step(rollback.rules(config, attempt), mesh)
         state = state.replace(key=rollback.run_key(config, attempt, mesh))
     workdir_lib.write(config, workdir, start, changes)
     seed = rollback.data_seed(config, attempt)
@@ -217,10 +224,6 @@ def prepare(
         guard_log.write(workdir, events)
     guard = guard_lib.build(config, workdir, events, kept, checkpoints, start)
     writer, log = _logs(config, workdir, checkpoints, start, guard, speaks)
-    if like is None or train_step is not like.train_step:
-        program = processes.compile_together(step_lib.jit_train_step(train_step))
-    else:
-        program = like.program
     step = held_out_images.adjusting(program, train_step, config, workdir, source, start)
     return Run(
         config, workdir, train_step, step, state, start, source, batches, checkpoints, writer, log,

@@ -167,4 +167,4 @@ def test_a_program_depends_on_neither_workdir_nor_seed(trained, cache_dir, tmp_p
     jax.clear_caches()  # as in a new process
     with runs.cached_compiles(cache_dir), compiled.answers() as answers:
         assert runs.train(tmp_path / "other", "--config.seed=5") == 0
-    assert answers.hits > 10 and answers.misses == 0
+    assert answers.hits > 4 and answers.misses == 0

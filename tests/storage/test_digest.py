@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from biggan_jax.storage import digest
 from biggan_jax.storage.digest import digests
 from tests.small_state import make_state, on_mesh
 
@@ -60,3 +61,17 @@ def test_64_bit_arrays_and_keys():
     host = np.random.default_rng(0).normal(size=(4, 3))
     with jax.enable_x64(True):
         assert digests({"x": jnp.asarray(host)}) == digests({"x": host})
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int32", "uint8", "bool", "float64"])
+@pytest.mark.parametrize("count", [0, 1, 300])
+def test_what_the_host_can_read_by_parts(dtype, count, monkeypatch):
+    """The same numbers as one pass over the array where it lies, over several parts too."""
+    monkeypatch.setattr(digest, "_PART", 128)
+    x = np.random.default_rng(count).normal(size=count).astype(jnp.dtype(dtype)).reshape(-1, 1)
+    if dtype == "float32" and count:
+        x[-1] = np.nan
+    with jax.enable_x64(True):
+        a, b, finite = digest._digest(digest._sized(x))
+    assert digest._by_parts(x) == (int(a), int(b), bool(finite))
+    assert finite == bool(np.isfinite(x.astype(np.float64)).all())
