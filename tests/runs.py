@@ -29,6 +29,7 @@ from biggan_jax.config import config_file
 from biggan_jax.parallel import sharding
 from biggan_jax.storage import checkpoint
 from biggan_jax.training import build as build_lib
+from biggan_jax.training import jitted as jitted_lib
 from biggan_jax.training import (
     losses,
     microbatches,
@@ -119,7 +120,7 @@ STEP_MODULES = (step_lib, objectives, losses, regularizers, optimizers, microbat
 
 @contextlib.contextmanager
 def traced_once():
-    """Runs of one config in this process share their traced step, `init` and sampler.
+    """Runs of one config in this process share their step, `init` and sampler.
 
     Tracing takes longer than all that a tiny run computes. Where a test has replaced a function of
     the step's modules, what it makes is not shared.
@@ -153,10 +154,14 @@ def traced_once():
     def sampler(bound, config):
         return once("samples", bound, lambda: sample(bound, config), config.seed)
 
-    sample = sample_grid.sampler
+    def compiled_ahead(program, bound, config):
+        return once("ahead", bound, lambda: ahead(program, bound, config))
+
+    sample, ahead = sample_grid.sampler, jitted_lib.compiled_ahead
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(setup, "build_lib", types.SimpleNamespace(train_step=train_step))
         patch.setattr(setup, "step_lib", types.SimpleNamespace(jit_train_step=jit_train_step))
+        patch.setattr(setup, "jitted", types.SimpleNamespace(compiled_ahead=compiled_ahead))
         patch.setattr(state_lib, "create", create)
         patch.setattr(sample_grid, "sampler", sampler)
         yield
@@ -176,10 +181,7 @@ def _functions(*modules) -> tuple:
 
 @pytest.fixture(scope="module", autouse=True)
 def programs(cache_dir):
-    """No module compiles what this session has compiled before, and none leaves anything behind.
-
-    With GBs of compiled programs and traces every garbage collection would be slow.
-    """
+    """No module compiles what this session has compiled before, or leaves GBs to the collector."""
     with cached_compiles(cache_dir), traced_once():
         yield
     jax.clear_caches()

@@ -98,11 +98,11 @@ def test_bad_settings_of_a_training(tmp_path, capsys, override, words):
     "override",
     [
         "--config.loss=relativstic",
-        "--config.regularizer.r1=-1",
         "--config.regularizer.every_steps=1.5",
         *(
             pytest.param(override, marks=pytest.mark.full)
             for override in (
+                "--config.regularizer.r1=-1",
                 "--config.regularizer.r1=nan",
                 "--config.regularizer.r2=much",
                 "--config.regularizer.every_steps=0",

@@ -246,7 +246,11 @@ def plain_float32():
     return slopes(function, weights, images)(weights)
 
 
-@pytest.mark.parametrize("form", ["textbook", "recomputed", "minimal filtering", "both"])
+PARTS = ("recomputed", "minimal filtering")
+FORMS = ["textbook", "both", *(pytest.param(form, marks=pytest.mark.full) for form in PARTS)]
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_the_same_discriminator_by_other_means(form, monkeypatch):
     expected = plain_float32()
     if form in ("minimal filtering", "both"):

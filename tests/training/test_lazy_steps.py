@@ -55,6 +55,20 @@ def test_where_it_is_used():
     assert not isinstance(step.jit_train_step(lazy(1, 1)), jitted.LazySteps)
 
 
+def test_what_is_compiled_ahead_is_what_runs():
+    """For the shapes of a run; what has several programs, or is no program, stays as it is."""
+    c = config(**PLAIN)
+    c.batch_size = 16
+    train_step = build(c)
+    program = step.jit_train_step(train_step)
+    ahead = jitted.compiled_ahead(program, train_step, c)
+    assert ahead is not program
+    state, _ = ahead(small_state.cheap_state(train_step), batch_for(train_step))
+    assert state.step == 1 and program._cache_size() == 1
+    for other in (step.jit_train_step(lazy(1, 2)), lambda state, batch: (state, {})):
+        assert jitted.compiled_ahead(other, train_step, c) is other
+
+
 @pytest.mark.full
 def test_no_branch_is_left():
     """In a trace; the metrics are those of the program with one."""

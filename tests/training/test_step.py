@@ -168,6 +168,7 @@ def collectives(train_step) -> Counter:
     return kinds(compiled_text(train_step))
 
 
+@pytest.mark.full  # the loops of accelerators, below, are data-parallel too
 def test_data_parallel_hlo_holds_only_all_reduces():
     assert set(collectives(with_sgd(tiny((8, 1))))) == {"all-reduce"}
 

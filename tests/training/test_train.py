@@ -115,7 +115,12 @@ def test_killed_at_any_moment(tmp_path, cache_dir):
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130), (signal.SIGHUP, 75)]
+    ("number", "code"),
+    [
+        (signal.SIGTERM, 75),
+        (signal.SIGINT, 130),
+        pytest.param(signal.SIGHUP, 75, marks=pytest.mark.full),  # answered as SIGTERM is
+    ],
 )
 def test_signals_stop_after_saving(tmp_path, trained, monkeypatch, capfd, number, code):
     workdir = tmp_path / "run"
