@@ -22,13 +22,17 @@ def compiles(monkeypatch):
     return found
 
 
-def test_it_is_compiled_once_in_a_thread_of_its_own(compiles):
-    traced = []
+def test_it_is_compiled_once_in_a_thread_of_its_own(compiles, caplog):
+    traced, said = [], "Finished XLA compilation"
     jitted = jax.jit(lambda x: traced.append(x) or 2 * x)
     call = ahead.compiled(jitted, jax.ShapeDtypeStruct((3,), jnp.float32))
     x = jnp.arange(3.0)
-    for _ in range(2):
-        assert call(x).tolist() == [0.0, 2.0, 4.0]
+    with jax.log_compiles():
+        for _ in range(2):
+            assert call(x).tolist() == [0.0, 2.0, 4.0]
+        assert said not in caplog.text  # in this thread
+        jax.jit(lambda x: 3 * x)(x)
+        assert said in caplog.text
     assert len(traced) == 1 and jitted._cache_size() == 1
     (thread,) = compiles
     assert thread is not threading.main_thread() and not thread.is_alive()
