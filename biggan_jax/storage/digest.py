@@ -9,7 +9,7 @@ import numpy as np
 
 # What a forward computes with; an optimizer's moments may overflow without harm.
 _WEIGHTS = re.compile(r"(^|/)(params|spectral|batch_stats)/")
-_PART = 1 << 16  # words that one call takes of what lies in the host's memory
+_PARTS = (256, 2048, 16384, 65536)  # words that one call may take of what the host can read
 
 
 def digests(state: Any) -> dict[str, list[int]]:
@@ -31,7 +31,7 @@ def digests_and_broken(state: Any) -> tuple[dict[str, list[int]], list[str]]:
     """
     # One jit per distinct shape: one program over the 1200 arrays of a BigGAN compiles 3 times as
     # long (23 s against 7 s on 2 cores), and these calls are dispatched without waiting either.
-    # What the host can read takes one program for all shapes.
+    # What the host can read takes a program for each of a few sizes.
     on_cpu = jax.default_backend() == "cpu"
     sums = {
         path: _by_parts(leaf) if on_cpu and _is_whole(leaf) else _settled(_digest(_sized(leaf)))
@@ -80,12 +80,15 @@ def _by_parts(leaf: Any) -> tuple[np.uint32, np.uint32, bool]:
     finite = not jnp.issubdtype(x.dtype, jnp.floating) or bool(np.isfinite(x).all())
     unsigned = {1: np.uint8, 2: np.uint16}.get(x.itemsize, np.uint32)
     words = x.ravel().view(unsigned)
-    sums = [np.zeros(2, np.uint32)]
-    for start in range(0, len(words), _PART):
-        part = words[start : start + _PART]
-        filled = np.zeros(_PART, np.uint32)
+    sums, start = [np.zeros(2, np.uint32)], 0
+    while start < len(words):
+        left = len(words) - start
+        size = next((size for size in _PARTS if size >= left), _PARTS[-1])
+        part = words[start : start + size]
+        filled = np.zeros(size, np.uint32)
         filled[: len(part)] = part
         sums.append(_of_part(filled, np.uint32(start % 2**32), np.uint32(len(part))))
+        start += size
     first, second = np.sum(jax.device_get(sums), 0, dtype=np.uint32)
     return first, second, finite
 
