@@ -15,9 +15,9 @@ _THREAD = "compiles ahead"
 
 
 def is_possible(mesh: "Mesh") -> bool:
-    """Whether it changes nothing but the time: a GPU's compiler times kernels.
+    """Whether compiling ahead changes nothing but the time.
 
-    Nor are programs of several processes compiled ahead, which wait for each other.
+    A GPU's compiler times kernels, and several processes wait for each other's compilation.
 
     Args:
       mesh: of the devices that a program runs on.
@@ -41,7 +41,7 @@ def compiled(jitted: Any, *args: Any) -> Callable:
     lowered = jitted.lower(*args)
 
     def compile_now() -> None:
-        with contextlib.suppress(Exception):  # the first call meets it too, and raises it
+        with contextlib.suppress(Exception):  # the first call compiles again, and raises it
             lowered.compile()
 
     thread = threading.Thread(target=compile_now, name=_THREAD)
