@@ -7,7 +7,13 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from biggan_jax.models import cudnn_attention, dot_product_attention, layout, resample
+from biggan_jax.models import (
+    blocked_attention,
+    cudnn_attention,
+    dot_product_attention,
+    layout,
+    resample,
+)
 from biggan_jax.models.layers import Conv, spread
 from biggan_jax.models.settings import LayerSettings
 
@@ -88,7 +94,10 @@ class SelfAttention(nn.Module):
         self.sow("attention", "map", beta_NQK)
         gamma = self.param("gamma", nn.initializers.zeros, (), s.param_dtype)
         if x.dtype == beta_NQK.dtype:
-            o_NQD = jnp.einsum("nqk,nkd->nqd", beta_NQK, g_NKD)
+            if train and s.mesh is not None and blocked_attention.fits(theta_NQD, phi_NKD, s.mesh):
+                o_NQD = blocked_attention.attend(theta_NQD, phi_NKD, g_NKD, s.mesh)
+            else:
+                o_NQD = jnp.einsum("nqk,nkd->nqd", beta_NQK, g_NKD)
             return x + spread(gamma, x) * project("o", o_NQD.reshape(n, h, w, values), c)
         # The map is made for whoever looks at it: nothing else reads it. gamma scales the kernel,
         # and o is not kept for its gradient.
