@@ -18,7 +18,7 @@ from biggan_jax.models.dot_product_attention import by_device, split_over
 
 # Numbers of the map of a batch from which on blocks are faster. Below, a stored map stays in the
 # caches too, and is not made twice.
-_MAP = 2**21
+_MAP = 2**22
 # Numbers of a block: of one image at most, of several images together at most.
 _OF_ONE, _OF_SEVERAL = 2**19, 2**18
 
