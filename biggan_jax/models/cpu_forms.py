@@ -15,6 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from biggan_jax.models import convolution, winograd
 
@@ -136,7 +137,11 @@ def _shifts(x: jax.Array) -> list[jax.Array]:
 
 
 def _by_patches(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    patches = jnp.concatenate(_shifts(x), axis=-1)
+    _, h, w, _ = x.shape
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    # Columns first, one array for all three rows: half the time of nine copies of few channels.
+    rows = lax.optimization_barrier(jnp.concatenate([x[:, :, b : b + w] for b in range(3)], -1))
+    patches = jnp.concatenate([rows[:, a : a + h] for a in range(3)], -1)
     return jnp.dot(patches, kernel.reshape(-1, kernel.shape[-1]))
 
 
