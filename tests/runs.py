@@ -5,8 +5,6 @@
 
 import concurrent.futures
 import contextlib
-import fnmatch
-import inspect
 import json
 import os
 import re
@@ -14,7 +12,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import types
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,18 +26,8 @@ from biggan_jax.config import config_file
 from biggan_jax.parallel import sharding
 from biggan_jax.storage import checkpoint
 from biggan_jax.training import build as build_lib
-from biggan_jax.training import jitted as jitted_lib
-from biggan_jax.training import (
-    losses,
-    microbatches,
-    objectives,
-    optimizers,
-    regularizers,
-    sample_grid,
-    setup,
-)
 from biggan_jax.training import state as state_lib
-from biggan_jax.training import step as step_lib
+from tests.traced import OF_TRAINED, traced_once
 
 ROOT = Path(__file__).resolve().parent.parent
 DIGITS = str(ROOT / "configs" / "digits.py")
@@ -106,79 +93,6 @@ def cache_dir(tmp_path_factory) -> Path:
     return folder
 
 
-# Settings that no traced program depends on.
-NOT_TRACED = (
-    *("num_steps", "*_every_steps", "eval_*", "keep_checkpoints", "tensorboard", "report"),
-    *("class_names", "seed", "init_from", "batch_size", "guard.*"),
-    *(f"data.{name}" for name in ("source", "flip", "holdout", "on_bad_record", "class_order")),
-    *("data.max_pixels", "data.stage", "data.stage_gb"),
-)
-
-
-STEP_MODULES = (step_lib, objectives, losses, regularizers, optimizers, microbatches, state_lib)
-
-
-@contextlib.contextmanager
-def traced_once():
-    """Runs of one config in this process share their step, `init` and sampler.
-
-    Tracing takes longer than all that a tiny run computes. Where a test has replaced a function of
-    the step's modules, what it makes is not shared.
-    """
-    kept = {}
-
-    def once(what, owner, make, *key):
-        key = (what, id(owner), *key, *_functions(*STEP_MODULES))
-        if key not in kept:
-            kept[key] = make(), owner  # as long as it lives, nothing else has its id
-        return kept[key][0]
-
-    def train_step(config, mesh):
-        settings = config_lib.flatten(config)
-        traced = {
-            key: str(value)
-            for key, value in settings.items()
-            if not any(fnmatch.fnmatch(key, pattern) for pattern in NOT_TRACED)
-        }
-        return once(
-            "bound", None, lambda: build_lib.train_step(config, mesh), *sorted(traced.items()), mesh
-        )
-
-    def jit_train_step(bound):
-        return once("step", bound, lambda: step_lib.jit_train_step(bound))
-
-    def create(init, seed, mesh):
-        jitted = once("init", init.__self__, lambda: state_lib.jit_init(init, mesh))
-        return jitted(jax.random.key(seed))
-
-    def sampler(bound, config):
-        return once("samples", bound, lambda: sample(bound, config), config.seed)
-
-    def compiled_ahead(program, bound, config):
-        return once("ahead", bound, lambda: ahead(program, bound, config))
-
-    sample, ahead = sample_grid.sampler, jitted_lib.compiled_ahead
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(setup, "build_lib", types.SimpleNamespace(train_step=train_step))
-        patch.setattr(setup, "step_lib", types.SimpleNamespace(jit_train_step=jit_train_step))
-        patch.setattr(setup, "jitted", types.SimpleNamespace(compiled_ahead=compiled_ahead))
-        patch.setattr(state_lib, "create", create)
-        patch.setattr(sample_grid, "sampler", sampler)
-        yield
-
-
-def _functions(*modules) -> tuple:
-    """The functions of some modules, and of their classes: a replaced one is another object."""
-    found = []
-    for module in modules:
-        for value in vars(module).values():
-            if inspect.isclass(value):
-                found += [x for x in vars(value).values() if inspect.isfunction(x)]
-            elif inspect.isfunction(value):
-                found.append(value)
-    return tuple(found)
-
-
 @pytest.fixture(scope="module", autouse=True)
 def programs(cache_dir):
     """No module compiles what this session has compiled before, or leaves GBs to the collector."""
@@ -191,7 +105,7 @@ def programs(cache_dir):
 def trained(tmp_path_factory, cache_dir) -> Path:
     """The workdir of a run of four steps with checkpoints 2 and 4; a test changes a copy only."""
     workdir = tmp_path_factory.mktemp("trained") / "run"
-    with cached_compiles(cache_dir):
+    with cached_compiles(cache_dir), traced_once(OF_TRAINED):
         assert train(workdir) == 0
     return workdir
 

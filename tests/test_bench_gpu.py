@@ -177,7 +177,9 @@ def test_what_could_not_be_measured_is_no_success(script, tmp_path):
     [
         ([], "usage: launch/bench_gpu.sh OUT.json"),
         (["out.json", "--peer", "/nowhere"], "give a checkout of BigGAN-PyTorch"),
-        (["out.json", "--resolutions", "64"], "take 128, 256 or both"),
+        pytest.param(
+            ["out.json", "--resolutions", "64"], "take 128, 256 or both", marks=pytest.mark.full
+        ),
     ],
 )
 def test_bad_usage(argv, words, tmp_path):

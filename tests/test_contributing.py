@@ -84,6 +84,7 @@ def test_the_examples_work(changed, trained, cache_dir, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.full
 def test_the_examples_keep_the_house(changed, tmp_path):
     """The order of the rooms, and the style of the code."""
     shutil.copytree(runs.ROOT / "tests", changed / "tests", ignore=SOURCE)

@@ -98,10 +98,10 @@ def test_bad_settings_of_a_training(tmp_path, capsys, override, words):
     "override",
     [
         "--config.loss=relativstic",
-        "--config.regularizer.every_steps=1.5",
         *(
             pytest.param(override, marks=pytest.mark.full)
             for override in (
+                "--config.regularizer.every_steps=1.5",
                 "--config.regularizer.r1=-1",
                 "--config.regularizer.r1=nan",
                 "--config.regularizer.r2=much",
@@ -113,7 +113,7 @@ def test_bad_settings_of_a_training(tmp_path, capsys, override, words):
     ],
 )
 def test_the_value_that_a_refusal_names_is_taken(capsys, override):
-    inspect, key = ["inspect", "--config", runs.DIGITS], override.partition("=")[0]
+    inspect, key = ["inspect", *runs.TINY], override.partition("=")[0]
     fails(capsys, [*inspect, override], ADVICE)
     assert cli.main([*inspect, override]) == 2
     found = runs.re.search(ADVICE, capsys.readouterr().err)
@@ -218,6 +218,7 @@ def test_a_setting_of_a_model_directory_is_one_of_its_file(
     assert "--config" not in captured.err
 
 
+@pytest.mark.full
 def test_checkpoints_fall_back_and_run_out(run_copy, tmp_path, capsys):
     out = ["--per-class=1", f"--out={tmp_path}/x.png"]
     for n in (4, 2):
@@ -356,6 +357,7 @@ def test_full_disk_names_the_path(trained, tmp_path, monkeypatch, capsys):
     runs.assert_one_error(capsys.readouterr(), f"{out}: .*No space left on device")
 
 
+@pytest.mark.full
 def test_importing_changes_nothing_of_the_process():
     """Neither loggers, hooks, warnings, signals nor the environment."""
     code = (
@@ -392,7 +394,7 @@ def test_interrupted(monkeypatch, capsys):
 
 def test_module_and_broken_pipe():
     """`python -m biggan_jax`, whose reader goes away before it writes."""
-    command = [sys.executable, "-m", "biggan_jax", "inspect", "--config", runs.DIGITS]
+    command = [sys.executable, "-m", "biggan_jax", "doctor", "--data=digits", "--resolution=16"]
     process = subprocess.Popen(
         command, cwd=runs.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

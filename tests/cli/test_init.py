@@ -79,6 +79,7 @@ def test_what_it_writes_trains_and_its_commands_can_be_pasted(quick, tmp_path, c
     assert place.read_bytes() == before
 
 
+@pytest.mark.full
 def test_what_takes_long_is_said(quick, tmp_path, capsys, monkeypatch):
     """One line a phase, each of which seems to take long."""
     monkeypatch.setattr(threading.Timer, "start", lambda timer: timer.function(*timer.args))
@@ -118,7 +119,11 @@ def test_commands_are_one_line_whatever_a_path_holds():
         (("gs://b/x", "--data=digits"), ("no folder or file of this machine",)),
         (("x", "--data=folder:torn"), ("1 class has no readable image", "repair one image")),
         (("x", "--data=folder:all_torn"), ("no readable image",)),
-        (("x", "--data=folder:cut"), ("class has no readable image", "dog")),
+        pytest.param(
+            ("x", "--data=folder:cut"),
+            ("class has no readable image", "dog"),
+            marks=pytest.mark.full,
+        ),
     ],
 )
 def test_refusals_are_one_line_and_leave_nothing(
@@ -143,8 +148,12 @@ def test_refusals_are_one_line_and_leave_nothing(
     [
         ("digits", {"model.resolution": 16, "model.channels": 1, "model.num_classes": 10}),
         ("grey", {"model.channels": 1, "model.resolution": 16, "model.num_classes": 1}),
-        ("records", {"model.resolution": 32, "model.num_classes": 2}),
-        ("tiny", {"model.resolution": 16, "model.num_classes": 2}),
+        pytest.param(
+            "records", {"model.resolution": 32, "model.num_classes": 2}, marks=pytest.mark.full
+        ),
+        pytest.param(
+            "tiny", {"model.resolution": 16, "model.num_classes": 2}, marks=pytest.mark.full
+        ),
     ],
 )
 def test_kinds_of_data(quick, tmp_path, capsys, kind, settings):

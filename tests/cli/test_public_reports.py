@@ -41,7 +41,13 @@ def test_class_folders_one_level_too_deep(tmp_path, capsys):
     assert cli.main(["doctor", *runs.TINY, *argv, advice]) == 0
 
 
-@pytest.mark.parametrize("inside", ["checkpoints", "checkpoints/4", "checkpoints/4/state"])
+@pytest.mark.parametrize(
+    "inside",
+    [
+        *(pytest.param(x, marks=pytest.mark.full) for x in ("checkpoints", "checkpoints/4")),
+        "checkpoints/4/state",
+    ],
+)
 def test_a_folder_of_a_run_in_place_of_the_run(trained, tmp_path, capsys, inside):
     """google-research/xmcgan_image_generation#12, mit-han-lab/data-efficient-gans#67: which of
     these folders is to be given?"""
@@ -71,6 +77,7 @@ def test_what_a_killed_save_left_does_not_stop_a_run(run_copy):
     assert names == ["2", "4", "5"]
 
 
+@pytest.mark.full
 def test_a_finished_run_is_started_again(run_copy, capsys):
     """google/orbax#2657: StepAlreadyExistsError at the end, after hours."""
     before = (run_copy / "metrics.jsonl").read_bytes()
@@ -79,6 +86,7 @@ def test_a_finished_run_is_started_again(run_copy, capsys):
     assert (run_copy / "metrics.jsonl").read_bytes() == before
 
 
+@pytest.mark.full
 def test_going_on_from_an_earlier_checkpoint(run_copy, trained):
     """google/orbax#527: steps before the newest one were not saved, silently. Here the newer ones
     are removed, and the run goes on from what is left."""
@@ -87,6 +95,7 @@ def test_going_on_from_an_earlier_checkpoint(run_copy, trained):
     runs.assert_same_state(run_copy, trained, 4)
 
 
+@pytest.mark.full
 def test_a_run_copied_into_a_bucket(trained, bucket, tmp_path, capfd):  # noqa: F811
     """google/orbax#394: copied checkpoints lacked a file, and were deleted as unfinished."""
     shutil.copytree(trained, bucket.root / "bucket" / "copy")
@@ -95,6 +104,7 @@ def test_a_run_copied_into_a_bucket(trained, bucket, tmp_path, capfd):  # noqa: 
     assert "after step 4 of 5" in capfd.readouterr().err
 
 
+@pytest.mark.full
 def test_fewer_images_than_a_step_takes(tmp_path, capsys):
     """ajbrock/BigGAN-PyTorch#70, carpedm20/BEGAN-tensorflow#24, NVlabs/stylegan2-ada-pytorch#231:
     small sets ended in an IndexError or a queue that had run dry."""

@@ -24,13 +24,18 @@ FILES = sorted((runs.ROOT / "configs").glob("*.py"))
 COMPILED = ("dcgan_cifar10", *(["sagan128", "sngan_cifar10", "biggan_deep512"] if FULL else []))
 # Tiny as that of the config of 128 pixels; `test_config_builds` builds them at their own size.
 LARGER = ("biggan256", "biggan512", "biggan_deep256", "biggan_deep512")
+# Of a family and kind of training whose step another config takes already.
+ALIKE = ("cifar10", "digits", "fashion_mnist", "folder", "r3_biggan32", "sngan128")
 
 
-@pytest.fixture(params=FILES, ids=lambda path: path.stem)
-def path(request):
-    return request.param
+def files(*longer):
+    """Every config; those of these names in `make test-full` alone."""
+    full = lambda path: [pytest.mark.full] * (path.stem in longer)
+    files = [pytest.param(path, marks=full(path)) for path in FILES]
+    return pytest.mark.parametrize("path", files, ids=lambda path: path.stem)
 
 
+@files()
 def test_docstring_and_settings(path):
     doc = runpy.run_path(str(path))["__doc__"]
     assert re.search(rf"biggan train --config {path.stem} --workdir \S+", doc)
@@ -39,6 +44,7 @@ def test_docstring_and_settings(path):
         assert override in config.flatten(config.default_config()), override
 
 
+@files("biggan512", "biggan_deep256", "biggan_deep512")
 def test_config_builds(path):
     """At full size, without computing anything; by the loader of the command line too."""
     c = config_file.load(str(path), [])
@@ -55,10 +61,9 @@ def test_config_builds(path):
     assert images.shape == shape and images.dtype == jnp.float32
 
 
+@files(*LARGER, *ALIKE)
 def test_test_config_trains_one_step(path):
     """For real, or on paper (`COMPILED`)."""
-    if path.stem in LARGER and not FULL:
-        pytest.skip("takes longer: BIGGAN_FULL_TESTS=1, as `make test-full`")
     c = runpy.run_path(str(path))["get_test_config"]()
     if c.model.num_classes is None:
         c.model.num_classes = 10

@@ -103,7 +103,9 @@ def traced(model) -> str:
     return re.sub("0x[0-9a-f]+", "", text)
 
 
-@pytest.mark.parametrize("name", ["sagan128", "sngan128", "dcgan_cifar10"])
+@pytest.mark.parametrize(
+    "name", ["sagan128", pytest.param("sngan128", marks=pytest.mark.full), "dcgan_cifar10"]
+)
 def test_a_family_does_not_read_what_is_said_of_it(name):
     """Against the trace of its networks."""
     attention = ["--config.model.g_attention=()", "--config.model.d_attention=()"]

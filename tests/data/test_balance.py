@@ -173,6 +173,7 @@ def test_a_balance_outside_its_domain(value, capsys, tmp_path):
     runs.assert_one_error(capsys.readouterr(), "data.balance is .*from 0 to 1")
 
 
+@pytest.mark.full
 def test_doctor_says_what_rare_classes_get(tmp_path, capsys):
     for name, count in (("cat", 30), ("dog", 1)):
         (tmp_path / name).mkdir()

@@ -168,6 +168,7 @@ def test_an_evaluation_says_that_training_images_are_copied(trained, tmp_path, m
     assert prints[0] == prints[1]
 
 
+@pytest.mark.full
 def test_the_page_of_a_run_shows_what_the_evaluation_found(tmp_path):
     from biggan_jax.evaluation import run_history, run_tables
     from tests.evaluation import made_run

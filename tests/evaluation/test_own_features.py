@@ -172,6 +172,7 @@ def test_evaluate_takes_an_own_function(folder, run_copy, capsys):
         assert_one_error(capsys.readouterr(), words)
 
 
+@pytest.mark.full
 def test_scores_over_seeds(folder, run_copy, capsys):
     """Means and deviations of the scores that each seed has alone."""
     common = ["--json", "evaluate", f"--from={run_copy}", "--data=digits:test", "--no-memorisation"]

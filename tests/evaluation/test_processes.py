@@ -122,7 +122,7 @@ def opened(trained, tmp_path_factory):
     return scorer, load.load_generator(trained)
 
 
-@pytest.mark.parametrize("count", [2, 8])
+@pytest.mark.parametrize("count", [pytest.param(2, marks=pytest.mark.full), 8])
 def test_scores_are_those_of_one_process(opened, monkeypatch, count):
     scorer, generator = opened
     monkeypatch.setattr(evaluator_lib, "BATCH_SIZE", 16)  # 6 batches: 8 processes leave two idle

@@ -167,6 +167,7 @@ def test_what_others_have_written_stays_text(tmp_path):
     assert {"guard", "changes", "sessions", "scores", "others"} <= {*page.sections()}
 
 
+@pytest.mark.full
 def test_a_long_run_of_many_layers_stays_small(tmp_path):
     run = made_run.make(tmp_path / "run")
     random = np.random.default_rng(0)

@@ -33,18 +33,21 @@ G_KEYS = ("dim_z", "hierarchical_z", "shared_embedding", "g_attention", "bn_vari
 D_KEYS = ("d_thin", "d_attention", "d_spectral_norm")
 
 
+GENERATORS = [
+    {"resolution": 32, "dim_z": 40, "ch": 6},
+    {"resolution": 64, "dim_z": 40, "g_attention": (64,), "ch": 8},
+    {"resolution": 128, "dim_z": 13, "shared_embedding": False, "hierarchical_z": False},
+    {"resolution": 32, "dim_z": 11, "hierarchical_z": False, "g_spectral_norm": False},
+    {"resolution": 256, "dim_z": 70, "g_attention": (64, 128), "bn_variance": "biased"},
+    {"resolution": 512, "dim_z": 80, "g_attention": (64,)},
+    {"resolution": 32, "dim_z": 9, "name": "biggan_deep", "g_attention": (8, 32), "ch": 4},
+    {"resolution": 256, "dim_z": 9, "name": "biggan_deep", "g_attention": (64,)},
+]
+
+
 @pytest.mark.parametrize(
     "changes",
-    [
-        {"resolution": 32, "dim_z": 40, "ch": 6},
-        {"resolution": 64, "dim_z": 40, "g_attention": (64,), "ch": 8},
-        {"resolution": 128, "dim_z": 13, "shared_embedding": False, "hierarchical_z": False},
-        {"resolution": 32, "dim_z": 11, "hierarchical_z": False, "g_spectral_norm": False},
-        {"resolution": 256, "dim_z": 70, "g_attention": (64, 128), "bn_variance": "biased"},
-        {"resolution": 512, "dim_z": 80, "g_attention": (64,)},
-        {"resolution": 32, "dim_z": 9, "name": "biggan_deep", "g_attention": (8, 32), "ch": 4},
-        {"resolution": 256, "dim_z": 9, "name": "biggan_deep", "g_attention": (64,)},
-    ],
+    [pytest.param(c, marks=[pytest.mark.full] * (c["resolution"] > 128)) for c in GENERATORS],
     ids=lambda c: f"{c.get('name', 'biggan')}{c['resolution']}",
 )
 def test_generator(changes):

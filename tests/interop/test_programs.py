@@ -194,6 +194,7 @@ def test_a_place_that_cannot_be_written_is_named_at_once(trained, tmp_path, caps
     runs.assert_one_error(capsys.readouterr(), "--out .* cannot be written", "name another folder")
 
 
+@pytest.mark.full
 def test_a_program_under_a_name_of_its_own(trained, tmp_path, capsys):
     """The files beside it carry its name, so that nothing else in the folder is written over."""
     out = tmp_path / "it's mine.stablehlo"

@@ -116,19 +116,22 @@ DEEP = {"name": "biggan_deep", "dim_z": 9, "width_table": "studiogan_legacy"}
 STUDIO = DEEP | {"width_table": "studiogan", "deep_blocks": "studiogan"}
 
 
+SHAPES = [
+    {"resolution": 32, "dim_z": 40, "d_attention": (8,), "ch": 6},
+    {"resolution": 64, "dim_z": 40, "g_attention": (16, 64), "d_attention": (4, 16)},
+    {"resolution": 64, "dim_z": 20, "num_classes": 1},
+    {"resolution": 128, "dim_z": 12, "g_spectral_norm": False, "d_attention": (64,)},
+    {"resolution": 256, "dim_z": 70, "g_attention": (64, 128)},
+    DEEP | {"resolution": 64, "g_attention": (32,), "d_spectral_norm": False},
+    DEEP | {"resolution": 512, "d_attention": (256,)},
+    STUDIO | {"resolution": 32, "ch": 4, "d_attention": (16, 8)},
+    STUDIO | {"resolution": 128, "g_attention": (8, 64), "d_attention": (64,)},
+]
+
+
 @pytest.mark.parametrize(
     "changes",
-    [
-        {"resolution": 32, "dim_z": 40, "d_attention": (8,), "ch": 6},
-        {"resolution": 64, "dim_z": 40, "g_attention": (16, 64), "d_attention": (4, 16)},
-        {"resolution": 64, "dim_z": 20, "num_classes": 1},
-        {"resolution": 128, "dim_z": 12, "g_spectral_norm": False, "d_attention": (64,)},
-        {"resolution": 256, "dim_z": 70, "g_attention": (64, 128)},
-        DEEP | {"resolution": 64, "g_attention": (32,), "d_spectral_norm": False},
-        DEEP | {"resolution": 512, "d_attention": (256,)},
-        STUDIO | {"resolution": 32, "ch": 4, "d_attention": (16, 8)},
-        STUDIO | {"resolution": 128, "g_attention": (8, 64), "d_attention": (64,)},
-    ],
+    [pytest.param(c, marks=[pytest.mark.full] * (c["resolution"] > 64)) for c in SHAPES],
     ids=lambda c: f"{c.get('deep_blocks', c.get('name', 'biggan'))}{c['resolution']}",
 )
 def test_the_architecture_is_read_off_the_shapes(changes):

@@ -198,6 +198,7 @@ def test_an_unknown_resize_rule_is_refused():
         Inception({}, "digest", resize="cubic")
 
 
+@pytest.mark.full
 def test_every_device_computes_its_own_images_one_by_one(tf1, directory):
     images = np.random.default_rng(3).integers(0, 256, (3, 32, 32, 3), np.uint8)
     two = Inception.load(directory, batch_size=4, devices=jax.devices()[:2])
@@ -211,6 +212,7 @@ def test_every_device_computes_its_own_images_one_by_one(tf1, directory):
     assert not re.search(r"all-gather|all-to-all|all-reduce|collective-permute", program)
 
 
+@pytest.mark.full
 def test_batches_computed_at_the_same_time_keep_their_order(tf1):
     images = np.random.default_rng(4).integers(0, 256, (7, 16, 16, 3), np.uint8)
     threads, tf1._run._threads = tf1._run._threads, 1

@@ -79,7 +79,9 @@ ABLATIONS = {
 }
 
 
-@pytest.mark.parametrize("name", ABLATIONS)
+@pytest.mark.parametrize(
+    "name", ["unshared", "not_hierarchical", pytest.param("unconditional", marks=pytest.mark.full)]
+)
 def test_every_parameter_has_a_gradient(name):
     """In eval mode, where biases before a norm count too, and with a gamma that is not 0."""
     assert_alive(section(**ABLATIONS[name]))

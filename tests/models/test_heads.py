@@ -11,7 +11,13 @@ from biggan_jax.models import heads
 from tests.models.test_biggan import inputs, section
 
 
-@pytest.mark.parametrize("name", models.REGISTRY)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.full] * (name in ("biggan_deep", "sngan")))
+        for name in models.REGISTRY
+    ],
+)
 def test_every_family_drops_where_it_is_given_a_key(name):
     """In a trace: bfloat16 and recomputed blocks, too."""
     m = section(name=name, resolution=32 if name == "dcgan" else 16)

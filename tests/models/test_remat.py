@@ -31,7 +31,10 @@ def saved_residuals(player, *inputs):
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(vjp))
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    "name",
+    [*FAMILIES[:1], *(pytest.param(name, marks=pytest.mark.full) for name in FAMILIES[1:])],
+)
 def test_blocks_keep_less_and_have_the_same_variables(name):
     # shared_embedding and hierarchical_z are what these families ignore or need.
     model = section(name=name, ch=8)

@@ -233,7 +233,8 @@ def discriminator_case(name, form="published", dtype="float64", **options):
 
 @pytest.mark.parametrize(
     ("name", "form"),
-    [(name, "published") for name in models.REGISTRY] + [("sagan", "paper")],
+    [(name, "published") for name in models.REGISTRY]
+    + [pytest.param("sagan", "paper", marks=pytest.mark.full)],
 )
 def test_discriminators(name, form):
     with jax.enable_x64(True):
@@ -246,8 +247,8 @@ def plain_float32():
     return slopes(function, weights, images)(weights)
 
 
-PARTS = ("recomputed", "minimal filtering")
-FORMS = ["textbook", "both", *(pytest.param(form, marks=pytest.mark.full) for form in PARTS)]
+PARTS = ("textbook", "recomputed", "minimal filtering")
+FORMS = ["both", *(pytest.param(form, marks=pytest.mark.full) for form in PARTS)]
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -264,6 +265,7 @@ def test_the_same_discriminator_by_other_means(form, monkeypatch):
     assert_same(found[1], expected[1], 1e-4)
 
 
+@pytest.mark.full
 def test_bfloat16():
     expected = plain_float32()
     function, weights, images = discriminator_case("biggan", dtype="bfloat16")

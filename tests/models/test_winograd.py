@@ -35,7 +35,9 @@ FORMS = {
 
 
 @pytest.mark.parametrize("name", FORMS)
-@pytest.mark.parametrize("tiles", [(1, 1), (2, 3), (4, 1)])
+@pytest.mark.parametrize(
+    "tiles", [*(pytest.param(x, marks=pytest.mark.full) for x in ((1, 1), (4, 1))), (2, 3)]
+)
 def test_equals_the_convolution(name, tiles):
     form, slow, _ = FORMS[name]
     size = [form.places * n for n in tiles]

@@ -12,6 +12,22 @@ from biggan_jax.planning import doctor, machine
 from tests import runs, small_folder
 
 
+@pytest.fixture(scope="module", autouse=True)
+def counted_once():
+    """Players of the same settings are traced once for what a step needs of memory."""
+    kept, footprint = {}, doctor.footprint
+
+    def once(train_step):
+        key = repr((train_step.generator, train_step.discriminator))
+        if key not in kept:
+            kept[key] = footprint(train_step)
+        return kept[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(doctor, "footprint", once)
+        yield
+
+
 def examined(capsys, *argv):
     """(exit code, problems by where, the object)."""
     code = cli.main(["doctor", "--json", *argv])
@@ -68,6 +84,7 @@ def test_settings_outside_their_domains_are_named_and_the_rest_is_looked_at(caps
     assert result["images"] == 1797
 
 
+@pytest.mark.full
 def test_what_lanes_and_held_out_images_leave_out(capsys, tmp_path):
     """`train` refuses a balance of lanes; a class may have lost its only image."""
     pictures = small_folder.make(tmp_path / "pictures", (5, 1))
@@ -105,6 +122,7 @@ def test_too_few_samples_for_scores(capsys):
     assert examined(capsys, *runs.TINY, *scored[:1], advice)[0] == 0
 
 
+@pytest.mark.full
 def test_inception_without_its_weights(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("BIGGAN_INCEPTION", str(tmp_path))
     argv = ("--config.eval_every_steps=2", "--config.eval_features=inception")
@@ -131,6 +149,7 @@ def test_figures_have_no_exponents():
     assert doctor.duration(99.6) == "1.7 min" and doctor.duration(36 * 60) == "36 min"
 
 
+@pytest.mark.full
 def test_scores_by_a_classifier_of_one_class(capsys, tmp_path):
     pictures = small_folder.make(tmp_path / "pictures", (3,))
     scored = ("--config.eval_every_steps=2", "--config.eval_features=classifier")

@@ -29,6 +29,7 @@ def test_of_a_tiny_step(trained):
     assert 0.45 < half < 0.8  # softmax and losses stay in float32
 
 
+@pytest.mark.full
 def test_groups_of_batch_norm_that_divide_the_batch_of_a_run():
     assert footprint("--config.bn_group_size=4").per_image == footprint().per_image
 

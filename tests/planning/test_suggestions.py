@@ -54,7 +54,13 @@ def overrides_of(lines):
     return [w for line in lines for w in shlex.split(line) if w.startswith("--config.")]
 
 
-@pytest.mark.parametrize("name", SITUATIONS)
+LONGER = ("one_axis", "named_mesh", "split_already", "parts", "one_device", "two_slices")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.full] * (n in LONGER)) for n in SITUATIONS],
+)
 def test_every_override_builds(name):
     overrides, topology, slices = SITUATIONS[name]
     config, result = refused(overrides, topology, slices)

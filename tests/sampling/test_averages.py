@@ -130,6 +130,7 @@ def test_statistics_and_spectra_of_one_average(averaged, tmp_path, capsys):
     runs.assert_one_error(capsys.readouterr(), "--ema decay_0.6: .*mean 'decay_0.5'")
 
 
+@pytest.mark.full
 def test_the_best_state_holds_them_too(averaged, tmp_path):
     workdir = shutil.copytree(averaged, tmp_path / "run")
     state, _ = runs.load_state(workdir, 5)

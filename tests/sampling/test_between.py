@@ -16,7 +16,10 @@ N = 3
     "changes",
     [
         {"hierarchical_z": True, "dim_z": 12},
-        {"name": "sagan", "init": "xavier", "dim_z": 8, "g_attention": (8,)},
+        pytest.param(
+            {"name": "sagan", "init": "xavier", "dim_z": 8, "g_attention": (8,)},
+            marks=pytest.mark.full,
+        ),
     ],
 )
 def test_tables_give_the_mean_of_two_rows(changes):

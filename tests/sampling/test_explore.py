@@ -334,6 +334,7 @@ def test_weights_read_anew(run_copy):
         np.testing.assert_array_equal(client.ask("image", sample=A), after)
 
 
+@pytest.mark.full
 def test_a_thousand_classes_and_raw_weights_alone(tmp_path):
     explorer = Explorer(write_model(tmp_path, networks=("g",), num_classes=1000))
     with served(explorer) as client:
@@ -361,6 +362,7 @@ def test_names_of_classes_in_a_model_without_chunks(tmp_path):
         assert "bernoulli" in client.refused("image", sample={"truncation": 0.5})
 
 
+@pytest.mark.full
 def test_one_class(tmp_path):
     explorer = Explorer(write_model(tmp_path, num_classes=1, channels=3))
     with served(explorer) as client:

@@ -2,7 +2,6 @@
 
 import json
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -18,6 +17,7 @@ from biggan_jax.sampling.look.rows import Rows
 from biggan_jax.storage import networks
 from biggan_jax.storage.weights import save_weights
 from tests import runs
+from tests.models.test_biggan_ablations import random_variables
 
 
 def one_hot_maps(keys, count):
@@ -26,14 +26,13 @@ def one_hot_maps(keys, count):
 
 
 @pytest.fixture(scope="module")
-def with_d_attention(trained, tmp_path_factory, cache_dir):
+def with_d_attention(trained, tmp_path_factory):
     """A model directory whose D attends at 8 pixels, with gamma 0.25."""
     folder = tmp_path_factory.mktemp("look") / "model"
     config = runs.tiny_config("--config.model.d_attention=(8,)", "--config.model.num_classes=10")
     _, d = models.build(config.model)
     images, labels = jnp.zeros((1, 16, 16, 1)), jnp.zeros((1,), jnp.int32)
-    with runs.cached_compiles(cache_dir):
-        variables = jax.jit(d.init)(jax.random.key(0), images, labels)
+    variables = random_variables(d, images, labels)
     variables = {name: variables[name] for name in ("params", "spectral")}
     variables["params"]["attention_8"]["gamma"] = jnp.asarray(0.25)
     save_weights(folder, "d", variables)
@@ -168,6 +167,7 @@ def test_discriminator_on_files(with_d_attention, tmp_path):
     assert result["rows"][0]["distance"] == pytest.approx(want, abs=1e-5)
 
 
+@pytest.mark.full
 def test_discriminator_on_samples(with_d_attention, tmp_path):
     rows = Rows(classes="2,5", bn_mode="batch", truncation=0.5)
     result = look.draw(

@@ -97,7 +97,9 @@ def test_truncation_keeps_one_z_a_row(trained, tmp_path, capsys, monkeypatch):
     assert drawn[0].columns == ["0.5", "1", "none"] and drawn[0].row_labels == ["2", "7"]
 
 
-@pytest.mark.parametrize("what", ["z", "class", "both"])
+@pytest.mark.parametrize(
+    "what", [*(pytest.param(x, marks=pytest.mark.full) for x in ("z", "class")), "both"]
+)
 def test_interpolation_ends_in_samples(trained, tmp_path, capsys, monkeypatch, what):
     drawn = []
     monkeypatch.setattr(
@@ -116,7 +118,7 @@ def test_interpolation_ends_in_samples(trained, tmp_path, capsys, monkeypatch, w
     assert np.abs(drawn[0].rows[0][1] - drawn[0].rows[0][0]).max() > 1e-4
 
 
-@pytest.mark.parametrize("suffix", [".gif", ".webp"])
+@pytest.mark.parametrize("suffix", [".gif", pytest.param(".webp", marks=pytest.mark.full)])
 def test_moving_pictures(trained, tmp_path, capsys, suffix):
     out = tmp_path / f"i{suffix}"
     assert look("interpolate", trained, out, "--count=2", "--points=3", "--width=200") == 0
@@ -153,6 +155,7 @@ def test_chunks_change_one_at_a_time(trained, tmp_path, capsys, monkeypatch):
     assert result["chunks"][1]["change"] == pytest.approx(change, abs=1e-3)
 
 
+@pytest.mark.full
 def test_the_name_of_the_sample_stands_in_pictures_of_one(tmp_path, capsys, monkeypatch):
     """Of several it stands in the rows' labels; by its id where one font has not all letters."""
     folder = saved_model(

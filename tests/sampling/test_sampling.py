@@ -277,6 +277,7 @@ def standing_by_hand(g, variables, z, labels):
     return jax.tree_util.tree_map_with_path(biased, mean)
 
 
+@pytest.mark.full
 def test_standing_statistics(trained, generator, state):
     standing = load.load_generator(trained, bn_mode="standing", standing_truncation=0.5)
     variables = state.ema.variables

@@ -97,7 +97,14 @@ def test_arrays_on_eight_devices(tmp_path):
     assert values(tmp_path / "best") == [1, 1.25, 1.5]
 
 
-@pytest.mark.parametrize("case", ["better", "first", "another protocol", "bucket"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        "better",
+        *(pytest.param(case, marks=pytest.mark.full) for case in ("first", "another protocol")),
+        "bucket",
+    ],
+)
 def test_a_kill_at_any_instant_leaves_the_old_or_the_new_one(tmp_path, monkeypatch, case):
     """Each change of the disk behind the arrays is once the one that does not come."""
     if case == "bucket":
@@ -141,6 +148,7 @@ def test_a_kill_at_any_instant_leaves_the_old_or_the_new_one(tmp_path, monkeypat
     assert number > 2 and steps == {None if case == "first" else 1, 2}
 
 
+@pytest.mark.full
 def test_arrays_on_two_processes(tmp_path):
     command = [sys.executable, "-m", "tests.storage.keep_best", str(runs.free_port())]
     flags = os.environ["XLA_FLAGS"].replace("count=8", "count=4")

@@ -163,8 +163,10 @@ def test_processors_of_other_features_have_folders_of_their_own(monkeypatch):
     assert len(names) == 3
 
 
+@pytest.mark.full
 def test_a_program_depends_on_neither_workdir_nor_seed(trained, cache_dir, tmp_path, capsys):
     jax.clear_caches()  # as in a new process
+    runs.OF_TRAINED.clear()
     with runs.cached_compiles(cache_dir), compiled.answers() as answers:
         assert runs.train(tmp_path / "other", "--config.seed=5") == 0
     assert answers.hits > 4 and answers.misses == 0

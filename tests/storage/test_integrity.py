@@ -33,9 +33,9 @@ def two_steps(tmp_path):
     [
         (truncate, ""),
         (zero_64_bytes, "bits differ from those saved in ema/params/noise, params/noise"),
-        (spoil_index, "JSONDecodeError"),
+        pytest.param(spoil_index, "JSONDecodeError", marks=pytest.mark.full),
         (spoil_record, "its record does not match its seal"),
-        (remove_record, "its record is unreadable"),
+        pytest.param(remove_record, "its record is unreadable", marks=pytest.mark.full),
     ],
 )
 def test_damage_falls_back_to_the_step_before(two_steps, damage, reason):

@@ -101,6 +101,7 @@ def process_state() -> dict:
     }
 
 
+@pytest.mark.full
 def test_all_is_as_before_after_failed_reads_and_saves(tmp_path, monkeypatch, capfd):
     arrays = {f"a{i}": jax.random.normal(jax.random.key(i), (64, 64)) for i in range(20)}
     checkpoints = Checkpoints(tmp_path / "checkpoints", async_save=False)

@@ -66,18 +66,25 @@ def test_what_is_no_step(kept, step):
         load_generator(kept, step=step)
 
 
-def test_every_command_takes_it_and_says_it(kept, tmp_path, capsys):
-    out = str(tmp_path / "x")
-    for argv, number in (
-        (["sample", f"--out={out}.png", "--per-class=1"], 4),
-        (["sample", f"--out={out}.png", "--per-class=1", "--step=best"], 2),
-        (["look", "attention", f"--out={out}.png", "--count=1", "--step", "2"], 2),
-        (["export", f"--out={out}.safetensors", "--step=2"], 2),
-        (["export", f"--out={out}.safetensors"], 4),
-        (["inspect", "--step=best"], 2),
-    ):
-        assert cli.main([*argv, f"--from={kept}", "--json"]) == 0
-        assert json.loads(capsys.readouterr().out)["step"] == number, argv
+@pytest.mark.parametrize(
+    ("argv", "number"),
+    [
+        (["sample", "--out={}.png", "--per-class=1"], 4),
+        (["sample", "--out={}.png", "--per-class=1", "--step=best"], 2),
+        pytest.param(
+            ["look", "attention", "--out={}.png", "--count=1", "--step", "2"],
+            2,
+            marks=pytest.mark.full,
+        ),
+        (["export", "--out={}.safetensors", "--step=2"], 2),
+        pytest.param(["export", "--out={}.safetensors"], 4, marks=pytest.mark.full),
+        pytest.param(["inspect", "--step=best"], 2, marks=pytest.mark.full),
+    ],
+)
+def test_every_command_takes_it_and_says_it(kept, tmp_path, capsys, argv, number):
+    argv = [word.format(tmp_path / "x") for word in argv]
+    assert cli.main([*argv, f"--from={kept}", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["step"] == number
 
 
 def test_a_step_that_was_deleted_but_kept_as_the_best(kept, tmp_path):

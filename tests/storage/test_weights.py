@@ -42,7 +42,10 @@ def test_overwrites_and_names_what_is_there(tmp_path):
         load_weights(tmp_path / "elsewhere", "d")
 
 
-@pytest.mark.parametrize("damage", [truncate, spoil_index, remove_record])
+@pytest.mark.parametrize(
+    "damage",
+    [truncate, *(pytest.param(x, marks=pytest.mark.full) for x in (spoil_index, remove_record))],
+)
 def test_corrupt(tmp_path, damage):
     params = make_state(3).params
     save_weights(tmp_path, "g", params)

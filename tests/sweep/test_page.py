@@ -107,6 +107,7 @@ def test_scores_of_different_protocols_name_no_best():
     assert best.find([entry("a")]).score is None
 
 
+@pytest.mark.full
 def test_after_a_sweep_with_a_failure(fake, tmp_path, capsys):
     (tmp_path / "fake" / "1").write_text("3")
     assert test_sweep.call(*fake, "--report") == 1

@@ -84,6 +84,7 @@ def test_eight_devices_equal_one(loops):  # noqa: F811
         assert max(sigmas(w)[0] for w in weights(params)) == pytest.approx(limit, rel=1e-3)
 
 
+@pytest.mark.full
 def test_the_clamp_holds_over_a_hundred_steps():
     limits = {"g_sigma_clamp": 1.0, "d_sigma_clamp": 1.3}
     for form in ("value", "ratio"):

@@ -116,6 +116,7 @@ def test_the_disk_is_full_in_the_middle_of_a_line_of_metrics(
     same_as(trained, workdir)
 
 
+@pytest.mark.full
 def test_a_full_disk_while_the_rules_are_written_down(run_copy, tmp_path, monkeypatch, capsys):
     before = {p: p.read_bytes() for p in run_copy.rglob("*.json*") if "checkpoints" not in p.parts}
     change = ("--allow-change", "--config.optimizer.d_lr=1e-4", "--config.num_steps=5")
@@ -169,12 +170,10 @@ def test_the_newest_checkpoint_is_damaged(run_copy, trained, capsys):
     assert (run_copy / "checkpoints" / "4.discarded").is_dir()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "part",
-    [
-        *(pytest.param(name, marks=pytest.mark.full) for name in ("weights", "config.json")),
-        "score.json",
-    ],
+    ["weights", "config.json", "score.json"],
 )
 def test_the_best_state_is_damaged(trained, tmp_path, capsys, scored, part):
     """It is refused where it is asked for, and never stops the run that goes on."""

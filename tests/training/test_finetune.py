@@ -102,6 +102,7 @@ def test_the_same_model_is_taken_over_whole(trained, source):
                        "total"]  # fmt: skip
 
 
+@pytest.mark.full
 def test_another_step_than_the_newest(run_copy):
     """DIR@STEP, also where the name of DIR holds an @."""
     run = run_copy.rename(run_copy.with_name("a@2"))
@@ -122,7 +123,7 @@ def test_another_step_than_the_newest(run_copy):
             finetune.read(config, sharding.make_mesh((1,)))
 
 
-@pytest.mark.parametrize("mode", ["fresh", "mean"])
+@pytest.mark.parametrize("mode", ["fresh", pytest.param("mean", marks=pytest.mark.full)])
 def test_other_classes(trained, source, mode):
     """10 classes to 3: G's shared embedding and D's projection have other rows."""
     state, lines, train_step = start(trained, *OTHER, f"--config.finetune.new_classes={mode}")
@@ -246,7 +247,10 @@ def test_attention_is_kept_whole_or_not_at_all():
     assert gone.source is None and gone.dropped == changed.dropped
 
 
-@pytest.mark.parametrize(("name", "other"), [("g", "ema"), ("g_ema", "generator")])
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [pytest.param("g", "ema", marks=pytest.mark.full), ("g_ema", "generator")],
+)
 def test_a_directory_with_one_generator(trained, source, tmp_path, name, other):
     """As an import makes one: the same weights serve twice, and D starts anew."""
     held = {"g": source.generator, "g_ema": source.ema}[name]
@@ -320,6 +324,7 @@ def test_a_source_lies_on_all_devices(trained):
     )
 
 
+@pytest.mark.full
 def test_kept_optimizer_beside_new_weights(trained, source):
     state, *_ = start(trained, *OTHER, "--config.finetune.keep_optimizer")
     ours, theirs = state.discriminator.opt_state[0], source.discriminator.opt_state[0]
@@ -445,6 +450,7 @@ def test_bad_requests_of_a_command(trained, tmp_path, capsys):
     assert not (tmp_path / "run" / "config.json").exists()
 
 
+@pytest.mark.full
 def test_directories_without_what_is_asked_for(trained, source, tmp_path):
     empty = model_directory(trained, tmp_path / "empty")
     with pytest.raises(UserError, match="none of weights/{g,g_ema,d}"):

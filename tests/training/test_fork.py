@@ -15,6 +15,7 @@ from biggan_jax.training import optimizers, origin
 from biggan_jax.training import state as state_lib
 from biggan_jax.training import workdir as workdir_lib
 from tests import killing, runs
+from tests.conftest import FULL
 
 
 def steps(workdir):
@@ -241,7 +242,7 @@ FILES = ("fork.json", "config.json", "save")
 def test_killed_while_it_forks(trained, tmp_path, monkeypatch):
     """What a kill leaves counts for nothing; the command works again, as does one without --fork
     once it is known what was to be forked."""
-    for at in FILES:
+    for at in FILES if FULL else FILES[2:]:
         new = tmp_path / at
         kill(monkeypatch, at, new, f"--fork={trained}@2", *FLIPPED)
         assert not steps(new)
@@ -264,6 +265,7 @@ def test_what_a_kill_left_is_not_the_next_forks(trained, tmp_path, monkeypatch):
     assert not runs.metric_lines(new)
 
 
+@pytest.mark.full
 def test_a_checkpoint_that_goes_while_it_is_read(run_copy, tmp_path, monkeypatch, capsys):
     """The origin trains on, and keeps its newest checkpoints alone."""
     read = integrity.read

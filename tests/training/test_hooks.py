@@ -145,6 +145,7 @@ def test_other_rules_from_a_step_on(run_copy, capsys):
     assert "model.ch" in capsys.readouterr().err
 
 
+@pytest.mark.full
 def test_another_seed_draws_otherwise(run_copy):
     """Latents too: the key of the run is part of its state."""
     before = runs.load_state(run_copy)[0].key

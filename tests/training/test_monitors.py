@@ -122,14 +122,18 @@ def test_gains_are_those_of_the_forward_pass(order):
 
     def record(call, args, kwargs, context):
         if isinstance(context.module, BatchNorm):
-            gains["/".join(context.module.path[:-1])] = np.asarray(args[1])
+            gains["/".join(context.module.path[:-1])] = args[1]
         return call(*args, **kwargs)
 
     g, classes = step.generator, step.generator.num_classes
     z = jnp.zeros((classes, g.dim_z))
-    with nn.intercept_methods(record):
-        variables = state.generator.variables
-        g.apply(variables, z, jnp.arange(classes, dtype=jnp.int32), train=False)
+
+    def forward(variables):
+        with nn.intercept_methods(record):
+            g.apply(variables, z, jnp.arange(classes, dtype=jnp.int32), train=False)
+        return dict(gains)
+
+    gains = jax.device_get(jax.jit(forward)(state.generator.variables))
     assert len(gains) == sum("/gain_min/" in name for name in values) == 5
     for name, gain in gains.items():
         for kind in ("min", "max", "mean"):
@@ -209,6 +213,7 @@ def test_watching_changes_nothing(watched, tmp_path):
     assert not monitored(plain)
 
 
+@pytest.mark.full
 def test_images_that_fill_the_devices_up_have_no_weight(monkeypatch):
     """12 images on 8 devices: 16 rows, of which 4 count for neither side."""
     from biggan_jax.training import monitor_images, run_data

@@ -250,6 +250,7 @@ def test_pairs_share_their_labels(monkeypatch):
             np.testing.assert_array_equal(*seen["g"])
 
 
+@pytest.mark.full
 def test_objectives_draw_from_keys_of_their_own(monkeypatch):
     """One key for each update, and for each microbatch of it; the same again for the same state."""
     drawn = []

@@ -134,6 +134,7 @@ def test_augmentation_by_held_out_images_goes_back_too(tmp_path, collapses):
     assert len(set(probabilities)) > 1
 
 
+@pytest.mark.full
 def test_killed_between_collapse_and_rollback(straight, tmp_path, collapses, monkeypatch):
     """A collapse whose rollback was not written down yet is seen again."""
     workdir = tmp_path / "run"
@@ -146,6 +147,7 @@ def test_killed_between_collapse_and_rollback(straight, tmp_path, collapses, mon
     assert told(workdir) == told(straight)
 
 
+@pytest.mark.full
 def test_from_the_start_when_nothing_healthy_is_saved(tmp_path, collapses):
     collapses.clear()
     collapses.add((0, 1))
@@ -192,7 +194,7 @@ def _alarm():
 
 @pytest.mark.parametrize(
     "action",
-    [*(pytest.param(x, marks=pytest.mark.full) for x in ("off", "stop")), "warn", "rollback"],
+    [*(pytest.param(x, marks=pytest.mark.full) for x in ("off", "stop", "warn")), "rollback"],
 )
 def test_a_metric_that_is_not_finite(tmp_path, monkeypatch, capsys, action):
     """It stops the run whatever the guard is told, unless it goes back."""
@@ -279,6 +281,7 @@ def test_healthy_checkpoints_are_kept(tmp_path):
     assert checkpoints.all_steps() == [4, 10]
 
 
+@pytest.mark.full
 def test_a_run_that_a_signal_stopped_goes_back_as_one_that_was_not(
     straight, tmp_path, collapses, monkeypatch
 ):
@@ -330,13 +333,10 @@ def full(path, *_):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(path))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param("guard.jsonl", marks=pytest.mark.full),
-        pytest.param("samples/step_00000003.png", marks=pytest.mark.full),
-        "metrics.jsonl",
-    ],
+    ["guard.jsonl", "samples/step_00000003.png", "metrics.jsonl"],
 )
 def test_the_disk_is_full_while_a_run_goes_back(
     straight,
@@ -369,6 +369,7 @@ def test_the_disk_is_full_while_a_run_goes_back(
     assert runs.metric_lines(workdir)[-3:] == runs.metric_lines(straight)[-3:]
 
 
+@pytest.mark.full
 def test_a_rollback_keeps_the_lock_and_needs_it(straight, collapses, tmp_path, monkeypatch, capsys):
     """A second run is refused in the middle; one that was taken over changes nothing more."""
     workdir, seen, settle = tmp_path / "run", [], rollback.settle

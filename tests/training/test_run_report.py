@@ -94,9 +94,16 @@ def test_a_run_that_is_stopped_and_goes_on(tmp_path, capsys, monkeypatch, undraw
 
 
 @pytest.mark.parametrize(
-    "error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt(), KeyError("x")]
+    ("error", "fails"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), False),
+        (KeyboardInterrupt(), False),
+        (KeyError("x"), False),
+        (OSError(errno.ENOSPC, "No space left on device"), True),
+        pytest.param(KeyboardInterrupt(), True, marks=pytest.mark.full),
+        pytest.param(KeyError("x"), True, marks=pytest.mark.full),
+    ],
 )
-@pytest.mark.parametrize("fails", [False, True])
 def test_a_report_that_fails_is_one_warning(tmp_path, capsys, monkeypatch, error, fails):
     def broken(directory):
         raise error

@@ -138,7 +138,8 @@ def test_fsdp_splits_parameters_moments_and_average():
 
 def test_one_compilation_and_a_counted_step():
     """In bfloat16, which leaves the state in float32."""
-    state, metrics, jitted = run(tiny(compute_dtype="bfloat16"), steps=3)
+    train_step = tiny(compute_dtype="bfloat16", model=section(ch=4))
+    state, metrics, jitted = run(train_step, steps=3)
     dtypes = {x.dtype for x in jax.tree.leaves((state.generator, state.discriminator, state.ema))}
     assert dtypes == {jnp.dtype("float32"), jnp.dtype("int32")}  # int32: Adam's count
     assert all(np.isfinite(v) for v in metrics.values())
@@ -190,6 +191,7 @@ def test_loops_of_updates_and_microbatches_move_no_activations(loops):
     assert set(collectives(with_sgd(tiny((8, 1), **settings)))) == {"all-reduce"}
 
 
+@pytest.mark.full
 def test_fsdp_hlo_gathers_weights_and_moves_no_activations():
     """Every weight that is split is gathered, and what is gathered is a weight."""
     train_step = with_sgd(tiny((4, 2)))
