@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 
 from biggan_jax.errors import UserError
-from biggan_jax.models import layout, walk
+from biggan_jax.models import walk
 from biggan_jax.parallel import sharding
 from biggan_jax.planning import estimate
 from biggan_jax.training.step import TrainStep
@@ -90,20 +90,18 @@ def _on_cpu(train_step: TrainStep) -> TrainStep:
     """The step on one device of the CPU, where XLA counts FLOPs.
 
     The backends of accelerators count none before they compile, and none of their own kernels of
-    attention after.
+    attention after. Players that know of no mesh attend in plain JAX: without kernels, and without
+    the CPU's loop over blocks, whose body would be counted once.
     """
-    if layout.platform(train_step.mesh) == "cpu":
-        return train_step
-    mesh = sharding.make_mesh((1,), [cpu_device()])
 
-    def moved(player: nn.Module) -> nn.Module:
-        return player.clone(settings=dataclasses.replace(player.settings, mesh=mesh))
+    def plain(player: nn.Module) -> nn.Module:
+        return player.clone(settings=dataclasses.replace(player.settings, mesh=None))
 
     return dataclasses.replace(
         train_step,
-        generator=moved(train_step.generator),
-        discriminator=moved(train_step.discriminator),
-        mesh=mesh,
+        generator=plain(train_step.generator),
+        discriminator=plain(train_step.discriminator),
+        mesh=sharding.make_mesh((1,), [cpu_device()]),
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from biggan_jax import cli
-from biggan_jax.models import walk
+from biggan_jax.models import blocked_attention, walk
 from biggan_jax.parallel import sharding
 from biggan_jax.planning import summary
 from biggan_jax.training import build as build_lib
@@ -126,6 +126,20 @@ def test_flops_of_a_step_on_a_gpu():
     }
     there = dataclasses.replace(train_step, mesh=mesh, **moved)
     assert summary.step_flops(there, 16) == summary.step_flops(train_step, 16) > 0
+
+
+def test_flops_of_attention_in_blocks(monkeypatch):
+    """A CPU makes large maps in a loop, whose body XLA counts once: they are counted whole."""
+    assert not blocked_attention.fits(*attention_inputs(), sharding.make_mesh((1,)))
+    stored = summary.step_flops(bound(), 16)
+    monkeypatch.setattr(blocked_attention, "_MAP", 1)
+    assert blocked_attention.fits(*attention_inputs(), sharding.make_mesh((1,)))
+    assert summary.step_flops(bound(), 16) == stored > 0
+
+
+def attention_inputs():
+    """Queries and keys of TINY's generator, 16 images of 8 x 8 pixels."""
+    return (jax.ShapeDtypeStruct((16, x, 1), jnp.float32) for x in (64, 16))
 
 
 def test_unset_classes_are_refused(capsys, tmp_path):
