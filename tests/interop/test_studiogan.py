@@ -65,7 +65,7 @@ def forward(loaded, index, *inputs):
     [
         "big_resnet",
         pytest.param("big_resnet_deep_legacy", marks=pytest.mark.full),
-        "big_resnet_deep_studiogan",
+        pytest.param("big_resnet_deep_studiogan", marks=pytest.mark.full),
     ],
 )
 def test_all_three(tmp_path, capsys, backbone):

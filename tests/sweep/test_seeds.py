@@ -152,6 +152,7 @@ def test_a_run_by_vmap(group, tmp_path, capsys):
         assert_close(*(runs.load_state(folder / name)[0] for folder in (group, tmp_path / "vmap")))
 
 
+@pytest.mark.full
 def test_continues_where_each_seed_is(copied, group, capsys):
     """A kill between two saves, a new seed, and a finished one."""
     shutil.rmtree(copied / "seed_1" / "checkpoints" / "4")
