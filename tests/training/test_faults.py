@@ -15,7 +15,7 @@ import pytest
 
 from biggan_jax import cli
 from biggan_jax.evaluation import evaluate
-from biggan_jax.storage import best, checkpoint, paths, writers
+from biggan_jax.storage import best, checkpoint, metric_lines, paths
 from biggan_jax.training import losses, objectives
 from tests import runs
 
@@ -87,7 +87,7 @@ def test_the_disk_is_full_for_one_file(trained, tmp_path, monkeypatch, capsys, s
 def test_the_disk_is_full_in_the_middle_of_a_line_of_metrics(
     trained, tmp_path, monkeypatch, capsys
 ):
-    workdir, append = tmp_path / "run", writers.MetricWriter._append
+    workdir, append = tmp_path / "run", metric_lines.JsonLines._append
 
     class Full:
         def __init__(self, file):
@@ -105,7 +105,7 @@ def test_the_disk_is_full_in_the_middle_of_a_line_of_metrics(
             return getattr(self._file, name)
 
     with monkeypatch.context() as patch:
-        patch.setattr(writers.MetricWriter, "_append", lambda self: Full(append(self)))
+        patch.setattr(metric_lines.JsonLines, "_append", lambda self: Full(append(self)))
         assert runs.train(workdir) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert "No space left on device" in last and f"{workdir}/metrics.jsonl" in last
