@@ -129,16 +129,21 @@ def _of_kernel(forward: Callable) -> Callable:
     return gradient
 
 
+def _bordered(x: jax.Array) -> jax.Array:
+    """x [N, H, W, C] with one pixel of zeros on every side."""
+    return jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+
+
 def _shifts(x: jax.Array) -> list[jax.Array]:
     """The 9 views of x [N, H, W, C] that the taps of a 3x3 kernel read, zero-padded, row by row."""
     _, h, w, _ = x.shape
-    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    x = _bordered(x)
     return [x[:, a : a + h, b : b + w] for a, b in itertools.product(range(3), repeat=2)]
 
 
 def _by_patches(x: jax.Array, kernel: jax.Array) -> jax.Array:
     _, h, w, _ = x.shape
-    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    x = _bordered(x)
     # Columns first, one array for all three rows: half the time of nine copies of few channels.
     rows = lax.optimization_barrier(jnp.concatenate([x[:, :, b : b + w] for b in range(3)], -1))
     patches = jnp.concatenate([rows[:, a : a + h] for a in range(3)], -1)

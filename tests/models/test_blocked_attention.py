@@ -12,7 +12,13 @@ from jax.sharding import PartitionSpec as P
 from biggan_jax.models import attention, blocked_attention
 from biggan_jax.models.settings import LayerSettings
 from biggan_jax.parallel import sharding
-from tests.models.test_flash_attention import errors, in_float64, textbook, with_gradients
+from tests.models.test_flash_attention import (
+    errors,
+    in_float64,
+    penalty,
+    textbook,
+    with_gradients,
+)
 
 N, Q, K, D, V = 6, 48, 12, 3, 5
 # (most numbers of a block of one image, of several): what happens to the queries and images.
@@ -78,15 +84,6 @@ def test_inside_shard_map(mesh):
 def test_a_penalty_on_the_gradient_has_its_gradients(mesh):
     """As R1 takes them: of the squared gradient of queries, through forward and backward."""
     operands = arrays()
-
-    def penalty(f):
-        def of(theta, phi, g, gradient):
-            def gradient_of(theta):
-                return jax.grad(lambda t: (f(t, phi, g) * gradient).sum())(theta)
-
-            return jnp.square(gradient_of(theta)).sum()
-
-        return jax.grad(of, argnums=(0, 1, 2, 3))
 
     found = jax.jit(penalty(lambda *x: blocked_attention.attend(*x, mesh)))(*operands)
     assert max(errors(found, in_float64(penalty(textbook), *operands))) < 1e-5

@@ -10,7 +10,13 @@ from jax.sharding import PartitionSpec as P
 
 from biggan_jax.models import attention, cudnn_attention, dot_product_attention
 from biggan_jax.parallel import sharding
-from tests.models.test_flash_attention import errors, in_float64, textbook, with_gradients
+from tests.models.test_flash_attention import (
+    errors,
+    in_float64,
+    penalty,
+    textbook,
+    with_gradients,
+)
 
 N, Q, K, D, V = 2, 256, 64, 12, 20  # V is no multiple of 8
 
@@ -44,15 +50,6 @@ def test_values_and_gradients(mesh, dtype, tolerance):
 
 def test_a_penalty_on_the_gradient_has_its_gradients(mesh):
     operands = arrays("float32")
-
-    def penalty(f):
-        def of(theta, phi, g, gradient):
-            def gradients_of(theta):
-                return jax.grad(lambda t: (f(t, phi, g) * gradient).sum())(theta)
-
-            return jnp.square(gradients_of(theta)).sum()
-
-        return jax.grad(of, argnums=(0, 1, 2, 3))
 
     found = jax.jit(penalty(lambda *x: cudnn_attention.attend(*x, mesh)))(*operands)
     assert max(errors(found, in_float64(penalty(textbook), *operands))) < 1e-5

@@ -54,6 +54,18 @@ def with_gradients(f):
     return call
 
 
+def penalty(f):
+    """Gradients of the squared gradient of queries, as R1 takes them."""
+
+    def of(theta, phi, g, gradient):
+        def gradient_of(theta):
+            return jax.grad(lambda t: (f(t, phi, g) * gradient).sum())(theta)
+
+        return jnp.square(gradient_of(theta)).sum()
+
+    return jax.grad(of, argnums=(0, 1, 2, 3))
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-6), ("bfloat16", 4e-3)])
 def test_values_and_gradients(mesh, dtype, tolerance):
     """At scale 2 some logits reach 30, which bfloat16 has only to 1/8."""
@@ -68,15 +80,6 @@ def test_values_and_gradients(mesh, dtype, tolerance):
 def test_a_penalty_on_the_gradient_has_its_gradients(mesh):
     """As R1 takes them: of the squared gradient of queries, through forward and backward."""
     operands = arrays("float32")
-
-    def penalty(f):
-        def of(theta, phi, g, gradient):
-            def gradients_of(theta):
-                return jax.grad(lambda t: (f(t, phi, g) * gradient).sum())(theta)
-
-            return jnp.square(gradients_of(theta)).sum()
-
-        return jax.grad(of, argnums=(0, 1, 2, 3))
 
     found = jax.jit(penalty(lambda *x: flash_attention.attend(*x, mesh, True)))(*operands)
     assert max(errors(found, in_float64(penalty(textbook), *operands))) < 1e-5
