@@ -5,7 +5,6 @@ level, as users' are, and the tests marked `full` run too. A variable and no opt
 flags before pytest reads its options.
 """
 
-import gc
 import importlib.metadata
 import os
 import signal
@@ -30,8 +29,9 @@ from pathlib import Path  # noqa: E402
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
-# Tracing makes millions of objects that live on; the collector would visit them again and again.
-gc.set_threshold(50_000, 20, 50)
+from biggan_jax.cli import garbage  # noqa: E402
+
+garbage.collect_rarely()
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 # A stale entry of a user's cache must never decide a test; `runs.programs` has one of its own.

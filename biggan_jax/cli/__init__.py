@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 from biggan_jax import errors
-from biggan_jax.cli import allocator, model_option
+from biggan_jax.cli import allocator, garbage, model_option
 from biggan_jax.cli.commands import HEAVY, KEPT, Parser, parser, without_command
 from biggan_jax.cli.output import ended
 from biggan_jax.parallel import ahead, devices, signals, terminal
@@ -42,8 +42,10 @@ def main(argv: list[str] | None = None) -> int:
         args, overrides = parser().parse_known_args(given)
         if args.command is None:
             return without_command(args, overrides)
-        if argv is None and args.command in HEAVY:
-            allocator.ask()
+        if argv is None:  # else the process is somebody else's
+            garbage.collect_rarely()
+            if args.command in HEAVY:
+                allocator.ask()
         programs = compiled.kept() if args.command in KEPT else contextlib.nullcontext()
         remedy = REMEDIES.get(args.command, "free some memory, or use a larger machine")
         named = devices.named_errors(lambda: remedy)
