@@ -40,12 +40,14 @@ class Range(NamedTuple):
       channels: from which on, of input and output.
       products: multiplications of the unfused convolution, from which on.
       below: as many, at which it ends: what is transformed leaves the caches.
+      pixels: of the whole batch for each channel, from which on: the kernel is transformed too.
     """
 
     form: str
     channels: int
     products: float
     below: float = math.inf
+    pixels: float = 0
 
 
 # Below, minimal filtering's additions cost what its fewer products save, or the step is too short
@@ -58,10 +60,10 @@ ALWAYS = {
 # In training forwards, before those. A layer compiles for 0.4 to 0.7 s with wide tiles, for 0.3 to
 # 0.4 s without, for 0.1 to 0.5 s in the plain form.
 IN_TRAINING = {
-    "none": (Range(WIDE, 32, 1.5e8), Range(MINIMAL, 32, 7e7)),
+    "none": (Range(WIDE, 32, 7e7, pixels=2), Range(MINIMAL, 32, 7e7)),
     # Wide tiles of it save less than their additions cost.
     "up": (Range(MINIMAL, 128, 7e7), Range(MINIMAL, 48, 1.5e7, below=2e8)),
-    "down": (Range(WIDE, 32, 3e8), Range(MINIMAL, 48, 7e7)),
+    "down": (Range(WIDE, 32, 3e8, pixels=5), Range(MINIMAL, 48, 7e7)),
 }
 
 
@@ -93,10 +95,12 @@ def choose(
     if dtype == jnp.bfloat16:  # sums and differences would lose bits
         return plain
     products = 9 * math.prod(x_shape) * features
+    pixels = math.prod(x_shape[:3]) / max(channels, features)
     for r in (IN_TRAINING[resample] if train else ()) + ALWAYS[resample]:
         if (
             min(channels, features) >= r.channels
             and r.products <= products < r.below
+            and r.pixels <= pixels
             and all(side % _FILTERS[resample, r.form].places == 0 for side in x_shape[1:3])
         ):
             return r.form

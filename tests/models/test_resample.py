@@ -127,7 +127,9 @@ def test_choice_of_the_form():
     assert choose("none", 32, 32, 64, 64, jnp.bfloat16) == cpu_forms.XLA
     assert choose("none", 32, 33, 64, 64) == cpu_forms.XLA  # sides are odd
     assert choose("none", 32, 34, 64, 64) == cpu_forms.MINIMAL  # not in fours
-    assert choose("none", 32, 8, 64, 64) == cpu_forms.MINIMAL
+    assert choose("none", 32, 8, 64, 64) == cpu_forms.WIDE
+    assert choose("none", 16, 4, 256, 256) == cpu_forms.MINIMAL  # mostly its kernel to transform
+    assert choose("none", 32, 4, 256, 256) == cpu_forms.WIDE
     assert choose("none", 32, 8, 64, 64, train=False) == cpu_forms.XLA
     assert choose("none", 32, 4, 64, 64) == cpu_forms.XLA
     assert choose("none", 64, 16, 32, 32) == cpu_forms.WIDE
@@ -141,3 +143,5 @@ def test_choice_of_the_form():
     assert choose("down", 32, 8, 64, 64) == cpu_forms.MINIMAL
     assert choose("down", 32, 16, 64, 64) == cpu_forms.WIDE
     assert choose("down", 64, 34, 64, 64) == cpu_forms.MINIMAL
+    assert choose("down", 64, 4, 256, 256) == cpu_forms.MINIMAL
+    assert choose("down", 32, 8, 256, 256) == cpu_forms.WIDE
