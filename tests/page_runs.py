@@ -30,6 +30,8 @@ NOT_HERE = {
     r"^biggan score ": "needs images and features of others (tests/evaluation/test_score.py)",
     r"--format onnx": "needs the extra onnx (tests/interop/test_programs.py)",
     r"--format inception-fid": "needs the published Inception file (tests/metrics)",
+    r"--format dinov2": "needs the published weights (tests/metrics)",
+    r"--against FILE": "needs a recording (those of docs/import.md are run)",
     r"bench --suite": "times a fixed list of full-size shapes for minutes (tests/planning)",
     r"--source imagenet:": "needs ImageNet (tests/data makes small ones of every layout)",
     r"bench --(layers|data)$|biggan (bench|doctor|inspect|plan)$": "a name, no command",

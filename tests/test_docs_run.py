@@ -174,11 +174,15 @@ def test_python_of_a_page(page, folder):
             np.testing.assert_array_equal(grids.to_uint8(names["image"]), saved["images"][0])
         elif page == "docs/attention.md":
             assert len(next(iter(names["maps"].values()))) == len(z)
+        elif page == "docs/evaluation.md":  # of `evaluate`'s images, uint8
+            pixels = np.arange(24, dtype=np.uint8).reshape(2, 2, 2, 3)
+            np.testing.assert_allclose(names["embed"](pixels)[:, 0], [5.5 / 255, 17.5 / 255])
         elif page == "docs/recipes.md":  # "50 training images of each class"
             found = [len(list(Path("fashion_500", str(c)).iterdir())) for c in range(10)]
             held_out = holdout.of_indices(sum(found), 0.5)
             assert [sum(~part) for part in np.split(held_out, np.cumsum(found)[:-1])] == [50] * 10
         else:
+            assert page == "docs/stability.md"
             assert len(list(Path("fashion_1000").rglob("*.png"))) == 1000
 
 
